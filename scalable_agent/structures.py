@@ -1,0 +1,133 @@
+"""The meaning of every tensor that travels between actors and learner.
+
+Everything is time-major: `[E]` for one step of an actor with E environments,
+`[T + 1, E]` in an unroll of T agent steps, `[T + 1, B]` in a learner batch.
+
+```
+column t               0       1       2           3            4
+env_outputs            o0      r1,o1   r2,o2 LAST  o3 FIRST     r4,o4
+agent_outputs          (prev)  a0      a1          (ignored)    a3
+real transition t->t+1 yes     yes     no          yes
+```
+
+`agent_outputs[t + 1]` holds the action that led from column t to column t + 1,
+and the last column of an unroll is the first column of the next one.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FIRST = 0
+MID = 1
+LAST = 2
+
+
+class EpisodeInfo(NamedTuple):
+  """What has happened in the episode so far, up to and including this step.
+
+  Attributes:
+    episode_return: [...] float32, sum of the raw (unclipped) rewards.
+    episode_step: [...] int32, number of agent steps taken; 0 at FIRST.
+  """
+
+  episode_return: Any
+  episode_step: Any
+
+
+class StepOutput(NamedTuple):
+  """What an environment answers, in the conventions of dm_env.
+
+  Attributes:
+    step_type: [...] int32, FIRST, MID or LAST. LAST carries the final
+      observation of an episode; the next column is FIRST of the next one, and
+      the action given in between is ignored.
+    reward: [...] float32, raw reward received on arriving here, 0 at FIRST.
+    discount: [...] float32, 0 where the future after this observation is worth
+      nothing (termination, or a lost life where that ends an episode for the
+      learner), else 1; in particular 1 at a LAST by truncation.
+    observation: nest of [..., ...], as the environment gives it.
+    info: EpisodeInfo.
+  """
+
+  step_type: Any
+  reward: Any
+  discount: Any
+  observation: Any
+  info: EpisodeInfo
+
+
+class AgentOutput(NamedTuple):
+  """What the policy answers.
+
+  Attributes:
+    action: [...] int32.
+    policy_logits: [..., A] float32, unnormalised log-probabilities of the
+      weights that acted.
+    baseline: [...] float32, the value estimate V.
+  """
+
+  action: Any
+  policy_logits: Any
+  baseline: Any
+
+
+class ActorOutput(NamedTuple):
+  """One unroll of one actor; also, with B in place of E, a learner batch.
+
+  Attributes:
+    agent_state: nest of [E, ...], the recurrent state before column 0.
+    env_outputs: StepOutput of [T + 1, E, ...].
+    agent_outputs: AgentOutput of [T + 1, E, ...].
+    policy_version: [E] int64, learner updates done when the unroll began.
+    level: [E] int32, index of the level in the run's list of levels.
+  """
+
+  agent_state: Any
+  env_outputs: StepOutput
+  agent_outputs: AgentOutput
+  policy_version: Any
+  level: Any
+
+
+class TensorSpec(NamedTuple):
+  """Shape and dtype of one tensor, without leading time and batch axes."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+
+class EnvironmentSpec(NamedTuple):
+  """What an agent must know of an environment.
+
+  Attributes:
+    observation: nest of TensorSpec. Images are uint8 [height, width, channels];
+      one frame each, stacking is the agent's.
+    num_actions: number of discrete actions A.
+    frames_per_step: emulator frames of one agent step (the action repeat).
+  """
+
+  observation: Any
+  num_actions: int
+  frames_per_step: int
+
+
+def step_output_spec(spec: EnvironmentSpec) -> StepOutput:
+  """Returns the StepOutput of TensorSpecs for one environment."""
+  f, i = np.dtype(np.float32), np.dtype(np.int32)
+  return StepOutput(
+    step_type=TensorSpec((), i),
+    reward=TensorSpec((), f),
+    discount=TensorSpec((), f),
+    observation=spec.observation,
+    info=EpisodeInfo(TensorSpec((), f), TensorSpec((), i)),
+  )
+
+
+def agent_output_spec(num_actions: int) -> AgentOutput:
+  """Returns the AgentOutput of TensorSpecs for `num_actions` actions."""
+  return AgentOutput(
+    action=TensorSpec((), np.dtype(np.int32)),
+    policy_logits=TensorSpec((num_actions,), np.dtype(np.float32)),
+    baseline=TensorSpec((), np.dtype(np.float32)),
+  )
