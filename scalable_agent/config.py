@@ -1,0 +1,434 @@
+"""Every option of a run: its default, unit, help text and check.
+
+`Config` is plain data. `experiment.py` turns its fields into flags; everything
+else receives the finished object, or only the values it needs. A default of
+None means that the level's suite decides (see `PRESETS`), and `resolve` fills
+it in.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+
+def _option(default: Any, help_text: str, *, choices=None, minimum=None):
+  metadata = {'help': help_text, 'choices': choices, 'minimum': minimum}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """All options of a run. The help text of each field is its documentation."""
+
+  # The run.
+  mode: str = _option(
+    'train',
+    'Train an agent, or test the one in --logdir.',
+    choices=('train', 'test'),
+  )
+  algorithm: str = _option(
+    'impala', 'Member of the actor-critic family.', choices=('impala',)
+  )
+  level_name: str = _option(
+    'pong',
+    'What to play: an Atari game (pong, ALE/Pong-v5, PongNoFrameskip-v4), a '
+    'Gymnasium id with discrete actions (CartPole-v1), catch or catch_hidden.',
+  )
+  logdir: str | None = _option(
+    None,
+    'Folder of checkpoints, TensorBoard events, episodes.csv and config.json. '
+    'Default: logs/<level_name>.',
+  )
+  preset: str = _option(
+    'auto',
+    'Where unset options come from: auto = settings found for a single game on '
+    'a small machine; paper = the IMPALA paper, Table G.1.',
+    choices=('auto', 'paper'),
+  )
+  total_environment_frames: float | None = _option(
+    None,
+    'Frames (agent steps x action repeat) after which training stops and a '
+    'linearly decaying learning rate reaches its end.',
+    minimum=1,
+  )
+  seed: int = _option(
+    1,
+    'Seed of weights, environments and action sampling. Exact '
+    'reproduction needs --num_actors=0.',
+    minimum=0,
+  )
+  task: int = _option(
+    -1, 'Index of this process in a distributed run; -1 = single machine.'
+  )
+  job_name: str = _option(
+    'learner',
+    'Role of this process in a distributed run; ignored when --task=-1.',
+    choices=('learner', 'actor'),
+  )
+
+  # Actors and batches.
+  num_actors: int | None = _option(
+    None,
+    'Actor threads, each with --envs_per_actor environments; 0 = serial mode, '
+    'everything in one thread and reproducible bit for bit.',
+    minimum=0,
+  )
+  envs_per_actor: int | None = _option(
+    None, 'Environments that one actor steps together.', minimum=1
+  )
+  batch_size: int | None = _option(
+    None, 'Trajectories (columns) per learner update.', minimum=1
+  )
+  unroll_length: int | None = _option(
+    None, 'Agent steps per trajectory.', minimum=1
+  )
+  queue_capacity: int = _option(
+    1, 'Unrolls that may wait for the learner before actors block.', minimum=1
+  )
+  updates_per_batch: int | None = _option(
+    None, 'Optimizer steps taken on each batch.', minimum=1
+  )
+  intra_op_threads: int = _option(
+    0,
+    'Threads that one TensorFlow operation may use; 0 = half of the cores.',
+    minimum=0,
+  )
+  batcher: str = _option(
+    'auto',
+    'Dynamic batcher: op = the C++ operations, python = the fallback, auto = '
+    'op where it can be built.',
+    choices=('auto', 'op', 'python'),
+  )
+  inference_minimum_batch_size: int = _option(
+    1, 'Rows that the dynamic batcher waits for.', minimum=1
+  )
+  inference_maximum_batch_size: int = _option(
+    1024, 'Rows that the dynamic batcher puts into one batch.', minimum=1
+  )
+  inference_timeout_ms: int = _option(
+    20,
+    'Milliseconds after which the dynamic batcher serves fewer rows than '
+    '--inference_minimum_batch_size; 0 = at once.',
+    minimum=0,
+  )
+
+  # Loss.
+  discounting: float | None = _option(None, 'Discount per agent step (gamma).')
+  baseline_cost: float | None = _option(
+    None, 'Weight of the baseline loss.', minimum=0
+  )
+  entropy_cost: float | None = _option(
+    None, 'Weight of the entropy bonus.', minimum=0
+  )
+  reward_clipping: str = _option(
+    'abs_one',
+    'Rewards in the loss: abs_one = clipped to [-1, 1]; soft_asymmetric = '
+    'tanh(r / 5), times 0.3 where negative, times 5; none.',
+    choices=('abs_one', 'soft_asymmetric', 'none'),
+  )
+  correction: str = _option(
+    'vtrace',
+    'Off-policy correction (IMPALA paper, Table 2): V-trace, 1-step importance '
+    'sampling, epsilon-correction, or none.',
+    choices=('vtrace', 'one_step_is', 'epsilon', 'none'),
+  )
+  clip_rho_threshold: float = _option(
+    1.0, 'Clip of the importance weights in the targets; 0 = none.', minimum=0
+  )
+  clip_pg_rho_threshold: float = _option(
+    1.0,
+    'Clip of the importance weights in the policy gradient; 0 = none.',
+    minimum=0,
+  )
+  lambda_: float | None = _option(
+    None, 'Mixing parameter of the V-trace targets, in [0, 1].', minimum=0
+  )
+
+  # Optimizer.
+  optimizer: str | None = _option(
+    None, 'Optimizer.', choices=('rmsprop', 'adam')
+  )
+  learning_rate: float | None = _option(
+    None, 'Learning rate at the first frame.'
+  )
+  learning_rate_schedule: str = _option(
+    'linear',
+    'linear = to zero at --total_environment_frames; or constant.',
+    choices=('linear', 'constant'),
+  )
+  decay: float = _option(0.99, 'RMSProp: decay of the mean square.', minimum=0)
+  momentum: float = _option(0.0, 'RMSProp: momentum.', minimum=0)
+  epsilon: float | None = _option(
+    None,
+    'RMSProp: added to the mean square inside the root. Adam: added to the '
+    'root.',
+  )
+  rmsprop_initial_slot: float = _option(
+    1.0,
+    'RMSProp: value at which the mean square starts: 1 as in TensorFlow 1, 0 '
+    'as in Keras 3.',
+    minimum=0,
+  )
+  clip_gradient_norm: float | None = _option(
+    None,
+    'Global norm to which gradients are clipped; 0 = no clipping.',
+    minimum=0,
+  )
+
+  # Agent.
+  network: str = _option(
+    'auto',
+    'Torso: shallow, deep, mlp, auto (shallow for images, mlp for vectors), or '
+    'your own as module:Class.',
+  )
+  lstm: bool = _option(False, 'Put an LSTM of 256 units behind the torso.')
+  last_action_reward: bool = _option(
+    False, 'Feed the last action and the clipped last reward to the agent.'
+  )
+  frame_stack: int | None = _option(
+    None, 'Latest observations that the agent sees.', minimum=1
+  )
+
+  # Environment.
+  num_action_repeats: int | None = _option(
+    None, 'Frames for which an action is repeated.', minimum=1
+  )
+  width: int | None = _option(None, 'Width of a frame in pixels.', minimum=8)
+  height: int | None = _option(None, 'Height of a frame in pixels.', minimum=8)
+  grayscale: bool = _option(True, 'Atari: grey frames instead of colour.')
+  sticky_actions: float | None = _option(
+    None,
+    'Atari: probability that the emulator repeats the previous action. '
+    'Default: what the level id implies (0.25 for ALE/*-v5 and *-v0, else 0).',
+    minimum=0,
+  )
+  noop_max: int = _option(
+    30, 'Atari: maximum number of no-ops at the start of an episode.', minimum=0
+  )
+  life_loss_is_terminal: bool = _option(
+    True,
+    'Atari: a lost life ends the episode for the learner; the game goes on.',
+  )
+  fire_reset: bool = _option(
+    False, 'Atari: press FIRE at the start of an episode where it exists.'
+  )
+  full_action_space: bool = _option(
+    False, 'Atari: all 18 actions instead of the minimal set of the game.'
+  )
+  max_episode_frames: int = _option(
+    108000, 'Atari: frames after which an episode is cut off.', minimum=1
+  )
+  env_processes: int = _option(
+    0,
+    'Gymnasium: 1 = each environment in a process of its own; 0 = in the '
+    "actor's thread.",
+    minimum=0,
+  )
+  dataset_path: str = _option(
+    '', 'DeepMind Lab: folder of the psychlab data sets.'
+  )
+
+  # Reports.
+  save_checkpoint_secs: float = _option(
+    60.0, 'Seconds between two checkpoints.', minimum=0
+  )
+  keep_checkpoints: int = _option(
+    3, 'Newest checkpoints to keep, besides the best.', minimum=1
+  )
+  summary_secs: float = _option(
+    10.0, 'Seconds between two TensorBoard summaries.', minimum=0
+  )
+  progress_secs: float = _option(
+    2.0, 'Seconds between two progress lines.', minimum=0
+  )
+
+  # Test.
+  test_num_episodes: int = _option(
+    10, 'Episodes per level in --mode=test.', minimum=1
+  )
+  test_policy: str = _option(
+    'sample',
+    'Actions in --mode=test: sampled from the policy, or greedy.',
+    choices=('sample', 'greedy'),
+  )
+  video_dir: str = _option(
+    '', '--mode=test: folder for a video of the first episode per level.'
+  )
+
+
+FIELDS: Mapping[str, dataclasses.Field] = {
+  field.name: field for field in dataclasses.fields(Config)
+}
+
+# IMPALA paper, Table G.1 (Atari, shallow and deep feed-forward experts). The
+# learning rate decays to zero; RMSProp's decay of 0.99 is from the 2018 code.
+_PAPER = {
+  'total_environment_frames': 200e6,
+  'batch_size': 32,
+  'unroll_length': 20,
+  'updates_per_batch': 1,
+  'discounting': 0.99,
+  'baseline_cost': 0.5,
+  'entropy_cost': 0.01,
+  'lambda_': 1.0,
+  'optimizer': 'rmsprop',
+  'learning_rate': 6e-4,
+  'epsilon': 0.01,
+  'clip_gradient_norm': 40.0,
+  'frame_stack': 4,
+  'num_action_repeats': 4,
+  'width': 84,
+  'height': 84,
+  'num_actors': 2,
+  'envs_per_actor': 32,
+}
+
+_ATARI = _PAPER | {
+  'total_environment_frames': 10e6,
+  'optimizer': 'adam',
+  'learning_rate': 5e-4,
+  'epsilon': 1e-5,
+}
+
+_VECTOR = {
+  'total_environment_frames': 1e6,
+  'batch_size': 16,
+  'unroll_length': 20,
+  'updates_per_batch': 1,
+  'discounting': 0.99,
+  'baseline_cost': 0.5,
+  'entropy_cost': 0.01,
+  'lambda_': 1.0,
+  'optimizer': 'adam',
+  'learning_rate': 1e-3,
+  'epsilon': 1e-5,
+  'clip_gradient_norm': 40.0,
+  'frame_stack': 1,
+  'num_action_repeats': 1,
+  'width': 84,
+  'height': 84,
+  'num_actors': 2,
+  'envs_per_actor': 16,
+}
+
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+  'auto': {
+    'atari': _ATARI,
+    'gymnasium': _VECTOR,
+    'catch': _VECTOR,
+  },
+  'paper': {
+    'atari': _PAPER,
+    'gymnasium': _PAPER | {'num_action_repeats': 1, 'frame_stack': 1},
+    'catch': _PAPER | {'num_action_repeats': 1, 'frame_stack': 1},
+  },
+}
+
+
+def resolve(config: Config, suite: str) -> Config:
+  """Returns `config` with every unset option filled in from the preset.
+
+  Args:
+    config: options as given; None where the user said nothing.
+    suite: suite of the level: 'atari', 'gymnasium' or 'catch'.
+  """
+  defaults = dict(PRESETS[config.preset][suite])
+  defaults['logdir'] = os.path.join(
+    'logs', config.level_name.replace('/', '_').replace(':', '_')
+  )
+  unset = {
+    name: value
+    for name, value in defaults.items()
+    if getattr(config, name) is None
+  }
+  return dataclasses.replace(config, **unset)
+
+
+def validate(config: Config) -> None:
+  """Raises ValueError that names the first option with a bad value.
+
+  Args:
+    config: options, resolved or not; None passes.
+  """
+  for name, field in FIELDS.items():
+    value = getattr(config, name)
+    if value is None:
+      continue
+    choices, minimum = field.metadata['choices'], field.metadata['minimum']
+    if choices is not None and value not in choices:
+      raise ValueError(
+        f'--{name}={value} is not known. Choose one of: {", ".join(choices)}.'
+      )
+    if minimum is not None and not value >= minimum:
+      raise ValueError(f'--{name}={value} must be at least {minimum}.')
+  for name in ('discounting', 'lambda_', 'sticky_actions', 'decay'):
+    value = getattr(config, name)
+    if value is not None and not 0 <= value <= 1:
+      raise ValueError(f'--{name}={value} must lie between 0 and 1.')
+  for name in ('learning_rate', 'epsilon'):
+    value = getattr(config, name)
+    if value is not None and not value > 0:
+      raise ValueError(f'--{name}={value} must be greater than 0.')
+  _validate_combinations(config)
+
+
+def _validate_combinations(config: Config) -> None:
+  if config.task != -1:
+    raise ValueError(
+      f'--task={config.task}: this version trains on one machine in one '
+      'process only. Leave --task at -1.'
+    )
+  if config.dataset_path:
+    raise ValueError(
+      f'--dataset_path={config.dataset_path} is for DeepMind Lab levels only; '
+      f'{config.level_name} takes no data set. Leave it empty.'
+    )
+  if config.video_dir and config.mode != 'test':
+    raise ValueError(
+      f'--video_dir={config.video_dir} needs --mode=test; training records no '
+      'video.'
+    )
+  if config.env_processes > 1:
+    raise ValueError(
+      f'--env_processes={config.env_processes} must be 0 (environments in the '
+      "actor's thread) or 1 (one process for each environment)."
+    )
+  if config.inference_minimum_batch_size > config.inference_maximum_batch_size:
+    raise ValueError(
+      f'--inference_minimum_batch_size={config.inference_minimum_batch_size} '
+      'exceeds --inference_maximum_batch_size='
+      f'{config.inference_maximum_batch_size}.'
+    )
+  if None in (config.num_actors, config.envs_per_actor, config.batch_size):
+    return
+  columns = max(config.num_actors, 1) * config.envs_per_actor
+  if config.batch_size > columns:
+    raise ValueError(
+      f'--batch_size={config.batch_size} cannot be filled: --num_actors='
+      f'{config.num_actors} with --envs_per_actor={config.envs_per_actor} '
+      f'give {columns} trajectories at a time. Lower the batch size or raise '
+      'one of the others.'
+    )
+
+
+def to_json(config: Config) -> str:
+  """Returns `config` as a JSON object, one option per line."""
+  return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
+
+
+def from_json(text: str) -> Config:
+  """Returns the Config written by `to_json`.
+
+  Raises:
+    ValueError: the text is no JSON object, or has an option that this version
+      does not know.
+  """
+  values = json.loads(text)
+  if not isinstance(values, dict):
+    raise ValueError('expected a JSON object of options')
+  unknown = sorted(set(values) - set(FIELDS))
+  if unknown:
+    raise ValueError(f'unknown options: {", ".join(unknown)}')
+  return Config(**values)
