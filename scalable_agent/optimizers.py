@@ -1,0 +1,178 @@
+"""Optimizers with the papers' semantics, and schedules in frames.
+
+Gradients are those of sums over a batch, see `losses`. The learner sets the
+learning rate before each update, since it counts frames and Keras counts
+updates: `optimizer.learning_rate.assign(schedule(frames))`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+OPTIMIZERS = ('rmsprop', 'adam')
+DECAYS = ('linear', 'constant')
+
+
+class RMSProp(keras.optimizers.RMSprop):
+  """RMSProp whose mean squares need not start at zero.
+
+  `tf.train.RMSPropOptimizer`, which A3C, GA3C and IMPALA were trained with,
+  starts them at one, Keras at zero. That matters with their large epsilon: at
+  decay 0.99, epsilon 0.1 the first steps from zero are sqrt(1.09 / 0.1) = 3.3
+  times larger for small gradients. Epsilon is inside the square root in both.
+  """
+
+  def __init__(self, *args, initial_mean_square: float = 1.0, **kwargs):
+    """Args: those of Keras, and the start value of every mean square."""
+    super().__init__(*args, **kwargs)
+    self.initial_mean_square = initial_mean_square
+
+  def add_optimizer_variables(
+    self, trainable_variables, name, initializer='zeros'
+  ):
+    """See base class. 'velocity' is Keras's name of the mean squares."""
+    # An initializer, because an assignment in `build` would become part of the
+    # graph, and so of every update, when `apply` builds inside a tf.function.
+    if name == 'velocity':
+      initializer = keras.initializers.Constant(self.initial_mean_square)
+    return super().add_optimizer_variables(
+      trainable_variables, name, initializer=initializer
+    )
+
+  def get_config(self) -> dict[str, Any]:
+    """See base class."""
+    return {
+      **super().get_config(),
+      'initial_mean_square': self.initial_mean_square,
+    }
+
+
+def make_optimizer(
+  name: str,
+  decay: float = 0.99,
+  momentum: float = 0.0,
+  epsilon: float = 0.1,
+  rmsprop_initial_slot: float = 1.0,
+  beta_1: float = 0.9,
+  beta_2: float = 0.999,
+) -> keras.optimizers.Optimizer:
+  """Makes an optimizer, its learning rate 0 until the learner assigns one.
+
+  Under a `tf.distribute` strategy call this in its scope.
+
+  Args:
+    name: 'rmsprop' or 'adam'.
+    decay: RMSProp's discount of the mean squares per update.
+    momentum: RMSProp's, on the scaled gradients.
+    epsilon: RMSProp adds it to the mean square, inside the root; Adam to the
+      root. They are not the same number: Adam's is usually far smaller.
+    rmsprop_initial_slot: start value of RMSProp's mean squares: 1 as in
+      TensorFlow 1, 0 as in Keras.
+    beta_1: Adam's discount of the mean gradients per update.
+    beta_2: Adam's discount of the mean squares per update.
+
+  Returns:
+    A Keras optimizer, not yet built.
+
+  Raises:
+    ValueError: if there is no optimizer of this name.
+  """
+  if name == 'rmsprop':
+    return RMSProp(
+      learning_rate=0.0,
+      rho=decay,
+      momentum=momentum,
+      epsilon=epsilon,
+      initial_mean_square=rmsprop_initial_slot,
+    )
+  if name == 'adam':
+    return keras.optimizers.Adam(
+      learning_rate=0.0, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon
+    )
+  raise ValueError(
+    f'optimizer is {name!r}; it must be one of {", ".join(OPTIMIZERS)}.'
+  )
+
+
+def learning_rate_schedule(
+  learning_rate: float, total_environment_frames: float, decay: str = 'linear'
+) -> Callable[[Any], tf.Tensor]:
+  """Makes the learning rate a function of environment frames.
+
+  Args:
+    learning_rate: at frame 0.
+    total_environment_frames: at which, and after which, 'linear' is 0.
+    decay: 'linear' or 'constant'.
+
+  Returns:
+    A function of the frames so far, [] int64, to the learning rate, [] float32.
+
+  Raises:
+    ValueError: if there is no such decay, or no frames to decay over.
+  """
+  if decay not in DECAYS:
+    raise ValueError(
+      f'learning rate decay is {decay!r}; it must be one of '
+      f'{", ".join(DECAYS)}.'
+    )
+  if not total_environment_frames > 0:
+    raise ValueError(
+      f'total_environment_frames is {total_environment_frames!r}; it must be '
+      'positive.'
+    )
+  polynomial = keras.optimizers.schedules.PolynomialDecay(
+    initial_learning_rate=float(learning_rate),
+    decay_steps=float(total_environment_frames),
+    end_learning_rate=0.0 if decay == 'linear' else float(learning_rate),
+    power=1.0,
+  )
+
+  def schedule(frames: Any) -> tf.Tensor:
+    # Keras computes in float32, in which frames / total has a relative error
+    # of 1e-7, however many frames there are.
+    frames = tf.convert_to_tensor(frames, dtype_hint=tf.int64)
+    return tf.convert_to_tensor(polynomial(frames), tf.float32)
+
+  return schedule
+
+
+def clip_gradients(
+  gradients: Sequence[Any], clip_gradient_norm: float | None
+) -> tuple[list[Any], tf.Tensor]:
+  """Scales all gradients so that their global norm is at most the given one.
+
+  A norm that is not finite raises, clipping or not: what clipping would return
+  then is NaN, and one such update destroys all weights without a word.
+
+  Args:
+    gradients: tensors, tf.IndexedSlices or None. Under a `tf.distribute`
+      strategy: already summed over replicas, or else each replica clips alone.
+    clip_gradient_norm: positive; None or 0: no clipping.
+
+  Returns:
+    The gradients in the same order, and their global norm before clipping, []
+    float32.
+
+  Raises:
+    tf.errors.InvalidArgumentError: when run, if the norm is NaN or infinite.
+    ValueError: if `clip_gradient_norm` is negative.
+  """
+  if clip_gradient_norm and clip_gradient_norm < 0:
+    raise ValueError(
+      f'clip_gradient_norm is {clip_gradient_norm!r}; it must be positive, or '
+      'None for no clipping.'
+    )
+  global_norm = tf.debugging.check_numerics(
+    tf.linalg.global_norm(gradients),
+    'The global norm of the gradients is not finite. Look at the rewards, the '
+    'observations and the learning rate',
+  )
+  if clip_gradient_norm:
+    clipped, _ = tf.clip_by_global_norm(
+      gradients, clip_gradient_norm, use_norm=global_norm
+    )
+    return clipped, global_norm
+  with tf.control_dependencies([global_norm]):
+    return [g if g is None else tf.identity(g) for g in gradients], global_norm
