@@ -14,6 +14,7 @@ real transition t->t+1 yes     yes     no          yes
 and the last column of an unroll is the first column of the next one.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,8 +91,12 @@ class ActorOutput(NamedTuple):
   level: Any
 
 
-class TensorSpec(NamedTuple):
-  """Shape and dtype of one tensor, without leading time and batch axes."""
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+  """Shape and dtype of one tensor, without leading time and batch axes.
+
+  A leaf to tree.map_structure, which is why it is no NamedTuple.
+  """
 
   shape: tuple[int, ...]
   dtype: np.dtype
