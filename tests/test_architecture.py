@@ -1,0 +1,501 @@
+"""The import rules of the design, enforced on the syntax trees of all files.
+
+Higher layers may import lower ones and their own, never the reverse, and there
+are no cycles. A file without a layer fails: add it to LAYERS.
+"""
+
+import ast
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+# A package stands for everything inside it, except for `scalable_agent`.
+LAYERS = (
+  ('dynamic_batching', 'scalable_agent'),
+  (
+    'scalable_agent.vtrace',
+    'scalable_agent.returns',
+    'scalable_agent.structures',
+    'scalable_agent.config',
+    'scalable_agent.suites',
+  ),
+  (
+    'scalable_agent.networks',
+    'scalable_agent.environments',
+    'scalable_agent.losses',
+    'scalable_agent.optimizers',
+  ),
+  (
+    'scalable_agent.policies',
+    'scalable_agent.actor',
+    'scalable_agent.unroll_queue',
+    'scalable_agent.learner',
+  ),
+  (
+    'scalable_agent.rpc',
+    'scalable_agent.cluster',
+    'scalable_agent.threads',
+    'scalable_agent.checkpointing',
+    'scalable_agent.metrics',
+    'scalable_agent.episode_log',
+    'scalable_agent.progress',
+    'scalable_agent.evaluation',
+  ),
+  ('scalable_agent.runtimes',),
+  ('experiment',),
+)
+
+# Who alone may import it, `dynamic_batching` itself apart.
+BATCHER_USERS = ('scalable_agent.policies', 'scalable_agent.runtimes')
+
+SIMULATORS = ('gymnasium', 'ale_py', 'deepmind_lab')
+
+PURE = ('scalable_agent.vtrace', 'scalable_agent.returns')
+PURE_WITH_TARGETS = 'scalable_agent.losses'
+PURE_MAY_IMPORT = ('tensorflow', 'numpy', 'scalable_agent.structures', *PURE)
+
+MUST_NOT_IMPORT = {
+  # It hands its unrolls to a callable.
+  'scalable_agent.actor': (
+    'scalable_agent.learner',
+    'scalable_agent.unroll_queue',
+  ),
+}
+
+EXPERIMENTAL_USERS = ('scalable_agent.rpc', 'scalable_agent.cluster')
+RPC = 'tensorflow.distribute.experimental.rpc'
+
+# (module, name) of every other use of tf.*.experimental. Only ever remove.
+EXPERIMENTAL_ALLOWED: frozenset[tuple[str, str]] = frozenset()
+
+
+class Import(NamedTuple):
+  """One imported name: `module`, or `module.name` of a from-import."""
+
+  target: str
+  line: int
+  at_module_level: bool
+
+
+def is_in(module: str, packages: tuple[str, ...] | str) -> bool:
+  """Whether a module is one of the packages, or inside of one."""
+  if isinstance(packages, str):
+    packages = (packages,)
+  return any(module == p or module.startswith(p + '.') for p in packages)
+
+
+def layer_of(module: str) -> int | None:
+  """Returns the layer of a module of this repository, None without one."""
+  for layer, packages in enumerate(LAYERS):
+    for package in packages:
+      if module == package:
+        return layer
+      if package != 'scalable_agent' and is_in(module, package):
+        return layer
+  return None
+
+
+def find_imports(tree: ast.Module, module: str, is_package: bool):
+  """Yields an Import for everything imported, also inside of functions."""
+
+  def visit(node: ast.AST, at_module_level: bool) -> Iterator[Import]:
+    line = getattr(node, 'lineno', 0)
+    if isinstance(node, ast.Import):
+      for alias in node.names:
+        yield Import(alias.name, line, at_module_level)
+    elif isinstance(node, ast.ImportFrom):
+      base = node.module or ''
+      if node.level:
+        parents = module.split('.')
+        parents = parents[: len(parents) - node.level + is_package]
+        base = '.'.join([*parents, *([base] if base else [])])
+      for alias in node.names:
+        yield Import(f'{base}.{alias.name}', line, at_module_level)
+    elif isinstance(node, ast.Call):
+      name = ast.unparse(node.func).rpartition('.')[-1]
+      arguments = [a.value for a in node.args if isinstance(a, ast.Constant)]
+      if name in ('import_module', '__import__') and arguments:
+        yield Import(str(arguments[0]), line, at_module_level)
+    inside = isinstance(
+      node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+    )
+    for child in ast.iter_child_nodes(node):
+      yield from visit(child, at_module_level and not inside)
+
+  yield from visit(tree, True)
+
+
+def find_tensorflow_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
+  """Yields what is used of TensorFlow ('tensorflow.data'), and the line."""
+  aliases = {}
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      for alias in node.names:
+        if is_in(alias.name, 'tensorflow'):
+          yield alias.name, node.lineno
+          name = alias.name if alias.asname else 'tensorflow'
+          aliases[alias.asname or 'tensorflow'] = name
+    elif isinstance(node, ast.ImportFrom) and is_in(
+      node.module or '', 'tensorflow'
+    ):
+      for alias in node.names:
+        name = f'{node.module}.{alias.name}'
+        yield name, node.lineno
+        aliases[alias.asname or alias.name] = name
+  attributes = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
+  inner = {id(n.value) for n in attributes}
+  for node in attributes:
+    root, *rest = dotted_name(node)
+    if id(node) not in inner and root in aliases:
+      yield '.'.join([aliases[root], *rest]), node.lineno
+
+
+def dotted_name(node: ast.expr) -> list[str]:
+  """Returns ['a', 'b'] for a.b, [''] where something else is inside."""
+  names: list[str] = []
+  while isinstance(node, ast.Attribute):
+    names.append(node.attr)
+    node = node.value
+  return [node.id, *reversed(names)] if isinstance(node, ast.Name) else ['']
+
+
+def uses_of_experimental(tree: ast.Module) -> Iterator[tuple[str, int]]:
+  for name, line in find_tensorflow_names(tree):
+    if 'experimental' in name.split('.'):
+      yield name, line
+
+
+def check(
+  module: str, source: str, modules: set[str], is_package: bool = False
+) -> list[str]:
+  """Returns what a file does that it must not, one sentence each."""
+  tree = ast.parse(source)
+  errors = check_tensorflow(module, tree)
+  if is_in(module, ('tests', 'benchmarks')):
+    return errors
+  layer = layer_of(module)
+  if layer is None:
+    return [
+      *errors,
+      f'{module} has no layer: add it to LAYERS in test_architecture.py, next '
+      'to its equals.',
+    ]
+  for imported in find_imports(tree, module, is_package):
+    target = module_of(imported.target, modules)
+    where = f'{module}:{imported.line} imports {target}'
+    if target in modules:
+      errors += check_own_import(module, target, layer, where)
+    errors += check_foreign_import(module, imported, target, where)
+  return errors
+
+
+def check_own_import(module, target, layer, where) -> Iterator[str]:
+  """Yields errors about an import of a file of this repository."""
+  if is_in(target, 'dynamic_batching'):
+    if not is_in(module, ('dynamic_batching', *BATCHER_USERS)):
+      yield f'{where}; only {" and ".join(BATCHER_USERS)} may.'
+  elif is_in(module, 'dynamic_batching'):
+    yield f'{where}; it is to know nothing of what uses it.'
+  target_layer = layer_of(target)
+  if target_layer is not None and target_layer > layer:
+    yield f'{where}; that is layer {target_layer}, above its own, {layer}.'
+  if is_in(target, ('tests', 'benchmarks')):
+    yield f'{where}; code must not depend on {target.split(".")[0]}.'
+  if is_in(target, MUST_NOT_IMPORT.get(module, ())):
+    yield f'{where}; see Ownership in the design.'
+
+
+def check_foreign_import(module, imported, target, where) -> Iterator[str]:
+  """Yields errors about an import of any package, this one's among them."""
+  if is_in(target, SIMULATORS):
+    if not is_in(module, 'scalable_agent.environments'):
+      yield f'{where}; only scalable_agent.environments may.'
+    elif is_in(target, 'deepmind_lab') and imported.at_module_level:
+      yield f'{where} at module level; few have it: do so in a function.'
+  if is_in(target, 'absl.flags') and module != 'experiment':
+    yield f'{where}; only experiment.py reads flags.'
+  if target == 'argparse' and is_in(module, 'scalable_agent'):
+    yield f'{where}; only experiment.py reads flags.'
+  if (
+    is_in(module, (*PURE, PURE_WITH_TARGETS))
+    and not is_in(target, PURE_MAY_IMPORT)
+    and target.split('.')[0] not in sys.stdlib_module_names
+  ):
+    yield f'{where}; it is pure: {", ".join(PURE_MAY_IMPORT)} and stdlib only.'
+
+
+def check_tensorflow(module: str, tree: ast.Module) -> list[str]:
+  """Returns errors about parts of TensorFlow that are not public or stable."""
+  errors = []
+  for name, line in find_tensorflow_names(tree):
+    where = f'{module}:{line} uses {name}'
+    if is_in(name, 'tensorflow.python'):
+      errors.append(f'{where}, which is private.')
+    if is_in(name, 'tensorflow.compat.v1'):
+      errors.append(f'{where}, which is TensorFlow 1.')
+  for imported in find_imports(tree, module, is_package=False):
+    if is_in(imported.target, ('tensorflow_core', 'tf_keras')):
+      errors.append(
+        f'{module}:{imported.line} imports {imported.target}: use tensorflow '
+        'and keras.'
+      )
+  if is_in(module, ('tests', 'benchmarks')):
+    return errors
+  for name, line in uses_of_experimental(tree):
+    where = f'{module}:{line} uses {name}'
+    if is_in(name, RPC) and module != 'scalable_agent.rpc':
+      errors.append(f'{where}; only scalable_agent.rpc may.')
+    elif module not in EXPERIMENTAL_USERS and not any(
+      module == m and is_in(name, n) for m, n in EXPERIMENTAL_ALLOWED
+    ):
+      errors.append(f'{where}; only {" and ".join(EXPERIMENTAL_USERS)} may.')
+  return errors
+
+
+def module_of(target: str, modules: set[str]) -> str:
+  """Returns the file that an imported name comes from; itself if not ours."""
+  module = target
+  while module and module not in modules:
+    module = module.rpartition('.')[0]
+  return module or target
+
+
+def find_cycle(imports: dict[str, set[str]]) -> list[str]:
+  """Returns the modules of some cycle of imports in order, [] if none."""
+  done: set[str] = set()
+
+  def visit(module: str, path: list[str]) -> list[str]:
+    if module in path:
+      return [*path[path.index(module) :], module]
+    if module in done:
+      return []
+    for target in sorted(imports.get(module, ())):
+      if cycle := visit(target, [*path, module]):
+        return cycle
+    done.add(module)
+    return []
+
+  for module in sorted(imports):
+    if cycle := visit(module, []):
+      return cycle
+  return []
+
+
+# The files of this repository.
+
+
+def find_files() -> dict[str, pathlib.Path]:
+  """Returns the path of every module, hidden and build folders apart."""
+  paths = [p for p in ROOT.glob('*.py') if p.name != 'conftest.py']
+  for folder in ('dynamic_batching', 'scalable_agent', 'tests', 'benchmarks'):
+    paths += (ROOT / folder).rglob('*.py')
+  files = {}
+  for path in paths:
+    parts = path.relative_to(ROOT).with_suffix('').parts
+    if parts[-1] == '__init__':
+      parts = parts[:-1]
+    files['.'.join(parts)] = path
+  return files
+
+
+FILES = find_files()
+MODULES = set(FILES)
+
+
+@pytest.mark.parametrize('module', sorted(FILES))
+def test_a_file_keeps_to_the_rules(module):
+  path = FILES[module]
+  errors = check(
+    module,
+    path.read_text(encoding='utf-8'),
+    MODULES,
+    is_package=path.name == '__init__.py',
+  )
+  assert not errors, '\n'.join(errors)
+
+
+def test_imports_have_no_cycle():
+  imports = {}
+  for module, path in FILES.items():
+    if layer_of(module) is None:
+      continue
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    found = find_imports(tree, module, path.name == '__init__.py')
+    targets = {module_of(i.target, MODULES) for i in found}
+    imports[module] = (targets & MODULES) - {module}
+  cycle = find_cycle(imports)
+  assert not cycle, ' -> '.join(cycle)
+
+
+def test_every_allowed_experimental_name_is_still_used():
+  for module, name in EXPERIMENTAL_ALLOWED:
+    assert module in FILES, f'{module} is gone: remove it from the list.'
+    tree = ast.parse(FILES[module].read_text(encoding='utf-8'))
+    used = [n for n, _ in uses_of_experimental(tree)]
+    assert any(is_in(u, name) for u in used), (
+      f'{module} no longer uses {name}: remove it from the list.'
+    )
+
+
+def test_the_files_of_this_test_are_found():
+  assert {'scalable_agent.vtrace', 'tests.test_architecture'} <= MODULES
+
+
+# The rules themselves.
+
+KNOWN = {
+  *(package for packages in LAYERS for package in packages),
+  'scalable_agent.environments.atari',
+  'scalable_agent.runtimes.a3c',
+  'dynamic_batching.batcher',
+  'tests.helper',
+}
+
+
+@pytest.mark.parametrize(
+  ('module', 'source', 'message'),
+  [
+    ('scalable_agent.vtrace', 'from scalable_agent import losses', 'above'),
+    ('scalable_agent.vtrace', 'import scalable_agent.losses', 'above'),
+    ('scalable_agent.vtrace', 'from . import losses', 'above'),
+    ('scalable_agent.vtrace', 'from .losses import align', 'above'),
+    ('scalable_agent.config', 'def f(): import experiment', 'above'),
+    (
+      'scalable_agent.environments.atari',
+      'from ..learner import Learner',
+      'above',
+    ),
+    (
+      'scalable_agent.learner',
+      'import importlib\nimportlib.import_module("scalable_agent.metrics")',
+      'above',
+    ),
+    ('scalable_agent', 'from scalable_agent import vtrace', 'above'),
+    ('scalable_agent.novelty', '', 'has no layer'),
+    ('novelty', '', 'has no layer'),
+    ('scalable_agent.vtraces', '', 'has no layer'),
+    ('scalable_agent.metrics', 'import tests.helper', 'not depend on tests'),
+    ('scalable_agent.actor', 'from dynamic_batching import batch_fn', 'only'),
+    ('scalable_agent.learner', 'import dynamic_batching.batcher', 'only'),
+    ('experiment', 'import dynamic_batching', 'only'),
+    (
+      'dynamic_batching.batcher',
+      'from scalable_agent import structures',
+      'know nothing',
+    ),
+    ('dynamic_batching', 'import scalable_agent', 'know nothing'),
+    (
+      'scalable_agent.actor',
+      'from scalable_agent.unroll_queue import UnrollQueue',
+      'Ownership',
+    ),
+    ('scalable_agent.networks', 'import gymnasium as gym', 'environments may'),
+    ('experiment', 'def f():\n  from ale_py import x', 'environments may'),
+    (
+      'scalable_agent.environments',
+      'try:\n  import deepmind_lab\nexcept ImportError:\n  pass',
+      'module level',
+    ),
+    ('scalable_agent.learner', 'from absl import flags', 'reads flags'),
+    ('scalable_agent.learner', 'import absl.flags', 'reads flags'),
+    ('dynamic_batching.batcher', 'from absl.flags import FLAGS', 'reads flags'),
+    ('scalable_agent.config', 'import argparse', 'reads flags'),
+    ('scalable_agent.vtrace', 'import keras', 'pure'),
+    ('scalable_agent.returns', 'from absl import logging', 'pure'),
+    ('scalable_agent.losses', 'import sonnet as snt', 'pure'),
+    ('scalable_agent.losses', 'from scalable_agent import networks', 'pure'),
+    ('scalable_agent.losses', 'from scalable_agent import config', 'pure'),
+    ('tests.helper', 'from tensorflow.python.ops import x', 'private'),
+    ('experiment', 'import tensorflow as tf\ntf.python.ops.x()', 'private'),
+    ('experiment', 'import tensorflow.compat.v1 as tf', 'TensorFlow 1'),
+    ('tests.helper', 'from tensorflow.compat import v1', 'TensorFlow 1'),
+    (
+      'scalable_agent.learner',
+      'import tensorflow as t\nx = t.compat.v1.train.Saver()',
+      'TensorFlow 1',
+    ),
+    ('scalable_agent.learner', 'import tf_keras', 'use tensorflow'),
+    (
+      'scalable_agent.learner',
+      'import tensorflow as tf\ntf.config.experimental.get_memory_info("")',
+      'experimental',
+    ),
+    (
+      'scalable_agent.learner',
+      'import tensorflow as tf\nf(tf.data.experimental.x().y).z(1)[0].w',
+      'experimental',
+    ),
+    (
+      'scalable_agent.learner',
+      'from tensorflow import data as d\nd.experimental.cardinality(x)',
+      'experimental',
+    ),
+    (
+      'scalable_agent.learner',
+      'from tensorflow.data.experimental import cardinality',
+      'experimental',
+    ),
+    (
+      'scalable_agent.cluster',
+      'import tensorflow as tf\ntf.distribute.experimental.rpc.Server',
+      'only scalable_agent.rpc',
+    ),
+  ],
+)
+def test_a_violation_is_caught(module, source, message):
+  errors = check(module, source, KNOWN, is_package=module in PACKAGES)
+  assert any(message in error for error in errors), errors
+
+
+PACKAGES = ('scalable_agent', 'scalable_agent.environments', 'dynamic_batching')
+
+
+@pytest.mark.parametrize(
+  ('module', 'source'),
+  [
+    ('experiment', 'from absl import app, flags\nimport scalable_agent.config'),
+    ('experiment', 'from scalable_agent.runtimes import a3c'),
+    ('scalable_agent.policies', 'import dynamic_batching'),
+    ('scalable_agent.runtimes.a3c', 'from dynamic_batching import batcher'),
+    ('dynamic_batching', 'from . import batcher\nimport argparse'),
+    ('dynamic_batching.batcher', 'import tensorflow as tf\ntf.nest.flatten(x)'),
+    ('scalable_agent.losses', 'import os.path\nimport numpy as np'),
+    ('scalable_agent.losses', 'from scalable_agent import structures, vtrace'),
+    ('scalable_agent.learner', 'from scalable_agent import __version__'),
+    ('scalable_agent.actor', 'from scalable_agent import policies'),
+    ('scalable_agent.environments', 'from . import atari\nimport ale_py'),
+    ('scalable_agent.environments', 'def f():\n  import deepmind_lab'),
+    (
+      'scalable_agent.rpc',
+      'import tensorflow as tf\ntf.distribute.experimental.rpc.Server',
+    ),
+    ('scalable_agent.metrics', 'f(x).experimental.y\nself.tf.compat.v1.z'),
+    ('tests.helper', 'import gymnasium\nimport dynamic_batching'),
+    ('benchmarks.throughput', 'from absl import flags'),
+    ('scalable_agent.metrics', '"""tf.compat.v1, import experiment"""'),
+    (
+      'scalable_agent.metrics',
+      'import tensorflow as tf\ntf.constant("a.experimental.b").numpy',
+    ),
+  ],
+)
+def test_what_is_allowed_passes(module, source):
+  errors = check(module, source, KNOWN, is_package=module in PACKAGES)
+  assert errors == []
+
+
+@pytest.mark.parametrize(
+  ('imports', 'cycle'),
+  [
+    ({'a': {'b'}, 'b': {'c'}, 'c': set()}, []),
+    ({'a': {'b', 'c'}, 'b': {'d'}, 'c': {'d'}}, []),
+    ({'a': {'b'}, 'b': {'c'}, 'c': {'b'}}, ['b', 'c', 'b']),
+  ],
+)
+def test_cycles_are_found(imports, cycle):
+  assert find_cycle(imports) == cycle
