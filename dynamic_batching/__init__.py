@@ -1,0 +1,14 @@
+"""Joins concurrent calls into batches that are computed together.
+
+Many threads call `Batcher.compute`, or a function decorated with `batch_fn`;
+one or more threads serve the batches. This package knows nothing of agents.
+"""
+
+from dynamic_batching.batcher import (
+  Batcher,
+  Statistics,
+  batch_fn,
+  batch_fn_with_options,
+)
+
+__all__ = ['Batcher', 'Statistics', 'batch_fn', 'batch_fn_with_options']

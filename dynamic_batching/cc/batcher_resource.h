@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The TensorFlow side of the ledger: the resource, and the answers to the
+// asynchronous kernels that wait in it.
+
+#ifndef DYNAMIC_BATCHING_CC_BATCHER_RESOURCE_H_
+#define DYNAMIC_BATCHING_CC_BATCHER_RESOURCE_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "dynamic_batching/cc/batch_ledger.h"
+#include "dynamic_batching/cc/rows.h"
+#include "tensorflow/core/framework/cancellation.h"
+#include "tensorflow/core/framework/op_kernel.h"
+#include "tensorflow/core/framework/partial_tensor_shape.h"
+#include "tensorflow/core/framework/resource_mgr.h"
+#include "tensorflow/core/framework/tensor.h"
+
+namespace dynamic_batching {
+
+struct InputSpecs {
+  std::vector<tensorflow::DataType> types;
+  std::vector<tensorflow::PartialTensorShape> shapes;
+};
+
+class BatcherResource : public tensorflow::ResourceBase {
+ public:
+  BatcherResource(const LedgerOptions& options, InputSpecs specs)
+      : ledger(std::make_shared<BatchLedger>(options)),
+        specs(std::move(specs)) {}
+  ~BatcherResource() override { ledger->Close(); }
+
+  std::string DebugString() const override {
+    return absl::StrCat("Batcher with ", ledger->Statistics().waiting_calls,
+                        " waiting inputs.");
+  }
+
+  const std::shared_ptr<BatchLedger> ledger;
+  const InputSpecs specs;
+};
+
+// One run of an asynchronous kernel. Whoever holds the right to answer it (see
+// batch_ledger.h) calls Finish(), once; the context is gone afterwards.
+class PendingOp {
+ public:
+  PendingOp(tensorflow::OpKernelContext* context,
+            tensorflow::AsyncOpKernel::DoneCallback done)
+      : context_(context), done_(std::move(done)) {}
+
+  tensorflow::OpKernelContext* context() { return context_; }
+
+  // `cancel` returns whether it took over the right to answer. False if the
+  // step is already cancelled; then `cancel` will not be called.
+  template <typename CancelFn>
+  bool WatchCancellation(const char* message, CancelFn cancel) {
+    manager_ = context_->cancellation_manager();
+    if (manager_ == nullptr) return true;
+    token_ = manager_->get_cancellation_token();
+    const bool watching = manager_->RegisterCallback(
+        token_, [this, message, cancel = std::move(cancel)] {
+          if (!cancel()) return;
+          // A callback must not deregister itself.
+          manager_ = nullptr;
+          Finish(absl::CancelledError(message));
+        });
+    if (!watching) manager_ = nullptr;
+    return watching;
+  }
+
+  void Finish(const absl::Status& status) {
+    if (manager_ != nullptr) manager_->DeregisterCallback(token_);
+    if (!status.ok()) context_->SetStatus(status);
+    // The answer may release the last reference to this object.
+    const auto done = std::move(done_);
+    done();
+  }
+
+ private:
+  tensorflow::OpKernelContext* const context_;
+  tensorflow::AsyncOpKernel::DoneCallback done_;
+  tensorflow::CancellationManager* manager_ = nullptr;
+  tensorflow::CancellationToken token_ = 0;
+};
+
+inline absl::Status ClosedError() {
+  return absl::CancelledError("Batcher is closed");
+}
+
+class ComputeCall : public Call {
+ public:
+  ComputeCall(int64_t rows, std::string signature,
+              std::vector<tensorflow::Tensor> inputs,
+              tensorflow::OpKernelContext* context,
+              tensorflow::AsyncOpKernel::DoneCallback done)
+      : Call(rows, std::move(signature)),
+        inputs(std::move(inputs)),
+        op(context, std::move(done)) {}
+
+  void OnClosed() override { op.Finish(ClosedError()); }
+
+  // Belongs to the consumer once the call is in a batch.
+  std::vector<tensorflow::Tensor> inputs;
+  PendingOp op;
+};
+
+// Answers `call` with its rows of `outputs`, which start at `offset`.
+inline void FinishWithRows(ComputeCall* call, int64_t offset,
+                           const std::vector<tensorflow::Tensor>& outputs) {
+  tensorflow::OpKernelContext* context = call->op.context();
+  const int size = outputs.size();
+  if (size != context->num_outputs()) {
+    return call->op.Finish(absl::InvalidArgumentError(
+        absl::StrCat("Batcher expected ", context->num_outputs(),
+                     " output tensors but got ", size)));
+  }
+  for (int i = 0; i < size; ++i) {
+    const tensorflow::Tensor& output = outputs[i];
+    if (output.dtype() != context->expected_output_dtype(i)) {
+      return call->op.Finish(absl::InvalidArgumentError(absl::StrCat(
+          "Output ", i, " must be ",
+          tensorflow::DataTypeString(context->expected_output_dtype(i)),
+          " but was ", tensorflow::DataTypeString(output.dtype()))));
+    }
+    if (output.dim_size(0) == call->rows) {
+      context->set_output(i, output);
+      continue;
+    }
+    tensorflow::Tensor* rows = nullptr;
+    absl::Status status = context->allocate_output(
+        i, ShapeWithRows(output.shape(), call->rows), &rows);
+    if (status.ok()) status = CopyRows(output, offset, rows, 0, call->rows);
+    if (!status.ok()) return call->op.Finish(status);
+  }
+  call->op.Finish(absl::OkStatus());
+}
+
+class InputsConsumer : public Consumer {
+ public:
+  InputsConsumer(std::shared_ptr<BatchLedger> ledger,
+                 tensorflow::OpKernelContext* context,
+                 tensorflow::AsyncOpKernel::DoneCallback done)
+      : op(context, std::move(done)), ledger_(std::move(ledger)) {}
+
+  void OnClosed() override { op.Finish(ClosedError()); }
+
+  void OnBatch(Batch batch) override {
+    const absl::Status status = Gather(batch);
+    if (!status.ok()) {
+      // Nobody will ever learn the id of this batch.
+      std::optional<Batch> failed = ledger_->Finish(batch.id);
+      if (failed.has_value()) {
+        for (const Batch::Entry& entry : failed->entries) {
+          if (entry.call == nullptr) continue;
+          static_cast<ComputeCall*>(entry.call.get())->op.Finish(status);
+        }
+      }
+    }
+    op.Finish(status);
+  }
+
+  PendingOp op;
+
+ private:
+  absl::Status Gather(const Batch& batch) {
+    tensorflow::OpKernelContext* context = op.context();
+    const int size = context->num_outputs() - 1;
+    tensorflow::Tensor* id = nullptr;
+    TF_RETURN_IF_ERROR(context->allocate_output(size, {}, &id));
+    id->scalar<int64_t>()() = batch.id;
+
+    auto* first = static_cast<ComputeCall*>(batch.entries[0].call.get());
+    if (static_cast<int>(first->inputs.size()) != size) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("GetInputs expected ", size,
+                       " input tensors but the calls have ",
+                       first->inputs.size()));
+    }
+    for (int i = 0; i < size; ++i) {
+      const tensorflow::Tensor& input = first->inputs[i];
+      if (input.dtype() != context->expected_output_dtype(i)) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "GetInputs expected input ", i, " to be ",
+            tensorflow::DataTypeString(context->expected_output_dtype(i)),
+            " but it was ", tensorflow::DataTypeString(input.dtype())));
+      }
+      if (batch.entries.size() == 1) {
+        context->set_output(i, input);
+        continue;
+      }
+      tensorflow::Tensor* rows = nullptr;
+      TF_RETURN_IF_ERROR(context->allocate_output(
+          i, ShapeWithRows(input.shape(), batch.rows), &rows));
+      for (const Batch::Entry& entry : batch.entries) {
+        auto* call = static_cast<ComputeCall*>(entry.call.get());
+        TF_RETURN_IF_ERROR(
+            CopyRows(call->inputs[i], 0, rows, entry.offset, call->rows));
+      }
+    }
+    for (const Batch::Entry& entry : batch.entries) {
+      // The callers may wait for long; their inputs need not.
+      static_cast<ComputeCall*>(entry.call.get())->inputs.clear();
+    }
+    return absl::OkStatus();
+  }
+
+  const std::shared_ptr<BatchLedger> ledger_;
+};
+
+}  // namespace dynamic_batching
+
+#endif  // DYNAMIC_BATCHING_CC_BATCHER_RESOURCE_H_

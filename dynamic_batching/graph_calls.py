@@ -1,0 +1,106 @@
+"""Lets graphs call asynchronous Python functions without blocking a thread.
+
+TensorFlow has few threads to run the ops of all graphs, and a Python function
+that blocked one of them could wait for ever for another graph that needs it.
+So the graph waits in a queue op, which holds no thread.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+_tickets = itertools.count()
+_lock = threading.Lock()
+# Ticket -> [queue that gets one element with the answer, values, error].
+_pending: dict[int, list[Any]] = {}
+
+
+def error_type(code: int) -> type[tf.errors.OpError]:
+  """Returns the exception class of a canonical error code."""
+  for value in vars(tf.errors).values():
+    if isinstance(value, type) and value is not tf.errors.OpError:
+      if value(None, None, '').error_code == code:
+        return value
+  return tf.errors.UnknownError
+
+
+def run(function: Callable[..., None], inputs: Sequence[tf.Tensor]) -> None:
+  """Adds a node that calls a function which does not block.
+
+  Args:
+    function: Gets eager tensors.
+    inputs: Symbolic tensors.
+  """
+
+  def translated(*args: tf.Tensor) -> None:
+    with _Translated():
+      function(*args)
+
+  tf.py_function(translated, inputs, [])
+
+
+def wait(
+  start: Callable[[list[tf.Tensor], Callable[..., None]], Any],
+  inputs: Sequence[tf.Tensor],
+  types: Sequence[tf.DType],
+) -> list[tf.Tensor]:
+  """Adds nodes that start a function and wait for its reply.
+
+  Args:
+    start: Gets eager tensors and a reply function, which it has called, now or
+      later, with a list of values or with an error.
+    inputs: Symbolic tensors.
+    types: Types of the values.
+
+  Returns:
+    The values.
+  """
+
+  def begin(*args: tf.Tensor) -> tuple[int, tf.Tensor]:
+    ticket = next(_tickets)
+    with tf.device('cpu'):
+      queue = tf.queue.FIFOQueue(1, [tf.bool], [[]])
+    entry = [queue, None, None]
+    with _lock:
+      _pending[ticket] = entry
+
+    def reply(values: Any, error: tf.errors.OpError | None) -> None:
+      entry[1:] = [values, error]
+      queue.enqueue(True)
+
+    try:
+      with _Translated():
+        start(list(args), reply)
+    except BaseException:
+      with _lock:
+        del _pending[ticket]
+      raise
+    return ticket, queue.queue_ref
+
+  def end(ticket: tf.Tensor, _: tf.Tensor) -> list[tf.Tensor]:
+    with _lock:
+      _, values, error = _pending.pop(int(ticket))
+    with _Translated():
+      if error is not None:
+        raise error
+    return values
+
+  ticket, handle = tf.py_function(begin, inputs, [tf.int64, tf.resource])
+  (answered,) = tf.raw_ops.QueueDequeueV2(
+    handle=handle, component_types=[tf.bool]
+  )
+  return tf.py_function(end, [ticket, answered], list(types))
+
+
+class _Translated:
+  """Makes errors keep their code where `tf.py_function` knows how."""
+
+  def __enter__(self) -> None:
+    pass
+
+  def __exit__(self, _: Any, error: Any, __: Any) -> None:
+    if isinstance(error, tf.errors.InvalidArgumentError):
+      raise ValueError(error.message) from None

@@ -1,0 +1,74 @@
+"""What a batcher is told and what it tells of itself."""
+
+import dataclasses
+import operator
+from typing import NamedTuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """When a batch is served; sizes in rows.
+
+  Attributes:
+    minimum_batch_size: A batch is served as soon as so many rows wait.
+    maximum_batch_size: No batch is larger; calls are never split.
+    timeout_ms: A smaller batch is served once its oldest call has waited for so
+      many milliseconds: 0 serves whatever waits at once, None waits for
+      `minimum_batch_size` rows however long it takes.
+  """
+
+  minimum_batch_size: int = 1
+  maximum_batch_size: int = 1024
+  timeout_ms: int | None = 100
+
+  def __post_init__(self):
+    minimum = _integer('minimum_batch_size', self.minimum_batch_size)
+    maximum = _integer('maximum_batch_size', self.maximum_batch_size)
+    if minimum < 1:
+      raise ValueError(
+        f'minimum_batch_size must be at least 1 row but was {minimum}'
+      )
+    if maximum < minimum:
+      raise ValueError(
+        'maximum_batch_size must be at least minimum_batch_size='
+        f'{minimum} rows but was {maximum}'
+      )
+    if self.timeout_ms is not None and (
+      _integer('timeout_ms', self.timeout_ms) < 0
+    ):
+      raise ValueError(
+        'timeout_ms must be at least 0 milliseconds, or None for no timeout, '
+        f'but was {self.timeout_ms}'
+      )
+
+
+class Statistics(NamedTuple):
+  """What a batcher has done so far.
+
+  Attributes:
+    waiting_calls: Calls that wait for a batch now.
+    waiting_rows: Their rows.
+    batches: Batches handed to a consumer.
+    calls: Calls in these batches.
+    rows: Rows in these batches.
+    batch_sizes: Histogram: rows of a batch -> number of batches.
+    mean_wait_ms: Mean over `calls` of the time until a call's batch was formed,
+      in milliseconds; 0 before the first batch.
+  """
+
+  waiting_calls: int
+  waiting_rows: int
+  batches: int
+  calls: int
+  rows: int
+  batch_sizes: dict[int, int]
+  mean_wait_ms: float
+
+
+def _integer(name: str, value: object) -> int:
+  try:
+    if isinstance(value, bool):
+      raise TypeError
+    return operator.index(value)
+  except TypeError:
+    raise ValueError(f'{name} must be an integer but was {value!r}') from None
