@@ -209,8 +209,8 @@ def discounted_sums(inputs: tf.Tensor, discounts: tf.Tensor) -> tf.Tensor:
 
   Takes ceil(log2(T)) vectorised steps in place of T small ones, by doubling
   the horizon of every partial sum (Hillis and Steele 1986, "Data Parallel
-  Algorithms"): on a CPU 0.5 ms at T = 100, B = 32, where `tf.scan` and a loop
-  over t take 1.2 ms; unrolling that loop takes 0.3 ms but needs a static T.
+  Algorithms"): on a CPU 0.3 ms at T = 100, B = 32, and 0.5 ms where T is not
+  known in advance; `tf.scan` and a loop over t take 1.2 ms.
 
   Args:
     inputs: [T, ...] float32; T may be unknown in a graph.
@@ -219,7 +219,6 @@ def discounted_sums(inputs: tf.Tensor, discounts: tf.Tensor) -> tf.Tensor:
   Returns:
     [T, ...] float32.
   """
-  length = tf.shape(inputs)[0]
 
   def double_horizon(horizon, sums, products):
     # sums[t] covers [t, t + horizon), products[t] discounts what follows.
@@ -239,17 +238,17 @@ def discounted_sums(inputs: tf.Tensor, discounts: tf.Tensor) -> tf.Tensor:
     )
     return 2 * horizon, sums, products
 
-  _, sums, _ = tf.while_loop(
-    lambda horizon, *_: horizon < length,
-    double_horizon,
-    (1, inputs, discounts),
-    shape_invariants=(
-      tf.TensorShape([]),
-      tf.TensorShape([None]).concatenate(inputs.shape[1:]),
-      tf.TensorShape([None]).concatenate(discounts.shape[1:]),
-    ),
-  )
-  return tf.ensure_shape(sums, inputs.shape)
+  carry = (1, inputs, discounts)
+  if inputs.shape[0] is not None:
+    # Unrolled: faster, and XLA can compile it.
+    while carry[0] < inputs.shape[0]:
+      carry = double_horizon(*carry)
+  else:
+    length = tf.shape(inputs)[0]
+    carry = tf.while_loop(
+      lambda horizon, *_: horizon < length, double_horizon, carry
+    )
+  return tf.ensure_shape(carry[1], inputs.shape)
 
 
 def _clip(rhos: tf.Tensor, threshold: float | None) -> tf.Tensor:

@@ -466,12 +466,21 @@ def test_unknown_shapes_in_a_graph_change_nothing(num_steps):
 
 
 @pytest.mark.parametrize('length', [1, 2, 3, 4, 7, 8, 100])
-def test_discounted_sums_solve_their_recursion(length):
+@pytest.mark.parametrize('where', ['eager', 'graph', 'unknown', 'xla'])
+def test_discounted_sums_solve_their_recursion(length, where):
   random = np.random.RandomState(length)
   inputs = random.normal(size=(length, 2)).astype(np.float32)
   discounts = random.uniform(size=(length, 2)).astype(np.float32)
-  traced = tf.function(vtrace.discounted_sums)
-  actual = traced(tf.constant(inputs), tf.constant(discounts))
+  function = {
+    'eager': vtrace.discounted_sums,
+    'graph': tf.function(vtrace.discounted_sums),
+    'unknown': tf.function(
+      vtrace.discounted_sums,
+      input_signature=[tf.TensorSpec([None, None], tf.float32)] * 2,
+    ),
+    'xla': tf.function(vtrace.discounted_sums, jit_compile=True),
+  }[where]
+  actual = function(tf.constant(inputs), tf.constant(discounts))
   assert actual.shape == (length, 2)
   following = np.zeros(2)
   for t in reversed(range(length)):
