@@ -144,7 +144,8 @@ def clip_gradients(
   """Scales all gradients so that their global norm is at most the given one.
 
   A norm that is not finite raises, clipping or not: what clipping would return
-  then is NaN, and one such update destroys all weights without a word.
+  then is NaN, and one such update destroys all weights without a word. XLA
+  (`jit_compile`) drops the check: look at the returned norm there.
 
   Args:
     gradients: tensors, tf.IndexedSlices or None. Under a `tf.distribute`
