@@ -255,9 +255,9 @@ def _clip(rhos: tf.Tensor, threshold: float | None) -> tf.Tensor:
   """Returns min(threshold, rhos), or `rhos` where there is no threshold."""
   if threshold is None:
     return rhos
-  threshold = tf.convert_to_tensor(threshold, tf.float32)
-  threshold.shape.assert_has_rank(0)
-  return tf.minimum(threshold, rhos)
+  maximum = tf.convert_to_tensor(threshold, tf.float32)
+  maximum.shape.assert_has_rank(0)
+  return tf.minimum(maximum, rhos)
 
 
 def _expand_mask(mask: tf.Tensor, rank: int) -> tf.Tensor:
