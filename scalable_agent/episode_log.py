@@ -1,0 +1,99 @@
+"""episodes.csv: one row for every finished episode of a run."""
+
+import csv
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Episode(NamedTuple):
+  """One row of episodes.csv.
+
+  Attributes:
+    frames: environment frames that the learner had seen.
+    seconds: wall clock of the run, over all its starts.
+    level: name of the level.
+    episode_return: sum of the raw rewards.
+    episode_length: agent steps.
+    episode_frames: environment frames of the episode.
+  """
+
+  frames: int
+  seconds: float
+  level: str
+  episode_return: float
+  episode_length: int
+  episode_frames: int
+
+  @classmethod
+  def from_row(cls, row: list[str]) -> 'Episode':
+    """Returns the episode of a row; raises ValueError if it is not whole."""
+    if len(row) != len(cls._fields):
+      raise ValueError(f'{len(row)} fields instead of {len(cls._fields)}')
+    frames, seconds, level, episode_return, length, episode_frames = row
+    return cls(
+      int(frames),
+      float(seconds),
+      level,
+      float(episode_return),
+      int(length),
+      int(episode_frames),
+    )
+
+
+def read(path: str) -> list[Episode]:
+  """Returns all episodes of a file; a half-written last row is left out.
+
+  Raises:
+    ValueError: the file is no episodes.csv, or a row before the last is bad.
+    FileNotFoundError: there is no such file.
+  """
+  with open(path, newline='', encoding='utf-8') as file:
+    text = file.read()
+  lines = text[: text.rfind('\n') + 1].splitlines()
+  if not lines or lines[0] != ','.join(Episode._fields):
+    raise ValueError(
+      f'{path} does not begin with the header {",".join(Episode._fields)}'
+    )
+  episodes = []
+  for number, row in enumerate(csv.reader(lines[1:]), start=2):
+    try:
+      episodes.append(Episode.from_row(row))
+    except ValueError as error:
+      raise ValueError(f'{path}, line {number}: {error}') from error
+  return episodes
+
+
+class EpisodeLog:
+  """Appends to episodes.csv; not thread-safe."""
+
+  def __init__(self, path: str, frames: int, episodes: int):
+    """Opens `path`, cut back to where the run continues.
+
+    Args:
+      path: of the file; made if there is none.
+      frames: rows beyond them are cut off: they were written after the
+        checkpoint that the run continues from.
+      episodes: number of rows to keep at most, for the same reason.
+    """
+    kept = []
+    if os.path.exists(path) and episodes > 0:
+      kept = [row for row in read(path)[:episodes] if row.frames <= frames]
+    # Replaced as a whole, so that a kill here loses nothing.
+    scratch = f'{path}.tmp'
+    self._file = open(scratch, 'w', newline='', encoding='utf-8')  # noqa: SIM115
+    self._writer = csv.writer(self._file, lineterminator='\n')
+    self._writer.writerow(Episode._fields)
+    self.append(kept)
+    os.replace(scratch, path)
+
+  def append(self, episodes: Iterable[Episode]) -> None:
+    """Adds rows; they survive a kill of the process from here on."""
+    self._writer.writerows(
+      row._replace(seconds=f'{row.seconds:.3f}') for row in episodes
+    )
+    self._file.flush()
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
