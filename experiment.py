@@ -1,0 +1,104 @@
+"""Trains and tests agents of the asynchronous actor-critic family.
+
+  python experiment.py                          # IMPALA on Pong
+  python experiment.py --level_name=CartPole-v1
+  python experiment.py --mode=test --logdir=logs/pong
+
+`python experiment.py --help` lists every option. This is the only file that
+reads flags.
+"""
+
+import dataclasses
+import os
+import sys
+import types
+import typing
+
+# Before TensorFlow is loaded: its start-up notes are noise to a user.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+from absl import app, flags, logging
+
+from scalable_agent import config as config_lib
+
+_DEFINE = {
+  bool: flags.DEFINE_boolean,
+  int: flags.DEFINE_integer,
+  float: flags.DEFINE_float,
+  str: flags.DEFINE_string,
+}
+
+
+def _define_flags() -> None:
+  """One flag per field of Config; unset flags are None."""
+  types_ = typing.get_type_hints(config_lib.Config)
+  for name, field in config_lib.FIELDS.items():
+    kind = types_[name]
+    if isinstance(kind, types.UnionType):
+      kind = next(t for t in typing.get_args(kind) if t is not types.NoneType)
+    help_text = field.metadata['help']
+    if field.default is None:
+      help_text += ' Default: of the preset.'
+    if field.metadata['choices']:
+      flags.DEFINE_enum(
+        name, field.default, field.metadata['choices'], help_text
+      )
+    else:
+      _DEFINE[kind](name, field.default, help_text)
+
+
+_define_flags()
+FLAGS = flags.FLAGS
+
+
+def _config_from_flags() -> config_lib.Config:
+  return config_lib.Config(**{n: FLAGS[n].value for n in config_lib.FIELDS})
+
+
+def _given_flags() -> set[str]:
+  """Names of the flags that stand on the command line."""
+  return {name for name in config_lib.FIELDS if FLAGS[name].present}
+
+
+def train(config: config_lib.Config) -> None:
+  """Trains with what the command line gave; resumes if the logdir has a run."""
+  from scalable_agent import checkpointing, environments
+  from scalable_agent.runtimes import assembly, impala_local
+
+  level = environments.parse_level(config.level_name)
+  config = config_lib.resolve(config, level.suite)
+  config_lib.validate(config)
+  assembly.check_options(config, level)
+  with checkpointing.lock_logdir(config.logdir):
+    checkpointing.prepare_logdir(config)
+    print(config_lib.describe(config, _given_flags()), flush=True)
+    assembly.use_threads(config)
+    impala_local.train(config, level)
+
+
+def test(config: config_lib.Config) -> None:
+  """Tests the agent in the logdir."""
+  from scalable_agent.runtimes import test as test_runtime
+
+  test_runtime.test(config, _given_flags())
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(
+      f'unexpected arguments: {" ".join(argv[1:])}. Options are written '
+      '--name=value.'
+    )
+  logging.set_verbosity(FLAGS['verbosity'].value)
+  config = _config_from_flags()
+  try:
+    config_lib.validate(config)
+    {'train': train, 'test': test}[config.mode](config)
+  except (ValueError, OSError) as error:
+    if logging.level_debug():
+      raise
+    sys.exit(f'experiment.py: {error}')
+
+
+if __name__ == '__main__':
+  app.run(main)

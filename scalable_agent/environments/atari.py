@@ -1,0 +1,198 @@
+"""Atari 2600 games on ale-py's vector environment.
+
+The emulators run in C++ threads without the GIL. Frames come one at a time:
+stacking them is the agent's business, so that an unroll carries each frame
+once.
+"""
+
+import functools
+import re
+
+import numpy as np
+from ale_py import registration, roms, vector_env
+from gymnasium.vector import AutoresetMode
+
+from scalable_agent import structures
+from scalable_agent.environments import batched
+from scalable_agent.environments.options import EnvironmentOptions
+
+# ALE ships these for two players only and refuses to play them alone.
+_TWO_PLAYERS = frozenset({'combat', 'joust', 'maze_craze', 'warlords'})
+_SCREEN_HEIGHT, _SCREEN_WIDTH = 210, 160
+
+
+@functools.cache
+def games() -> tuple[str, ...]:
+  """Returns the names of all games that ale-py brings along."""
+  return tuple(sorted(set(roms.get_all_rom_ids()) - _TWO_PLAYERS))
+
+
+def game_id(game: str) -> str:
+  """Returns the name in Gymnasium's ids, e.g. 'MsPacman' for 'ms_pacman'."""
+  return registration.rom_id_to_name(game)
+
+
+def parse(level_name: str) -> batched.Level | None:
+  """Returns the level of an Atari name or id, None if it is not one.
+
+  | name                                      | sticky actions | repeats |
+  |-------------------------------------------|----------------|---------|
+  | pong, Pong                                | 0              | 4       |
+  | ALE/Pong-v5                               | 0.25           | 4       |
+  | PongNoFrameskip-v0, PongDeterministic-v0  | 0.25           | 4       |
+  | PongNoFrameskip-v4, PongDeterministic-v4  | 0              | 4       |
+
+  ale-py no longer registers the Deterministic ids; their repeat was 4 but for
+  Space Invaders, where it was 3. NoFrameskip ids are played with a repeat of 4
+  because everybody wraps them so. Pong-v0 and Pong-v4 repeat an action for a
+  random 2 to 4 frames, which the vector environment cannot do.
+
+  Args:
+    level_name: what the user wrote.
+
+  Raises:
+    ValueError: for ids with random repeats.
+  """
+  by_name = {game.replace('_', ''): game for game in games()}
+  game = by_name.get(level_name.lower().replace('_', ''))
+  if game is not None:
+    return batched.Level('atari', game, {})
+  by_id = {game_id(game): game for game in games()}
+  match = re.fullmatch(r'ALE/(\w+)-v5', level_name)
+  if match is not None and match[1] in by_id:
+    implied = {'sticky_actions': 0.25, 'num_action_repeats': 4}
+    return batched.Level('atari', by_id[match[1]], implied)
+  match = re.fullmatch(
+    r'([A-Za-z0-9]+?)(NoFrameskip|Deterministic|)-v([04])', level_name
+  )
+  if match is None or match[1] not in by_id:
+    return None
+  game, kind, version = by_id[match[1]], match[2], match[3]
+  if not kind:
+    raise ValueError(
+      f'{level_name} repeats each action for a random 2 to 4 frames, which is '
+      f'not supported. Use {match[1]}Deterministic-v{version}: the same game '
+      'with a fixed action repeat.'
+    )
+  implied = {'sticky_actions': 0.25 if version == '0' else 0.0}
+  if kind == 'Deterministic':
+    implied['num_action_repeats'] = 3 if game == 'space_invaders' else 4
+  return batched.Level('atari', game, implied)
+
+
+class AtariEnvironment(batched.BatchedEnvironment):
+  """E games of one kind; observations are uint8 [height, width, 1 or 3]."""
+
+  def __init__(
+    self,
+    level: batched.Level,
+    num_envs: int,
+    options: EnvironmentOptions,
+    seed: int,
+  ):
+    """Makes the emulators.
+
+    Args:
+      level: an Atari level.
+      num_envs: E.
+      options: resolved options.
+      seed: environment i is seeded with seed + i.
+    """
+    self._envs = _make_vector_env(
+      level.name,
+      num_envs,
+      options,
+      height=options.height,
+      width=options.width,
+      grayscale=options.grayscale,
+    )
+    shape = (options.height, options.width, 1 if options.grayscale else 3)
+    spec = structures.EnvironmentSpec(
+      observation=structures.TensorSpec(shape, np.dtype(np.uint8)),
+      num_actions=int(self._envs.single_action_space.n),
+      frames_per_step=options.num_action_repeats,
+    )
+    super().__init__(level, num_envs, spec, seed, options.render)
+    self._observation_shape = (num_envs, *shape)
+    self._life_loss_is_terminal = options.life_loss_is_terminal
+    self._lives = np.zeros([num_envs], np.int32)
+    # The vector environment cannot render. A second emulator with the seed and
+    # the actions of environment 0 plays the same game in full colour.
+    self._mirror = None
+    self._screen = np.zeros([_SCREEN_HEIGHT, _SCREEN_WIDTH, 3], np.uint8)
+    if options.render:
+      self._mirror = _make_vector_env(
+        level.name,
+        1,
+        options,
+        height=_SCREEN_HEIGHT,
+        width=_SCREEN_WIDTH,
+        grayscale=False,
+      )
+
+  def _reset(self) -> np.ndarray:
+    frames, info = self._envs.reset(seed=self._seed)
+    self._lives = info['lives']
+    if self._mirror is not None:
+      self._screen = self._mirror.reset(seed=self._seed)[0][0, 0]
+    return frames.reshape(self._observation_shape)
+
+  def _step(self, actions: np.ndarray) -> batched.Arrival:
+    self._envs.send(actions)
+    if self._mirror is not None:
+      self._screen = self._mirror.step(actions[:1])[0][0, 0]
+    # recv hands over arrays that the emulators do not touch again.
+    frames, reward, terminated, truncated, info = self._envs.recv()
+    life_lost = None
+    if self._life_loss_is_terminal:
+      # At FIRST this compares two games; BatchedEnvironment ignores it there.
+      life_lost = info['lives'] < self._lives
+    self._lives = info['lives']
+    return batched.Arrival(
+      observation=frames.reshape(self._observation_shape),
+      reward=reward,
+      terminated=terminated,
+      truncated=truncated,
+      life_lost=life_lost,
+    )
+
+  def _render(self) -> np.ndarray:
+    return self._screen
+
+  def _close(self, healthy: bool) -> None:
+    del healthy
+    self._envs.close()
+    if self._mirror is not None:
+      self._mirror.close()
+
+
+def _make_vector_env(
+  game: str,
+  num_envs: int,
+  options: EnvironmentOptions,
+  *,
+  height: int,
+  width: int,
+  grayscale: bool,
+) -> vector_env.AtariVectorEnv:
+  return vector_env.AtariVectorEnv(
+    game,
+    num_envs,
+    num_threads=options.num_threads,
+    max_num_frames_per_episode=options.max_episode_frames,
+    repeat_action_probability=options.sticky_actions,
+    full_action_space=options.full_action_space,
+    autoreset_mode=AutoresetMode.NEXT_STEP,
+    img_height=height,
+    img_width=width,
+    grayscale=grayscale,
+    stack_num=1,
+    frameskip=options.num_action_repeats,
+    maxpool=True,
+    noop_max=options.noop_max,
+    # ale-py's own episodic_life restarts the whole game at a lost life.
+    episodic_life=False,
+    life_loss_info=False,
+    reward_clipping=False,
+    use_fire_reset=options.fire_reset,
+  )

@@ -1,0 +1,113 @@
+"""How a level is presented to the agent."""
+
+import dataclasses
+from collections.abc import Mapping
+
+from scalable_agent.environments.batched import Level
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvironmentOptions:
+  """Options of all suites; `OPTIONS_OF_SUITE` tells which ones matter where.
+
+  Attributes:
+    num_action_repeats: frames for which an action is repeated. None: what the
+      level implies, else 4 for Atari and 1 elsewhere.
+    width: of an Atari frame, in pixels.
+    height: of an Atari frame, in pixels.
+    grayscale: Atari frames are [height, width, 1], else [height, width, 3].
+    sticky_actions: probability that the Atari emulator repeats the previous
+      action. None: what the level implies, else 0.
+    noop_max: most no-ops, in frames, at the start of an Atari episode.
+    life_loss_is_terminal: a lost life has discount 0; the game goes on.
+    full_action_space: all 18 actions instead of those that the game uses.
+    fire_reset: press FIRE at the start of an Atari episode.
+    max_episode_frames: frames after the no-ops until an Atari episode is cut.
+    num_threads: threads that run the emulators of one batched environment.
+    env_processes: Gymnasium; 0 runs the environments in the caller's thread,
+      anything else each of them in a process of its own.
+    render: allows `BatchedEnvironment.render`.
+  """
+
+  num_action_repeats: int | None = None
+  width: int = 84
+  height: int = 84
+  grayscale: bool = True
+  sticky_actions: float | None = None
+  noop_max: int = 30
+  life_loss_is_terminal: bool = True
+  full_action_space: bool = False
+  fire_reset: bool = False
+  max_episode_frames: int = 108000
+  num_threads: int = 1
+  env_processes: int = 0
+  render: bool = False
+
+
+OPTIONS_OF_SUITE: Mapping[str, frozenset[str]] = {
+  'atari': frozenset(
+    {
+      'num_action_repeats',
+      'width',
+      'height',
+      'grayscale',
+      'sticky_actions',
+      'noop_max',
+      'life_loss_is_terminal',
+      'full_action_space',
+      'fire_reset',
+      'max_episode_frames',
+      'num_threads',
+      'render',
+    }
+  ),
+  'gymnasium': frozenset({'num_action_repeats', 'env_processes', 'render'}),
+  'catch': frozenset({'render'}),
+}
+
+_ACTION_REPEATS_OF_SUITE = {'atari': 4, 'gymnasium': 1, 'catch': 1}
+
+
+def resolve(level: Level, options: EnvironmentOptions) -> EnvironmentOptions:
+  """Returns `options` with every None replaced by what `level` implies."""
+  implied = {
+    'num_action_repeats': _ACTION_REPEATS_OF_SUITE[level.suite],
+    'sticky_actions': 0.0,
+  } | level.options
+  unset = {k: v for k, v in implied.items() if getattr(options, k) is None}
+  return dataclasses.replace(options, **unset)
+
+
+def check(level: Level, options: EnvironmentOptions) -> None:
+  """Raises ValueError for a bad value or one without effect on `level`.
+
+  Args:
+    level: the level that the options are for.
+    options: resolved options.
+  """
+  neutral = resolve(Level(level.suite, level.name, {}), EnvironmentOptions())
+  for field in dataclasses.fields(options):
+    name, value = field.name, getattr(options, field.name)
+    default = getattr(neutral, name)
+    if name not in OPTIONS_OF_SUITE[level.suite] and value != default:
+      raise ValueError(
+        f'{name}={value} has no effect on {level.name}, a level of the '
+        f'{level.suite} suite. Leave it at {default}.'
+      )
+  minima = {
+    'num_action_repeats': 1,
+    'width': 1,
+    'height': 1,
+    'noop_max': 0,
+    'max_episode_frames': 1,
+    'num_threads': 0,
+    'env_processes': 0,
+  }
+  for name, minimum in minima.items():
+    value = getattr(options, name)
+    if value < minimum:
+      raise ValueError(f'{name}={value} must be at least {minimum}.')
+  if not 0 <= options.sticky_actions <= 1:
+    raise ValueError(
+      f'sticky_actions={options.sticky_actions} must lie between 0 and 1.'
+    )

@@ -1,0 +1,164 @@
+"""How an actor obtains its actions."""
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tree
+
+import dynamic_batching
+from scalable_agent import networks, structures
+
+
+class Seeds:
+  """Endless seeds for action sampling, one for each call of the policy.
+
+  Attributes:
+    count: seeds handed out so far; set it to go on from there.
+  """
+
+  def __init__(self, seed: int, count: int = 0):
+    self._seed = seed
+    self.count = count
+    self._lock = threading.Lock()
+
+  def __call__(self) -> np.ndarray:
+    """Returns the next seed, [2] int64."""
+    with self._lock:
+      self.count += 1
+      return np.array([self._seed, self.count], np.int64)
+
+
+def make_step(agent: networks.Agent):
+  """Returns `agent.step` as one graph for any number of rows."""
+  return tf.function(agent.step, reduce_retracing=True)
+
+
+# In both policies the agent's step sees neither the discount nor the episode
+# statistics: it must not depend on them.
+
+
+class Direct:
+  """Evaluates the agent in the thread that asks.
+
+  Attributes:
+    seconds: spent in the agent so far.
+  """
+
+  def __init__(self, step: Any, seeds: Seeds):
+    """Initialises.
+
+    Args:
+      step: of `make_step`.
+      seeds: of the action sampling.
+    """
+    self._step = step
+    self._seeds = seeds
+    self.seconds = 0.0
+
+  def __call__(
+    self,
+    env_output: structures.StepOutput,
+    last_action: np.ndarray,
+    state: networks.AgentState,
+  ) -> tuple[structures.AgentOutput, networks.AgentState]:
+    """Returns actions for [E, ...] observations, and the next state."""
+    env_output = env_output._replace(info=(), discount=())
+    start = time.perf_counter()
+    result = self._step(env_output, last_action, state, self._seeds())
+    self.seconds += time.perf_counter() - start
+    return result
+
+
+class Batched:
+  """Has the agent evaluated together with the rows of other actors.
+
+  Actors call it; one or more threads run `serve`. `close` wakes them all.
+
+  Attributes:
+    seconds: spent in the agent so far.
+  """
+
+  def __init__(
+    self,
+    step: Any,
+    seeds: Seeds,
+    spec: structures.EnvironmentSpec,
+    example_state: networks.AgentState,
+    minimum_batch_size: int,
+    maximum_batch_size: int,
+    timeout_ms: int,
+    implementation: str | None = None,
+  ):
+    """Creates the batcher.
+
+    Args:
+      step: of `make_step`.
+      seeds: of the action sampling.
+      spec: of the environments.
+      example_state: the agent's initial state, for any number of rows.
+      minimum_batch_size: rows to wait for.
+      maximum_batch_size: rows of one batch at most.
+      timeout_ms: after which fewer rows are served; 0 = at once.
+      implementation: 'op', 'fallback' or None; see dynamic_batching.Batcher.
+    """
+    self._step = step
+    self._seeds = seeds
+    self.seconds = 0.0
+    env_output = structures.step_output_spec(spec)
+    env_output = env_output._replace(info=(), discount=())
+    state = tree.map_structure(
+      lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), example_state
+    )
+    self._batcher = dynamic_batching.Batcher(
+      input_specs=(
+        tree.map_structure(_rows, env_output),
+        tf.TensorSpec([None], tf.int32),
+        state,
+      ),
+      output_specs=(
+        tree.map_structure(
+          _rows, structures.agent_output_spec(spec.num_actions)
+        ),
+        state,
+      ),
+      minimum_batch_size=minimum_batch_size,
+      maximum_batch_size=maximum_batch_size,
+      timeout_ms=timeout_ms,
+      implementation=implementation,
+    )
+
+  def __call__(
+    self,
+    env_output: structures.StepOutput,
+    last_action: np.ndarray,
+    state: networks.AgentState,
+  ) -> tuple[structures.AgentOutput, networks.AgentState]:
+    """Returns actions for [E, ...] observations, and the next state."""
+    env_output = env_output._replace(info=(), discount=())
+    return self._batcher.compute((env_output, last_action, state))
+
+  def serve(self) -> None:
+    """Evaluates batch after batch until `close`."""
+
+    def evaluate(inputs):
+      start = time.perf_counter()
+      result = self._step(*inputs, self._seeds())
+      self.seconds += time.perf_counter() - start
+      return result
+
+    self._batcher.serve_forever(evaluate)
+
+  def close(self) -> None:
+    """Wakes everybody who waits, with CancelledError."""
+    self._batcher.close()
+
+  def statistics(self) -> dynamic_batching.Statistics:
+    """Returns what the batcher has done so far."""
+    return self._batcher.statistics()
+
+
+def _rows(spec: structures.TensorSpec) -> tf.TensorSpec:
+  return tf.TensorSpec([None, *spec.shape], spec.dtype)

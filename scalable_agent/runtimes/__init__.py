@@ -1,0 +1,1 @@
+"""Wiring: lifetimes, and who talks to whom. No maths."""

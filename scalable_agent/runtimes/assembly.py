@@ -1,0 +1,101 @@
+"""From a Config to the parts that every runtime is made of."""
+
+import dataclasses
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from scalable_agent import (
+  config as config_lib,
+)
+from scalable_agent import (
+  environments,
+  learner,
+  losses,
+  networks,
+  optimizers,
+  structures,
+)
+
+
+def use_threads(config: config_lib.Config) -> None:
+  """Sets TensorFlow's thread pools; must run before its first operation.
+
+  Half of the cores for one operation leaves the other half to the emulators:
+  on two cores, one thread trained faster than two (see docs/performance.md).
+  """
+  cores = os.cpu_count() or 1
+  tf.config.threading.set_intra_op_parallelism_threads(
+    config.intra_op_threads or max(1, cores // 2)
+  )
+
+
+def make_environment(
+  config: config_lib.Config,
+  level: environments.Level,
+  num_envs: int,
+  seed: int,
+  **overrides: Any,
+) -> environments.BatchedEnvironment:
+  """Returns `num_envs` environments of `level` that step together."""
+  names = {f.name for f in dataclasses.fields(environments.EnvironmentOptions)}
+  values = {
+    name: value
+    for name, value in dataclasses.asdict(config).items()
+    if name in names and value is not None
+  }
+  options = environments.EnvironmentOptions(
+    **(dict(level.options) | values | overrides)
+  )
+  return environments.make(level, num_envs, options, seed)
+
+
+def make_agent(
+  config: config_lib.Config, spec: structures.EnvironmentSpec
+) -> networks.Agent:
+  """Returns the agent with all its variables, seeded by --seed."""
+  tf.random.set_seed(config.seed)
+  return networks.Agent(
+    spec,
+    network=config.network,
+    frame_stack=config.frame_stack,
+    lstm=config.lstm,
+    last_action_reward=config.last_action_reward,
+  )
+
+
+def make_learner(
+  config: config_lib.Config,
+  agent: networks.Agent,
+  spec: structures.EnvironmentSpec,
+) -> learner.Learner:
+  """Returns the learner of `agent`."""
+  return learner.Learner(
+    agent,
+    optimizers.make_optimizer(
+      config.optimizer,
+      decay=config.decay,
+      momentum=config.momentum,
+      epsilon=config.epsilon,
+      rmsprop_initial_slot=config.rmsprop_initial_slot,
+    ),
+    optimizers.learning_rate_schedule(
+      config.learning_rate,
+      config.total_environment_frames,
+      config.learning_rate_schedule,
+    ),
+    losses.LossOptions(
+      discounting=config.discounting,
+      reward_clipping=config.reward_clipping,
+      baseline_cost=config.baseline_cost,
+      entropy_cost=config.entropy_cost,
+      correction=config.correction,
+      clip_rho_threshold=config.clip_rho_threshold,
+      clip_pg_rho_threshold=config.clip_pg_rho_threshold,
+      lambda_=config.lambda_,
+    ),
+    clip_gradient_norm=config.clip_gradient_norm,
+    frames_per_step=spec.frames_per_step,
+    updates_per_batch=config.updates_per_batch,
+  )

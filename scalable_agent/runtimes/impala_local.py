@@ -1,0 +1,220 @@
+"""IMPALA in one process.
+
+Actor threads step their environments and have the agent evaluated by an
+inference thread behind the dynamic batcher, with the learner's live variables.
+A learner thread takes their unrolls from a bounded queue. The main thread
+waits, reports and listens to signals.
+"""
+
+import time
+from typing import Any
+
+from absl import logging
+
+from scalable_agent import (
+  actor,
+  checkpointing,
+  environments,
+  metrics,
+  policies,
+  threads,
+  unroll_queue,
+)
+from scalable_agent.config import Config
+from scalable_agent.runtimes import assembly, interruption
+
+# Seconds between two looks at signals and reports.
+_TICK = 0.2
+
+
+def train(config: Config, level: environments.Level) -> None:
+  """Trains until --total_environment_frames; resumes what is in the logdir.
+
+  Args:
+    config: resolved and validated.
+    level: what to play.
+
+  Raises:
+    Exception: the first failure of any thread, after everything has stopped.
+  """
+  _Run(config, level).train()
+
+
+class _Run:
+  """One process's training: the parts, and how they are connected."""
+
+  def __init__(self, config: Config, level: environments.Level):
+    self._config = config
+    self._environments = [
+      assembly.make_environment(
+        config,
+        level,
+        config.envs_per_actor,
+        seed=config.seed + index * config.envs_per_actor,
+      )
+      for index in range(max(config.num_actors, 1))
+    ]
+    self._spec = self._environments[0].spec
+    self._agent = assembly.make_agent(config, self._spec)
+    self._learner = assembly.make_learner(config, self._agent, self._spec)
+    self._seeds = policies.Seeds(config.seed)
+    self._queue = unroll_queue.UnrollQueue(
+      config.batch_size, config.queue_capacity
+    )
+    self._checkpointer = checkpointing.Checkpointer(
+      config.logdir, self._learner.checkpoint_items(), config.keep_checkpoints
+    )
+    self._metrics = metrics.Metrics(
+      config.logdir,
+      [level.name],
+      config.total_environment_frames,
+      self._spec.frames_per_step,
+      config.summary_secs,
+      config.progress_secs,
+    )
+    self._learner_seconds = 0.0
+    self._fills: list[float] = []
+    self._actors: list[actor.Actor] = []
+    self._policy: Any = None
+
+  def train(self) -> None:
+    """Runs until the frames are learned from, a signal or a failure."""
+    state = self._checkpointer.restore()
+    if state is not None:
+      self._metrics.set_state(state['metrics'])
+      self._seeds.count = int(state['seeds'])
+      logging.info('Resuming at %d frames.', int(self._learner.frames))
+    serial = self._config.num_actors == 0
+    self._make_actors(serial)
+    try:
+      with self._metrics, interruption.Interruption() as interrupted:
+        self._metrics.set_gauges(self._gauges)
+        if serial:
+          if state is not None and state.get('actor') is not None:
+            self._actors[0].restore(state['actor'])
+            self._queue.restore(state['queue'])
+          self._train_serially(interrupted)
+        else:
+          self._train_in_threads(interrupted)
+        self._save()
+        if interrupted:
+          logging.info(
+            'Stopped at %d frames by %s. Run the same command to go on.',
+            int(self._learner.frames),
+            interrupted.name,
+          )
+    finally:
+      for environment in self._environments:
+        environment.close()
+
+  def _make_actors(self, serial: bool) -> None:
+    config = self._config
+    step = policies.make_step(self._agent)
+    initial_state = self._agent.initial_state(config.envs_per_actor)
+    if serial:
+      self._policy = policies.Direct(step, self._seeds)
+    else:
+      self._policy = policies.Batched(
+        step,
+        self._seeds,
+        self._spec,
+        initial_state,
+        config.inference_minimum_batch_size,
+        config.inference_maximum_batch_size,
+        config.inference_timeout_ms,
+        {'auto': None, 'op': 'op', 'python': 'fallback'}[config.batcher],
+      )
+    self._actors = [
+      actor.Actor(
+        environment,
+        self._policy,
+        initial_state,
+        config.unroll_length,
+        policy_version=lambda: int(self._learner.updates),
+      )
+      for environment in self._environments
+    ]
+
+  def _train_serially(self, interrupted: 'interruption.Interruption') -> None:
+    last_save = time.monotonic()
+    while not self._done() and not interrupted:
+      while not self._queue.ready:
+        unroll = self._actors[0].unroll()
+        self._metrics.record_unroll(unroll)
+        self._queue.put(unroll)
+      self._learn()
+      last_save = self._save_if_due(last_save)
+
+  def _train_in_threads(self, interrupted: 'interruption.Interruption') -> None:
+    with threads.ThreadGroup() as group:
+      group.on_stop(self._queue.close)
+      group.on_stop(self._policy.close)
+      group.start('inference', self._policy.serve)
+      for index, one in enumerate(self._actors):
+        group.start(f'actor_{index}', lambda one=one: self._act(one, group))
+      group.start('learner', lambda: self._learn_until_done(group))
+      while not group.wait_for_stop(_TICK):
+        self._metrics.maybe_report()
+        if interrupted:
+          group.stop()
+
+  def _act(self, one: actor.Actor, group: threads.ThreadGroup) -> None:
+    while not group.stopping:
+      unroll = one.unroll()
+      self._metrics.record_unroll(unroll)
+      self._queue.put(unroll)
+
+  def _learn_until_done(self, group: threads.ThreadGroup) -> None:
+    last_save = time.monotonic()
+    while not group.stopping and not self._done():
+      self._learn()
+      last_save = self._save_if_due(last_save)
+    group.stop()
+
+  def _learn(self) -> None:
+    self._fills.append(len(self._queue) / self._queue.capacity)
+    batch = self._queue.get()
+    start = time.perf_counter()
+    values = self._learner.update(batch)
+    # Reading a value waits for the update, so the time is its own.
+    frames, updates = int(values['frames']), int(values['updates'])
+    self._learner_seconds += time.perf_counter() - start
+    self._metrics.record_update(
+      frames,
+      updates,
+      values,
+      float(values['policy_lag']),
+      float(values['max_policy_lag']),
+    )
+
+  def _done(self) -> bool:
+    return int(self._learner.frames) >= self._config.total_environment_frames
+
+  def _save_if_due(self, last_save: float) -> float:
+    if time.monotonic() - last_save < self._config.save_checkpoint_secs:
+      return last_save
+    self._save()
+    return time.monotonic()
+
+  def _save(self) -> None:
+    state = {'metrics': self._metrics.get_state(), 'seeds': self._seeds.count}
+    if self._config.num_actors == 0:
+      state['actor'] = self._actors[0].snapshot()
+      state['queue'] = self._queue.snapshot()
+    self._checkpointer.save(
+      int(self._learner.frames), state, self._metrics.score
+    )
+
+  def _gauges(self) -> dict[str, Any]:
+    fills, self._fills = self._fills, []
+    gauges = {
+      'queue_fill': sum(fills) / max(len(fills), 1),
+      'stage_seconds': {
+        'environment': sum(one.environment_seconds for one in self._actors),
+        'inference': self._policy.seconds,
+        'learner': self._learner_seconds,
+      },
+    }
+    if isinstance(self._policy, policies.Batched):
+      gauges['batcher'] = self._policy.statistics()
+    return gauges

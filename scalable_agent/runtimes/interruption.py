@@ -1,0 +1,37 @@
+"""SIGINT and SIGTERM as a flag, so that a run can save before it ends."""
+
+import signal
+
+
+class Interruption:
+  """True once SIGINT or SIGTERM has come; a second one ends the process.
+
+  A context manager for the main thread. The handler only sets a flag: it may
+  run between any two instructions, and must not touch a lock.
+  """
+
+  def __init__(self):
+    self._signal: signal.Signals | None = None
+    self._previous: dict = {}
+
+  def __bool__(self) -> bool:
+    return self._signal is not None
+
+  @property
+  def name(self) -> str:
+    """Name of the signal, such as 'SIGINT'; empty if none has come."""
+    return self._signal.name if self._signal else ''
+
+  def __enter__(self) -> 'Interruption':
+    for number in (signal.SIGINT, signal.SIGTERM):
+      self._previous[number] = signal.signal(number, self._handle)
+    return self
+
+  def __exit__(self, kind, failure, traceback) -> None:
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+
+  def _handle(self, number: int, frame) -> None:
+    self._signal = signal.Signals(number)
+    # The user insists: the next signal does what it would have done.
+    signal.signal(number, self._previous[number])

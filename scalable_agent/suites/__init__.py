@@ -1,0 +1,1 @@
+"""Suites of levels: names, human and random scores, normalised scores."""

@@ -1,0 +1,90 @@
+"""A group of threads in which the first failure stops all."""
+
+import threading
+from collections.abc import Callable
+
+
+class ThreadGroup:
+  """Runs functions in threads; the first one to fail ends them all.
+
+  Use it as a context manager: leaving it calls the `on_stop` callbacks (which
+  must wake every thread that waits), joins, and raises the first failure with
+  its own traceback. Once stopping has begun, what the other threads raise is a
+  consequence and is dropped.
+  """
+
+  def __init__(self, join_timeout: float = 60.0):
+    """Initialises an empty group.
+
+    Args:
+      join_timeout: seconds that the threads have to end after `stop`.
+    """
+    self._join_timeout = join_timeout
+    self._threads: list[threading.Thread] = []
+    self._on_stop: list[Callable[[], None]] = []
+    self._lock = threading.Lock()
+    self._stopping = threading.Event()
+    self._failure: BaseException | None = None
+
+  @property
+  def stopping(self) -> bool:
+    """Whether the group has been told to stop or has failed."""
+    return self._stopping.is_set()
+
+  def on_stop(self, callback: Callable[[], None]) -> None:
+    """Has `callback` called once, by whoever stops the group."""
+    self._on_stop.append(callback)
+
+  def start(self, name: str, function: Callable[[], None]) -> None:
+    """Runs `function` in a thread; its return does not stop the group."""
+    thread = threading.Thread(
+      target=self._run, args=(function,), name=name, daemon=True
+    )
+    self._threads.append(thread)
+    thread.start()
+
+  def fail(self, failure: BaseException) -> None:
+    """Stops the group; leaving it will raise `failure` if it is the first."""
+    with self._lock:
+      if not self._stopping.is_set() and self._failure is None:
+        self._failure = failure
+    self.stop()
+
+  def stop(self) -> None:
+    """Tells every thread to end; does not wait."""
+    with self._lock:
+      if self._stopping.is_set():
+        return
+      self._stopping.set()
+    for callback in self._on_stop:
+      callback()
+
+  def wait_for_stop(self, timeout: float | None = None) -> bool:
+    """Waits up to `timeout` seconds; returns whether the group stops."""
+    return self._stopping.wait(timeout)
+
+  def _run(self, function: Callable[[], None]) -> None:
+    try:
+      function()
+    except BaseException as failure:  # Re-raised when the group is left.
+      self.fail(failure)
+
+  def __enter__(self) -> 'ThreadGroup':
+    return self
+
+  def __exit__(self, kind, failure, traceback) -> bool:
+    # What the owner raises while the group is stopping is a consequence of
+    # the thread that failed, unless it is an interruption by the user.
+    if failure is not None and not isinstance(failure, KeyboardInterrupt):
+      self.fail(failure)
+    self.stop()
+    for thread in self._threads:
+      thread.join(self._join_timeout)
+    stuck = [thread.name for thread in self._threads if thread.is_alive()]
+    if self._failure is not None and self._failure is not failure:
+      raise self._failure
+    if stuck and failure is None:
+      raise TimeoutError(
+        f'threads did not end within {self._join_timeout} s: {", ".join(stuck)}'
+      )
+    return False

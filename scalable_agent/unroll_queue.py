@@ -1,0 +1,133 @@
+"""A bounded queue that turns unrolls of actors into learner batches."""
+
+import collections
+import threading
+
+import numpy as np
+import tree
+
+from scalable_agent import structures
+
+
+class Closed(Exception):
+  """The queue was closed while a caller waited or before it came."""
+
+
+def _column_axis(path: tuple) -> int:
+  """Columns are axis 1 of what has a time axis, axis 0 of the rest."""
+  return 1 if path[0] in ('env_outputs', 'agent_outputs') else 0
+
+
+def _slice(unroll: structures.ActorOutput, start: int, stop: int):
+  def cut(path, x):
+    return x[:, start:stop] if _column_axis(path) else x[start:stop]
+
+  return tree.map_structure_with_path(cut, unroll)
+
+
+def _concatenate(parts: list[structures.ActorOutput]):
+  if len(parts) == 1:
+    return parts[0]
+  return tree.map_structure_with_path(
+    lambda path, *xs: np.concatenate(xs, _column_axis(path)), *parts
+  )
+
+
+class UnrollQueue:
+  """Unrolls in, batches of exactly `batch_size` columns out, in order.
+
+  Columns of one unroll may end up in several batches, and a batch may be made
+  of several unrolls. `put` blocks while `capacity` unrolls are waiting, which
+  is what slows actors down to the pace of the learner.
+  """
+
+  def __init__(self, batch_size: int, capacity: int):
+    """Initialises an empty queue.
+
+    Args:
+      batch_size: columns of a batch.
+      capacity: unrolls that may wait. Never less than what one batch needs is
+        held back, so any capacity >= 1 makes progress.
+    """
+    self._batch_size = batch_size
+    self._capacity = capacity
+    self._unrolls: collections.deque = collections.deque()
+    self._rest: list[structures.ActorOutput] = []  # Taken, not yet batched.
+    self._condition = threading.Condition()
+    self._closed = False
+
+  def __len__(self) -> int:
+    """Number of unrolls that wait."""
+    return len(self._unrolls)
+
+  @property
+  def capacity(self) -> int:
+    """Number of unrolls that may wait."""
+    return self._capacity
+
+  @property
+  def ready(self) -> bool:
+    """Whether `get` would return at once."""
+    with self._condition:
+      waiting = [*self._rest, *self._unrolls]
+    return sum(u.level.shape[0] for u in waiting) >= self._batch_size
+
+  def snapshot(self) -> list[structures.ActorOutput]:
+    """Returns the columns that wait, oldest first, for `restore`."""
+    with self._condition:
+      return [*self._rest, *self._unrolls]
+
+  def restore(self, snapshot: list[structures.ActorOutput]) -> None:
+    """Makes an empty queue hold what `snapshot` returned."""
+    with self._condition:
+      self._unrolls.extend(snapshot)
+
+  def put(self, unroll: structures.ActorOutput) -> None:
+    """Adds an unroll of [T + 1, E] columns; blocks while the queue is full.
+
+    Raises:
+      Closed: the queue is closed.
+    """
+    with self._condition:
+      self._condition.wait_for(
+        lambda: self._closed or len(self._unrolls) < self._capacity
+      )
+      if self._closed:
+        raise Closed('the unroll queue is closed')
+      self._unrolls.append(unroll)
+      self._condition.notify_all()
+
+  def get(self) -> structures.ActorOutput:
+    """Returns a batch of [T + 1, B] columns; blocks until there is one.
+
+    For one consumer only.
+
+    Raises:
+      Closed: the queue is closed.
+    """
+    parts, columns = [], 0
+    while columns < self._batch_size:
+      unroll = self._rest.pop() if self._rest else self._pop()
+      size = unroll.level.shape[0]
+      take = min(size, self._batch_size - columns)
+      if take < size:
+        self._rest.append(_slice(unroll, take, size))
+        unroll = _slice(unroll, 0, take)
+      parts.append(unroll)
+      columns += take
+    return _concatenate(parts)
+
+  def _pop(self) -> structures.ActorOutput:
+    with self._condition:
+      self._condition.wait_for(lambda: self._closed or self._unrolls)
+      if self._closed:
+        raise Closed('the unroll queue is closed')
+      unroll = self._unrolls.popleft()
+      self._condition.notify_all()
+      return unroll
+
+  def close(self) -> None:
+    """Wakes every caller with Closed."""
+    with self._condition:
+      self._closed = True
+      self._condition.notify_all()
