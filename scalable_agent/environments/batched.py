@@ -206,6 +206,7 @@ class BatchedEnvironment(abc.ABC):
 
   def _close(self, healthy: bool) -> None:
     """Frees what needs freeing; `healthy` is False after an exception."""
+    del healthy
 
   def _get_state(self) -> Any:
     raise NotImplementedError(

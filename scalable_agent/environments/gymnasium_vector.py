@@ -61,13 +61,13 @@ def find_spec(level_name: str) -> EnvSpec:
       importlib.import_module(module)
     except ModuleNotFoundError as error:
       raise ValueError(
-        f'{level_name}: the module {module} cannot be imported ({error}). It '
-        'must be on PYTHONPATH and register its environments when imported.'
+        f'The module {module} cannot be imported ({error}). It must be on '
+        'PYTHONPATH and register its environments when imported.'
       ) from error
   try:
     return gymnasium.spec(env_id)
   except gymnasium.error.Error as error:
-    raise ValueError(str(error)) from error
+    raise ValueError(f'{str(error).rstrip(".")}.') from error
 
 
 class GymnasiumEnvironment(batched.BatchedEnvironment):
@@ -232,7 +232,13 @@ class _Plain(gymnasium.Wrapper):
       total += float(reward)
       if terminated or truncated:
         break
-    return self._plain(observation), total, bool(terminated), bool(truncated), {}
+    return (
+      self._plain(observation),
+      total,
+      bool(terminated),
+      bool(truncated),
+      {},
+    )
 
   def _plain(self, observation: Any) -> np.ndarray:
     if self._shape is not None:

@@ -28,7 +28,7 @@ def parse_level(level_name: str) -> Level:
     spec = gymnasium_vector.find_spec(level_name)
   except ValueError as error:
     raise ValueError(
-      f'There is no level {level_name}: {error}{_near_misses(level_name)} '
+      f'There is no level {level_name}. {error}{_near_misses(level_name)} '
       'scalable_agent.environments.level_names() lists all.'
     ) from error
   module = level_name.rpartition(':')[0]
