@@ -1,0 +1,38 @@
+"""Files that are either as they were or whole, whenever the process dies."""
+
+import hashlib
+import json
+import os
+from typing import Any
+
+
+def sync(path: str) -> None:
+  """Returns once a file, or the entries of a folder, are on the disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def write_json(path: str, value: Any) -> None:
+  """Writes or replaces a JSON file in one step."""
+  scratch = f'{path}.tmp'
+  with open(scratch, 'w', encoding='utf-8') as file:
+    json.dump(value, file, indent=2)
+    file.write('\n')
+  sync(scratch)
+  os.replace(scratch, path)
+  sync(os.path.dirname(path) or '.')
+
+
+def read_json(path: str) -> Any:
+  """Returns what is in a JSON file."""
+  with open(path, encoding='utf-8') as file:
+    return json.load(file)
+
+
+def digest(path: str) -> str:
+  """Returns the SHA-256 of a file's content."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
