@@ -62,15 +62,13 @@ def _given_flags() -> set[str]:
 
 def train(config: config_lib.Config) -> None:
   """Trains with what the command line gave; resumes if the logdir has a run."""
-  from scalable_agent import checkpointing, environments
+  from scalable_agent import environments, logdirs
   from scalable_agent.runtimes import assembly, impala_local
 
   level = environments.parse_level(config.level_name)
-  config = config_lib.resolve(config, level.suite)
+  config = config_lib.resolve(config, level.suite, level.options)
   config_lib.validate(config)
-  assembly.check_options(config, level)
-  with checkpointing.lock_logdir(config.logdir):
-    checkpointing.prepare_logdir(config)
+  with logdirs.prepare_logdir(config.logdir, config):
     print(config_lib.describe(config, _given_flags()), flush=True)
     assembly.use_threads(config)
     impala_local.train(config, level)

@@ -77,11 +77,7 @@ class Checkpointer:
     path = self._path(f'{int(frames):012d}')
     try:
       self._write(path, state, score)
-      if score is not None and score >= self._best().get('score', score):
-        files.write_json(
-          self._best_path,
-          {'checkpoint': os.path.basename(path), 'score': float(score)},
-        )
+      self._record_if_best(os.path.basename(path), score)
     except (OSError, tf.errors.OpError) as error:
       raise OSError(
         f'cannot save {path}: {error}. Free some space there, or choose '
@@ -126,11 +122,21 @@ class Checkpointer:
   def _path(self, name: str) -> str:
     return os.path.join(self._folder, name)
 
+  def _record_if_best(self, name: str, score: float | None) -> None:
+    if score is None:
+      return
+    best = self._best()
+    if best.get('checkpoint', name) == name or score >= best['score']:
+      files.write_json(
+        self._best_path, {'checkpoint': name, 'score': float(score)}
+      )
+
   def _best(self) -> dict[str, Any]:
     """Returns the content of best.json, {} if there is none to be had."""
     try:
       best = files.read_json(self._best_path)
-      return {'checkpoint': best['checkpoint'], 'score': float(best['score'])}
+      best = {'checkpoint': best['checkpoint'], 'score': float(best['score'])}
+      return best if best['checkpoint'] in self._names() else {}
     except FileNotFoundError:
       return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -240,7 +246,13 @@ def _read_intact(path: str) -> Any:
       raise DamagedError(f'{file}: {actual} bytes instead of {size}')
     if _or_damaged(files.digest, file) != sha256:
       raise DamagedError(f'{file}: wrong checksum')
-  return nest_files.read(os.path.join(path, _STATE))
+  try:
+    return nest_files.read(os.path.join(path, _STATE))
+  except (ValueError, ImportError) as error:
+    raise ValueError(
+      f'{path} is intact, but of another version of this program: {error}. Use '
+      'the version that wrote it, or another --logdir.'
+    ) from error
 
 
 def _or_damaged(function: Callable[[str], Any], path: str) -> Any:

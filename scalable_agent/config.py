@@ -9,7 +9,8 @@ it in.
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -327,14 +328,18 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def resolve(config: Config, suite: str) -> Config:
+def resolve(
+  config: Config, suite: str, implied: Mapping[str, Any] = MappingProxyType({})
+) -> Config:
   """Returns `config` with every unset option filled in from the preset.
 
   Args:
     config: options as given; None where the user said nothing.
     suite: suite of the level: 'atari', 'gymnasium' or 'catch'.
+    implied: options that the name of the level implies; they win over the
+      preset's.
   """
-  defaults = dict(PRESETS[config.preset][suite])
+  defaults = {**PRESETS[config.preset][suite], **implied}
   defaults['logdir'] = os.path.join(
     'logs', config.level_name.replace('/', '_').replace(':', '_')
   )
@@ -432,3 +437,91 @@ def from_json(text: str) -> Config:
   if unknown:
     raise ValueError(f'unknown options: {", ".join(unknown)}')
   return Config(**values)
+
+
+def describe(config: Config, given: Collection[str]) -> str:
+  """Returns the options that decide what is learned, one line per group.
+
+  Args:
+    config: resolved.
+    given: names of the options that the user set; they are marked with a *.
+  """
+  groups = {
+    'level': (
+      'level_name num_action_repeats height width frame_stack sticky_actions '
+      'noop_max life_loss_is_terminal'
+    ),
+    'agent': 'network lstm last_action_reward',
+    'batch': (
+      'num_actors envs_per_actor batch_size unroll_length updates_per_batch'
+    ),
+    'loss': (
+      'discounting lambda_ entropy_cost baseline_cost reward_clipping '
+      'correction'
+    ),
+    'optimizer': (
+      'optimizer learning_rate learning_rate_schedule epsilon '
+      'clip_gradient_norm'
+    ),
+    'run': 'algorithm preset total_environment_frames seed logdir',
+  }
+  lines = ['Options (* = set by you, the others by preset or default):']
+  for group, names in groups.items():
+    items = (
+      f'{name}={getattr(config, name)}{"*" if name in given else ""}'
+      for name in names.split()
+    )
+    lines.append(f'  {group + ":":10} {" ".join(items)}')
+  return '\n'.join(lines)
+
+
+# What a test may choose anew; everything else is part of what was trained.
+_TEST_OPTIONS = frozenset(
+  {
+    'mode',
+    'logdir',
+    'seed',
+    'envs_per_actor',
+    'intra_op_threads',
+    'sticky_actions',
+    'noop_max',
+    'max_episode_frames',
+    'env_processes',
+    'test_num_episodes',
+    'test_policy',
+    'video_dir',
+  }
+)
+
+
+def for_test(config: Config, trained: Config, given: Collection[str]) -> Config:
+  """Returns the options of a test: those of the training, and what may differ.
+
+  Args:
+    config: options of the test as given.
+    trained: options of the run that is to be tested.
+    given: names of the options that the user set.
+
+  Raises:
+    ValueError: the user set an option that is part of what was trained to
+      another value; names all of them.
+  """
+  differ = [
+    f'--{name}={getattr(config, name)} (trained with {getattr(trained, name)})'
+    for name in sorted(set(given) & set(FIELDS) - _TEST_OPTIONS)
+    if getattr(config, name) != getattr(trained, name)
+  ]
+  if differ:
+    raise ValueError(
+      f'--logdir={config.logdir} holds an agent of other options than '
+      f'{", ".join(differ)}. Leave them out, or name another logdir.'
+    )
+  chosen = {
+    name: getattr(config, name)
+    for name in _TEST_OPTIONS & (set(given) | {'mode', 'logdir'})
+  }
+  untouched = {
+    name: getattr(config, name)
+    for name in ('test_num_episodes', 'test_policy', 'video_dir')
+  }
+  return dataclasses.replace(trained, **(untouched | chosen))

@@ -34,5 +34,8 @@ def read_json(path: str) -> Any:
 
 def digest(path: str) -> str:
   """Returns the SHA-256 of a file's content."""
+  sha256 = hashlib.sha256()
   with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
+    while block := file.read(2**20):
+      sha256.update(block)
+  return sha256.hexdigest()
