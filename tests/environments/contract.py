@@ -1,0 +1,227 @@
+"""What every batched environment must do, after the manners of dm_env.
+
+A test module derives a class from `Contract` and says how to make one.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import tree
+
+from scalable_agent import structures
+from scalable_agent.environments import batched
+from scalable_agent.structures import FIRST, LAST, MID
+
+
+def random_actions(
+  environment: batched.BatchedEnvironment, steps: int
+) -> np.ndarray:
+  """Returns [steps, E] actions, the same ones on every call."""
+  return np.random.default_rng(7).integers(
+    environment.spec.num_actions,
+    size=(steps, environment.num_envs),
+    dtype=np.int32,
+  )
+
+
+def play(
+  environment: batched.BatchedEnvironment, steps: int
+) -> list[structures.StepOutput]:
+  """Returns the outputs of `reset` and of `steps` random steps."""
+  outputs = [environment.reset()]
+  for actions in random_actions(environment, steps):
+    outputs.append(environment.step(actions))
+  return outputs
+
+
+def stack(outputs: list[structures.StepOutput]) -> structures.StepOutput:
+  """Returns one StepOutput of [time, E, ...]."""
+  return tree.map_structure(lambda *xs: np.stack(xs), *outputs)
+
+
+def assert_equal(one: Any, two: Any) -> None:
+  """Asserts that two nests of arrays are equal, element for element."""
+  tree.map_structure(np.testing.assert_array_equal, one, two)
+
+
+@dataclasses.dataclass
+class Subject:
+  """An environment to hold to the contract.
+
+  Attributes:
+    make: makes it from a seed.
+    steps: random steps after which each environment has ended an episode.
+    uses_seed: whether two seeds give two different games.
+  """
+
+  make: Callable[[int], batched.BatchedEnvironment]
+  steps: int
+  uses_seed: bool = True
+
+
+class Contract:
+  """Tests for any subject; derive, and define the fixture `subject`."""
+
+  @pytest.fixture
+  def subject(self) -> Subject:
+    raise NotImplementedError
+
+  @pytest.fixture
+  def environment(
+    self, subject: Subject
+  ) -> Iterator[batched.BatchedEnvironment]:
+    environment = subject.make(3)
+    yield environment
+    environment.close()
+
+  @pytest.fixture
+  def played(
+    self, subject: Subject, environment: batched.BatchedEnvironment
+  ) -> structures.StepOutput:
+    outputs = stack(play(environment, subject.steps))
+    assert (outputs.step_type == LAST).any(axis=0).all()
+    return outputs
+
+  def test_shapes_and_dtypes_are_those_of_the_spec(self, subject, environment):
+    specs = structures.step_output_spec(environment.spec)
+    leaves = _leaves(specs)
+
+    def check(spec: structures.TensorSpec, array: np.ndarray):
+      assert isinstance(array, np.ndarray)
+      assert array.shape == (environment.num_envs, *spec.shape)
+      assert array.dtype == spec.dtype
+
+    for output in play(environment, subject.steps):
+      tree.assert_same_structure(leaves, output)
+      tree.map_structure_up_to(leaves, check, specs, output)
+
+  def test_reset_gives_first_everywhere(self, environment):
+    output = environment.reset()
+    assert (output.step_type == FIRST).all()
+    assert (output.reward == 0).all()
+    assert (output.discount == 1).all()
+    assert (output.info.episode_return == 0).all()
+    assert (output.info.episode_step == 0).all()
+
+  def test_first_follows_last_and_only_last(self, played):
+    ended, started = (
+      played.step_type[:-1] == LAST,
+      played.step_type[1:] == FIRST,
+    )
+    np.testing.assert_array_equal(ended, started)
+    assert set(np.unique(played.step_type)) <= {FIRST, MID, LAST}
+
+  def test_first_has_no_reward_and_a_future(self, played):
+    first = played.step_type == FIRST
+    assert (played.reward[first] == 0).all()
+    assert (played.discount[first] == 1).all()
+
+  def test_discounts_are_zero_or_one(self, played):
+    assert np.isin(played.discount, (0.0, 1.0)).all()
+
+  def test_info_counts_steps_and_raw_rewards_of_the_episode(self, played):
+    total = np.zeros(played.reward.shape[1])
+    count = np.zeros(played.reward.shape[1])
+    for t in range(len(played.reward)):
+      for i in range(played.reward.shape[1]):
+        if played.step_type[t, i] == FIRST:
+          total[i] = count[i] = 0
+        else:
+          total[i] += played.reward[t, i]
+          count[i] += 1
+      np.testing.assert_allclose(
+        played.info.episode_return[t], total, rtol=1e-6, atol=1e-4
+      )
+      np.testing.assert_array_equal(played.info.episode_step[t], count)
+
+  def test_returned_arrays_are_not_written_to_again(self, subject, environment):
+    outputs = play(environment, 8)
+    copies = tree.map_structure(np.copy, outputs)
+    for actions in random_actions(environment, 8):
+      environment.step(actions)
+    environment.reset()
+    assert_equal(outputs, copies)
+
+  def test_actions_are_not_written_to(self, environment):
+    environment.reset()
+    actions = np.ones([environment.num_envs], np.int32)
+    environment.step(actions)
+    assert (actions == 1).all()
+
+  def test_the_same_seed_gives_the_same_episodes(self, subject, environment):
+    other = subject.make(3)
+    try:
+      one = stack(play(environment, subject.steps))
+      two = stack(play(other, subject.steps))
+    finally:
+      other.close()
+    assert_equal(one, two)
+
+  def test_reset_goes_back_to_the_seed(self, environment):
+    one, two = stack(play(environment, 5)), stack(play(environment, 5))
+    assert_equal(one, two)
+
+  def test_environment_i_has_the_seed_plus_i(self, subject, environment):
+    other = subject.make(4)
+    if not subject.uses_seed:
+      other.close()
+      pytest.skip('nothing is random')
+    try:
+      environment.reset(), other.reset()
+      # The same actions for the environments that should be equal.
+      for action in random_actions(environment, 20)[:, 0]:
+        actions = np.full([environment.num_envs], action)
+        one, two = environment.step(actions), other.step(actions)
+    finally:
+      other.close()
+    tree.map_structure(
+      lambda a, b: np.testing.assert_array_equal(a[1:], b[:-1]), one, two
+    )
+    assert not np.array_equal(one.observation, two.observation)
+
+  def test_step_before_reset_says_so(self, environment):
+    with pytest.raises(RuntimeError, match=r'call reset\(\) first'):
+      environment.step(np.zeros([environment.num_envs], np.int32))
+
+  def test_close_can_be_called_twice_and_ends_the_use(self, environment):
+    environment.reset()
+    environment.close()
+    environment.close()
+    with pytest.raises(RuntimeError, match='is closed'):
+      environment.step(np.zeros([environment.num_envs], np.int32))
+    with pytest.raises(RuntimeError, match='is closed'):
+      environment.reset()
+
+  def test_close_without_reset(self, environment):
+    environment.close()
+
+  @pytest.mark.parametrize('bad', [-1, 10**6])
+  def test_an_action_out_of_range_is_refused(self, environment, bad):
+    environment.reset()
+    actions = np.zeros([environment.num_envs], np.int32)
+    actions[-1] = bad
+    with pytest.raises(ValueError, match=f'in 0 to .* got .*{bad}'):
+      environment.step(actions)
+    environment.step(np.zeros([environment.num_envs], np.int32))
+
+  def test_actions_of_a_wrong_shape_or_dtype_are_refused(self, environment):
+    environment.reset()
+    with pytest.raises(ValueError, match='integers, got int32'):
+      environment.step(np.zeros([environment.num_envs + 1], np.int32))
+    with pytest.raises(ValueError, match='integers, got float32'):
+      environment.step(np.zeros([environment.num_envs], np.float32))
+
+  def test_render_without_asking_for_it_says_how_to_ask(self, environment):
+    environment.reset()
+    with pytest.raises(RuntimeError, match='render=True'):
+      environment.render()
+
+
+def _leaves(specs: structures.StepOutput) -> Any:
+  """Returns `specs` with one leaf for each TensorSpec."""
+  return tree.traverse(
+    lambda node: 0 if isinstance(node, structures.TensorSpec) else None, specs
+  )
