@@ -1,0 +1,610 @@
+"""Checkpoints: bit-exact, atomic, verified, and of the right run."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import pytest
+import sonnet as snt
+import tensorflow as tf
+import tree
+
+from scalable_agent import (
+  checkpointing,
+  config,
+  nest_files,
+  optimizers,
+  structures,
+)
+
+IMAGES = np.random.default_rng(0).normal(size=[5, 3]).astype(np.float32)
+
+
+class Parts:
+  """A network, an optimizer and a counter, as a learner has them."""
+
+  def __init__(self, optimizer='adam', build=True, width=4):
+    self.network = snt.nets.MLP([width, 2])
+    self.network(tf.zeros([1, 3]))
+    self.optimizer = optimizers.make_optimizer(optimizer)
+    if build:
+      self.optimizer.build(self.network.trainable_variables)
+    self.frames = tf.Variable(0, dtype=tf.int64)
+    self.update = tf.function(self._update)
+
+  @property
+  def items(self):
+    return {
+      'agent': self.network,
+      'optimizer': self.optimizer,
+      'frames': self.frames,
+    }
+
+  def _update(self):
+    self.optimizer.learning_rate.assign(0.01)
+    with tf.GradientTape() as tape:
+      loss = tf.reduce_sum(self.network(IMAGES) ** 2)
+    variables = self.network.trainable_variables
+    self.optimizer.apply(tape.gradient(loss, variables), variables)
+    self.frames.assign_add(80)
+
+  @property
+  def values(self):
+    variables = [*self.network.variables, *self.optimizer.variables]
+    return [np.asarray(v) for v in [*variables, self.frames]]
+
+
+def assert_same_bits(a, b):
+  assert len(a) == len(b)
+  for x, y in zip(a, b, strict=True):
+    assert x.dtype == y.dtype
+    assert x.tobytes() == y.tobytes()
+
+
+def counter_checkpointer(logdir, keep=3):
+  counter = tf.Variable(0, dtype=tf.int64)
+  checkpointer = checkpointing.Checkpointer(
+    str(logdir), {'counter': counter}, keep
+  )
+  return counter, checkpointer
+
+
+def save_frames(logdir, frames, keep=3, scores=None):
+  """Saves a checkpoint at each of `frames`, the counter equal to them."""
+  counter, checkpointer = counter_checkpointer(logdir, keep)
+  for i, frame in enumerate(frames):
+    counter.assign(frame)
+    checkpointer.save(
+      frame, {'frames': frame}, None if scores is None else scores[i]
+    )
+  return counter, checkpointer
+
+
+def saved(logdir):
+  names = os.listdir(logdir / 'checkpoints')
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+def folder(logdir, frames) -> pathlib.Path:
+  return logdir / 'checkpoints' / f'{frames:012d}'
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+  messages = []
+  monkeypatch.setattr(
+    checkpointing.logging,
+    'warning',
+    lambda message, *args: messages.append(message % args),
+  )
+  return messages
+
+
+@pytest.mark.parametrize('optimizer', ['adam', 'rmsprop'])
+@pytest.mark.parametrize('build', [True, False])
+def test_training_goes_on_bit_for_bit_as_if_it_had_not_stopped(
+  tmp_path, optimizer, build
+):
+  first = Parts(optimizer)
+  for _ in range(3):
+    first.update()
+  checkpointing.Checkpointer(str(tmp_path), first.items).save(240, {'a': 1})
+  at_save = first.values
+  second = Parts(optimizer, build)
+  checkpointer = checkpointing.Checkpointer(str(tmp_path), second.items)
+  assert checkpointer.restore() == {'a': 1}
+  if not build:
+    second.optimizer.build(second.network.trainable_variables)
+  assert_same_bits(at_save, second.values)
+  for _ in range(3):
+    first.update()
+    second.update()
+  assert_same_bits(first.values, second.values)
+  assert first.values[0].tobytes() != at_save[0].tobytes()
+
+
+def test_an_optimizer_built_inside_a_graph_gets_its_slots_too(tmp_path):
+  first = Parts('rmsprop')
+  first.update()
+  checkpointing.Checkpointer(str(tmp_path), first.items).save(80, None)
+  second = Parts('rmsprop', build=False)
+  checkpointing.Checkpointer(str(tmp_path), second.items).restore()
+  first.update()
+  second.update()
+  assert_same_bits(first.values, second.values)
+
+
+def test_the_agent_is_restored_without_the_optimizer(tmp_path):
+  first = Parts()
+  first.update()
+  checkpointing.Checkpointer(str(tmp_path), first.items).save(80, None)
+  second = Parts()
+  before = [v.numpy() for v in second.network.variables]
+  checkpointing.Checkpointer(str(tmp_path), {'agent': second.network}).restore()
+  assert_same_bits(
+    [v.numpy() for v in first.network.variables],
+    [v.numpy() for v in second.network.variables],
+  )
+  assert before[0].tobytes() != second.network.variables[0].numpy().tobytes()
+
+
+def test_a_checkpoint_of_another_network_is_refused_not_called_damaged(
+  tmp_path,
+):
+  first = Parts()
+  checkpointing.Checkpointer(str(tmp_path), first.items).save(80, None)
+  other = Parts(width=5)
+  with pytest.raises(ValueError, match='of another agent') as error:
+    checkpointing.Checkpointer(str(tmp_path), other.items).restore()
+  assert 'config.json' in str(error.value)
+
+
+def test_a_missing_weight_is_refused(tmp_path):
+  first = Parts()
+  checkpointing.Checkpointer(str(tmp_path), {'agent': first.network}).save(
+    1, None
+  )
+  items = {'agent': first.network, 'more': tf.Variable(1.0)}
+  with pytest.raises(ValueError, match='of another agent'):
+    checkpointing.Checkpointer(str(tmp_path), items).restore()
+
+
+def test_without_a_checkpoint_there_is_nothing_to_restore(tmp_path):
+  _, checkpointer = counter_checkpointer(tmp_path)
+  assert checkpointer.restore() is None
+  assert checkpointer.restore_best() is None
+  assert os.listdir(tmp_path) == []
+
+
+def test_the_newest_are_kept_and_the_best(tmp_path):
+  counter, checkpointer = save_frames(
+    tmp_path, [0, 100, 200, 300, 400], keep=2, scores=[None, 7, 5, 6, None]
+  )
+  assert saved(tmp_path) == [100, 300, 400]
+  counter.assign(-1)
+  assert checkpointer.restore() == {'frames': 400}
+  assert counter.numpy() == 400
+  assert checkpointer.restore_best() == {'frames': 100}
+  assert counter.numpy() == 100
+
+
+def test_of_equal_scores_the_newer_one_is_the_best(tmp_path):
+  _, checkpointer = save_frames(
+    tmp_path, [100, 200, 300], keep=1, scores=[21.0, 21.0, 20.0]
+  )
+  assert checkpointer.restore_best() == {'frames': 200}
+  assert saved(tmp_path) == [200, 300]
+
+
+def test_the_best_is_known_after_a_restart(tmp_path):
+  save_frames(tmp_path, [100], scores=[7.0])
+  _, checkpointer = save_frames(tmp_path, [200], keep=1, scores=[6.0])
+  assert checkpointer.restore_best() == {'frames': 100}
+
+
+@pytest.mark.parametrize('content', [None, '', '{}', '[]', '{"score": 1}'])
+def test_without_a_record_of_the_best_the_newest_is_taken(
+  tmp_path, warnings, content
+):
+  _, checkpointer = save_frames(tmp_path, [100, 200], scores=[2.0, 1.0])
+  best = tmp_path / 'checkpoints' / 'best.json'
+  best.unlink() if content is None else best.write_text(content)
+  assert checkpointer.restore_best() == {'frames': 200}
+  assert 'taking the newest' in warnings[-1]
+  checkpointer.save(300, {'frames': 300}, 0.5)
+  assert checkpointer.restore_best() == {'frames': 300}
+
+
+def test_a_damaged_best_is_replaced_by_the_newest(tmp_path, warnings):
+  _, checkpointer = save_frames(tmp_path, [100, 200, 300], scores=[3, 2, 1])
+  (folder(tmp_path, 100) / 'state.npz').unlink()
+  assert checkpointer.restore_best() == {'frames': 300}
+  assert 'state.npz: missing' in warnings[0]
+
+
+def files_of_a_checkpoint(tmp_path):
+  save_frames(tmp_path, [0])
+  return sorted(os.listdir(folder(tmp_path, 0)))
+
+
+def test_a_checkpoint_has_the_expected_files(tmp_path):
+  assert files_of_a_checkpoint(tmp_path) == [
+    'manifest.json',
+    'state.npz',
+    'variables.data-00000-of-00001',
+    'variables.index',
+  ]
+
+
+DAMAGE = {
+  'missing': lambda file: file.unlink(),
+  'empty': lambda file: file.write_bytes(b''),
+  'truncated': lambda file: file.write_bytes(file.read_bytes()[:-5]),
+  'one bit flipped': lambda file: file.write_bytes(
+    bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:]
+  ),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+@pytest.mark.parametrize(
+  'name',
+  [
+    'manifest.json',
+    'state.npz',
+    'variables.data-00000-of-00001',
+    'variables.index',
+  ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
+  tmp_path, warnings, damage, name
+):
+  save_frames(tmp_path, [100, 200])
+  DAMAGE[damage](folder(tmp_path, 200) / name)
+  counter, checkpointer = counter_checkpointer(tmp_path)
+  assert checkpointer.restore() == {'frames': 100}
+  assert counter.numpy() == 100
+  assert len(warnings) == 1
+  assert str(folder(tmp_path, 200) / name) in warnings[0]
+
+
+@pytest.mark.parametrize('manifest', ['{}', '[]', '7', '{"files": {"a": 1}}'])
+def test_a_manifest_that_is_none_is_damage(tmp_path, warnings, manifest):
+  save_frames(tmp_path, [100, 200])
+  (folder(tmp_path, 200) / 'manifest.json').write_text(manifest)
+  _, checkpointer = counter_checkpointer(tmp_path)
+  assert checkpointer.restore() == {'frames': 100}
+  assert 'not a manifest' in warnings[0]
+
+
+def test_if_all_are_damaged_the_error_names_each_and_the_remedy(tmp_path):
+  save_frames(tmp_path, [100, 200])
+  for frames in (100, 200):
+    (folder(tmp_path, frames) / 'variables.index').unlink()
+  _, checkpointer = counter_checkpointer(tmp_path)
+  with pytest.raises(checkpointing.DamagedError) as error:
+    checkpointer.restore()
+  for part in ('000000000100', '000000000200', 'missing', '--logdir'):
+    assert part in str(error.value)
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused(tmp_path):
+  save_frames(tmp_path, [100])
+  path = folder(tmp_path, 100) / 'manifest.json'
+  path.write_text(json.dumps(json.loads(path.read_text()) | {'format': 99}))
+  _, checkpointer = counter_checkpointer(tmp_path)
+  with pytest.raises(ValueError, match='format 99'):
+    checkpointer.restore()
+
+
+def test_what_a_killed_save_left_is_not_a_checkpoint(tmp_path):
+  save_frames(tmp_path, [100, 200])
+  scratch = tmp_path / 'checkpoints' / '.scratch'
+  shutil.copytree(folder(tmp_path, 200), scratch)
+  _, checkpointer = counter_checkpointer(tmp_path)
+  assert checkpointer.restore() == {'frames': 200}
+  checkpointer.save(300, {'frames': 300})
+  assert not scratch.exists()
+  assert saved(tmp_path) == [100, 200, 300]
+
+
+def test_saving_twice_at_the_same_frames_replaces(tmp_path):
+  counter, checkpointer = save_frames(tmp_path, [100, 200])
+  counter.assign(7)
+  checkpointer.save(200, {'frames': 7})
+  assert saved(tmp_path) == [100, 200]
+  assert len(os.listdir(tmp_path / 'checkpoints')) == 2
+  counter.assign(-1)
+  assert checkpointer.restore() == {'frames': 7}
+  assert counter.numpy() == 7
+
+
+def test_a_kill_while_replacing_loses_nothing(tmp_path):
+  save_frames(tmp_path, [200])
+  path = folder(tmp_path, 200)
+  path.rename(f'{path}.replaced')  # As far as the killed save came.
+  _, checkpointer = counter_checkpointer(tmp_path)
+  assert checkpointer.restore() == {'frames': 200}
+  checkpointer.save(200, {'frames': 8})
+  checkpointer.save(300, {'frames': 300})
+  assert checkpointer.restore() == {'frames': 300}
+  assert saved(tmp_path) == [200, 300]
+
+
+def test_going_back_to_an_older_checkpoint_gives_the_newer_ones_up(tmp_path):
+  save_frames(tmp_path, [100, 200, 300, 400])
+  for frames in (300, 400):
+    (folder(tmp_path, frames) / 'state.npz').unlink()
+  _, checkpointer = counter_checkpointer(tmp_path)
+  assert checkpointer.restore() == {'frames': 200}
+  checkpointer.save(250, {'frames': 250})
+  assert saved(tmp_path) == [200, 250]
+  assert checkpointer.restore() == {'frames': 250}
+
+
+class Stop(BaseException):
+  """The process dies here."""
+
+
+def test_a_kill_at_any_file_operation_leaves_a_usable_checkpoint(
+  tmp_path, monkeypatch
+):
+  """Lets every save die at its n-th operation, for all n that there are."""
+  operations = ('rename', 'replace', 'fsync', 'makedirs', 'open')
+  originals = {name: getattr(os, name) for name in operations}
+  left = 0
+
+  def counted(name):
+    def call(*args, **kwargs):
+      nonlocal left
+      left -= 1
+      if left == 0:
+        raise Stop
+      return originals[name](*args, **kwargs)
+
+    return call
+
+  def run(logdir, at, second):
+    nonlocal left
+    counter, checkpointer = save_frames(logdir, [100], scores=[1.0])
+    # What a dead process cannot do either.
+    monkeypatch.setattr(shutil, 'rmtree', lambda *args, **kwargs: None)
+    left = at
+    for name in operations:
+      monkeypatch.setattr(os, name, counted(name))
+    counter.assign(second)
+    try:
+      checkpointer.save(second, {'frames': second}, 2.0)
+    except Stop:
+      return True
+    finally:
+      monkeypatch.undo()
+    return False
+
+  for second in (200, 100):
+    at = 1
+    while run(tmp_path / f'{second}_{at}', at, second):
+      logdir = tmp_path / f'{second}_{at}'
+      counter, checkpointer = counter_checkpointer(logdir)
+      state = checkpointer.restore()
+      assert state['frames'] in (100, second)
+      assert counter.numpy() == state['frames']
+      assert checkpointer.restore_best() is not None
+      checkpointer.save(300, {'frames': 300}, 3.0)
+      assert checkpointer.restore_best() == {'frames': 300}
+      at += 1
+    assert at > 10
+
+
+def test_a_disk_error_is_reported_with_the_remedy(tmp_path, monkeypatch):
+  _, checkpointer = save_frames(tmp_path, [100])
+
+  def full(path, nest):
+    raise OSError(28, 'No space left on device', path)
+
+  monkeypatch.setattr(nest_files, 'write', full)
+  with pytest.raises(OSError, match='No space left') as error:
+    checkpointer.save(200, {})
+  assert '--logdir' in str(error.value)
+  assert os.listdir(tmp_path / 'checkpoints') == ['000000000100']
+  assert checkpointer.restore() == {'frames': 100}
+
+
+class Foreign(NamedTuple):
+  """A named tuple that is not of the package."""
+
+  x: int
+
+
+def snapshot_like_nest():
+  generator = np.random.default_rng(1)
+  f = np.float32
+  return {
+    'environment': [b'\x00\xffALE', generator.bit_generator.state],
+    'random_state': random.Random(1).getstate(),
+    'env_output': structures.StepOutput(
+      step_type=np.zeros([2], np.int32),
+      reward=np.array([np.nan, -0.0], f),
+      discount=np.ones([2], f),
+      observation=np.arange(8, dtype=np.uint8).reshape([2, 2, 2, 1]),
+      info=structures.EpisodeInfo(np.zeros([2], f), np.zeros([2], np.int32)),
+    ),
+    'agent_state': ((np.zeros([2, 3], f),), ()),
+    'empty': {},
+    'numbers': [True, None, 2**100, -1.5, float('inf'), 'ü', b''],
+    'numpy_scalars': (np.int64(3), np.float32(0.1), np.bool_(True)),
+    3: {(1, 'a'): 'keys that are no strings'},
+  }
+
+
+def assert_same_nest(a, b):
+  assert type(a) is type(b)
+  if isinstance(a, dict):
+    assert list(a) == list(b)
+    for key in a:
+      assert_same_nest(a[key], b[key])
+  elif isinstance(a, list | tuple):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+      assert_same_nest(x, y)
+  elif isinstance(a, np.ndarray | np.generic):
+    assert a.dtype == b.dtype
+    assert np.shape(a) == np.shape(b)
+    assert a.tobytes() == b.tobytes()
+  else:
+    assert a == b
+
+
+def test_a_nest_comes_back_with_its_types_and_bits(tmp_path):
+  nest = snapshot_like_nest()
+  nest_files.write(str(tmp_path / 'nest.npz'), nest)
+  assert_same_nest(nest, nest_files.read(str(tmp_path / 'nest.npz')))
+
+
+def test_tensors_come_back_as_arrays(tmp_path):
+  nest = {'state': (tf.constant([1.0, 2.0]), keras.Variable(3.0))}
+  nest_files.write(str(tmp_path / 'nest.npz'), nest)
+  result = nest_files.read(str(tmp_path / 'nest.npz'))
+  expected = tree.map_structure(np.asarray, nest)
+  assert_same_nest(expected, result)
+
+
+@pytest.mark.parametrize(
+  'value', [object(), {1, 2}, Foreign(1), np.array([None]), print]
+)
+def test_what_cannot_be_saved_is_named_with_its_place(tmp_path, value):
+  with pytest.raises(TypeError, match=r"state\['a'\]\[1\] is a "):
+    nest_files.write(str(tmp_path / 'nest.npz'), {'a': [0, value]})
+
+
+def test_a_file_cannot_name_a_class_of_another_package(tmp_path):
+  structure = json.dumps(['namedtuple', 'os:stat_result', [], []])
+  array = np.frombuffer(structure.encode(), np.uint8)
+  np.savez(tmp_path / 'nest.npz', structure=array)
+  with pytest.raises(ValueError, match='os:stat_result is not of'):
+    nest_files.read(str(tmp_path / 'nest.npz'))
+
+
+def make_config(**options):
+  return config.resolve(config.Config(level_name='catch', **options), 'catch')
+
+
+def prepare(logdir, identity=None, **options):
+  checkpointing.prepare_logdir(
+    str(logdir), make_config(**options), identity
+  ).close()
+
+
+def test_the_options_of_a_run_are_read_back(tmp_path):
+  prepare(tmp_path / 'a' / 'b', {'num_actions': 3}, seed=7)
+  loaded = checkpointing.load_config(str(tmp_path / 'a' / 'b'))
+  assert loaded == make_config(seed=7)
+
+
+@pytest.mark.parametrize(
+  ('option', 'value'),
+  [
+    ('level_name', 'catch_hidden'),
+    ('network', 'deep'),
+    ('lstm', True),
+    ('frame_stack', 3),
+    ('last_action_reward', True),
+    ('width', 96),
+    ('height', 96),
+    ('grayscale', False),
+    ('full_action_space', True),
+    ('num_action_repeats', 2),
+    ('optimizer', 'rmsprop'),
+  ],
+)
+def test_an_option_that_the_weights_depend_on_cannot_change(
+  tmp_path, option, value
+):
+  prepare(tmp_path)
+  before = (tmp_path / 'config.json').read_text()
+  changed = dataclasses.replace(make_config(), **{option: value})
+  with pytest.raises(ValueError, match='--logdir') as error:
+    checkpointing.prepare_logdir(str(tmp_path), changed)
+  old = getattr(make_config(), option)
+  assert f'--{option} was {old} and is {value}' in str(error.value)
+  assert (tmp_path / 'config.json').read_text() == before
+  prepare(tmp_path)  # The lock is free again.
+
+
+def test_every_difference_is_named_at_once(tmp_path):
+  prepare(tmp_path, {'num_actions': 3})
+  with pytest.raises(ValueError, match='--lstm was') as error:
+    prepare(tmp_path, {'num_actions': 4}, lstm=True, width=96)
+  assert '--width was 84 and is 96' in str(error.value)
+  assert 'num_actions was 3 and is 4' in str(error.value)
+
+
+def test_other_options_may_change_and_are_listed(tmp_path, monkeypatch):
+  messages = []
+  monkeypatch.setattr(
+    checkpointing.prepare_logdir.__globals__['logging'],
+    'warning',
+    lambda message, *args: messages.append(message % args),
+  )
+  prepare(tmp_path, total_environment_frames=100, seed=1)
+  prepare(tmp_path, total_environment_frames=200, seed=2)
+  assert len(messages) == 2
+  assert messages[0].startswith('--total_environment_frames was 100 so far')
+  loaded = checkpointing.load_config(str(tmp_path))
+  assert (loaded.total_environment_frames, loaded.seed) == (200, 2)
+
+
+@pytest.mark.parametrize(
+  'content', ['', '{', '[]', '{"colour": 1}', 'null', '\x00\x00']
+)
+def test_a_corrupt_config_is_named_with_the_remedy(tmp_path, content):
+  (tmp_path / 'config.json').write_text(content)
+  for function in (prepare, lambda d: checkpointing.load_config(str(d))):
+    with pytest.raises(ValueError, match='cannot be read') as error:
+      function(tmp_path)
+    assert f'--logdir={tmp_path}' in str(error.value)
+    assert 'config.json' in str(error.value)
+    assert 'Repair it' in str(error.value)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+  with pytest.raises(ValueError, match='nothing was trained there'):
+    checkpointing.load_config(str(tmp_path / 'none'))
+
+
+def test_a_logdir_that_is_a_file_is_refused(tmp_path):
+  (tmp_path / 'file').write_text('')
+  for logdir in (tmp_path / 'file', tmp_path / 'file' / 'inside'):
+    with pytest.raises(ValueError, match='cannot be written') as error:
+      prepare(logdir)
+    assert f'--logdir={logdir}' in str(error.value)
+
+
+def test_a_logdir_in_use_is_refused_until_it_is_free(tmp_path):
+  with checkpointing.prepare_logdir(str(tmp_path), make_config()):
+    with pytest.raises(ValueError, match='in use') as error:
+      prepare(tmp_path)
+    assert f'id {os.getpid()}' in str(error.value)
+    # Testing an agent while it is trained is fine.
+    assert checkpointing.load_config(str(tmp_path)) == make_config()
+  prepare(tmp_path)
+
+
+def test_a_dead_process_keeps_no_lock(tmp_path):
+  code = (
+    'import os, sys\n'
+    'from scalable_agent import logdirs\n'
+    'lock = logdirs.LogdirLock(sys.argv[1])\n'
+    'os._exit(9)\n'
+  )
+  subprocess.run([sys.executable, '-c', code, str(tmp_path)], check=False)
+  assert (tmp_path / '.lock').read_text().strip().isdigit()
+  prepare(tmp_path)
