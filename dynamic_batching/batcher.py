@@ -1,15 +1,11 @@
-"""The Python face of the batcher: nests, serve loops, decorators."""
+"""The Python face of the batcher: nests in, nests out."""
 
-import functools
-import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from absl import logging
 
-from dynamic_batching import ops
+from dynamic_batching import ops, serving
 from dynamic_batching.structures import Options, Statistics
 
 # A nest (tf.nest) of tensors or of specs.
@@ -169,24 +165,7 @@ class Batcher:
       Exception: What `function` raised, or why its outputs were not accepted.
         The callers of the batch got it, too; the batcher is still open.
     """
-    try:
-      inputs, computation_id = self.get_inputs()
-    except tf.errors.CancelledError:
-      if self.closed:
-        return False
-      raise
-    try:
-      outputs = function(inputs)
-    except BaseException as error:
-      self._fail(computation_id, error)
-      raise
-    try:
-      self.set_outputs(outputs, computation_id)
-    except BaseException as error:
-      if self._fail(computation_id, error):
-        raise
-      return False
-    return True
+    return serving.serve_once(self, function)
 
   def serve_forever(
     self,
@@ -201,169 +180,19 @@ class Batcher:
 
     Args:
       function: From a nest like `input_specs` to one like `output_specs`. A
-        `tf.function` is traced once, for any number of rows.
+        `tf.function` is traced once, for any number of rows, and then looped
+        over inside one graph, so that serving does not wait for the GIL.
       close_on_error: If False, an exception is logged instead and the loop goes
         on with the next batch.
 
     Raises:
       Exception: What `function` raised, unless `close_on_error` is False.
     """
-    try:
-      if hasattr(function, 'get_concrete_function'):
-        function = function.get_concrete_function(self.input_specs)
-      while True:
-        try:
-          if not self.serve_once(function):
-            return
-        except Exception:
-          if close_on_error:
-            raise
-          logging.exception('A batch failed. Serving the next one.')
-    except BaseException:
-      self.close()
-      raise
+    serving.serve_forever(self, function, close_on_error)
 
   def statistics(self) -> Statistics:
     """Returns what the batcher has done so far."""
     return self._core.statistics()
-
-  def _fail(self, computation_id: tf.Tensor, error: BaseException) -> bool:
-    """Returns whether the batch could still be answered with the error."""
-    try:
-      self.set_error(computation_id, error)
-    except tf.errors.CancelledError:
-      return False
-    return True
-
-
-def batch_fn(function: Callable[..., Nest]) -> Callable[..., Nest]:
-  """Makes concurrent calls of a function run as one call on all their rows.
-
-  See `batch_fn_with_options`, of which this is the version with all defaults.
-
-  Args:
-    function: Takes and returns nests of tensors whose first dimension is rows.
-
-  Returns:
-    The batched function.
-  """
-  return batch_fn_with_options()(function)
-
-
-def batch_fn_with_options(
-  minimum_batch_size: int = 1,
-  maximum_batch_size: int = 1024,
-  timeout_ms: int | None = 100,
-  implementation: str | None = None,
-) -> Callable[[Callable[..., Nest]], Callable[..., Nest]]:
-  """Returns a decorator that makes concurrent calls run as one.
-
-  The first call of the decorated function fixes the types and the shapes of a
-  row and starts a thread that serves the batches. If the function fails, the
-  callers of that batch get its exception and every other and later call fails
-  with a CancelledError, 'Batcher is closed'.
-
-  The decorated function can be called from eager code and from a `tf.function`.
-  It has two attributes of its own: `close()` and, for its `Batcher`, `batcher`
-  (None before the first call). It is closed when it is garbage-collected.
-
-  Args:
-    minimum_batch_size: Rows, at least 1.
-    maximum_batch_size: Rows, at least `minimum_batch_size`.
-    timeout_ms: Milliseconds; 0 serves whatever waits at once, None waits for
-      `minimum_batch_size` rows however long it takes.
-    implementation: See `Batcher`.
-
-  Raises:
-    ValueError: An option is not valid.
-  """
-  options = Options(minimum_batch_size, maximum_batch_size, timeout_ms)
-
-  def decorator(function: Callable[..., Nest]) -> _BatchedFunction:
-    return _BatchedFunction(function, options, implementation)
-
-  return decorator
-
-
-class _BatchedFunction:
-  """What `batch_fn` makes of a function."""
-
-  def __init__(
-    self,
-    function: Callable[..., Nest],
-    options: Options,
-    implementation: str | None,
-  ):
-    functools.update_wrapper(self, function)
-    self.batcher: Batcher | None = None
-    self._function = function
-    self._options = options
-    self._implementation = implementation
-    self._lock = threading.Lock()
-
-  def __call__(self, *inputs: Nest) -> Nest:
-    # As for tf.convert_to_tensor, a list is data; any other nest is a nest.
-    inputs = tuple(
-      tf.convert_to_tensor(value)
-      if isinstance(value, list)
-      else tf.nest.map_structure(tf.convert_to_tensor, value)
-      for value in inputs
-    )
-    with self._lock:
-      if self.batcher is None:
-        self.batcher = _start(
-          self._function, inputs, self._options, self._implementation
-        )
-        # Also runs at exit, so that the daemon thread ends in time.
-        weakref.finalize(self, self.batcher.close)
-    return self.batcher.compute(inputs)
-
-  def close(self) -> None:
-    """Closes the batcher, if there was a call yet."""
-    if self.batcher is not None:
-      self.batcher.close()
-
-
-def _start(
-  function: Callable[..., Nest],
-  inputs: Nest,
-  options: Options,
-  implementation: str | None,
-) -> Batcher:
-  def rows_of(tensor: tf.Tensor) -> tf.TensorSpec:
-    shape = tensor.shape
-    if shape.rank == 0:
-      raise ValueError(
-        'Input shape must have a batch dimension. Shape observed: []'
-      )
-    if shape.rank is not None:
-      shape = tf.TensorShape([None]).concatenate(shape[1:])
-    return tf.TensorSpec(shape, tensor.dtype)
-
-  input_specs = tf.nest.map_structure(rows_of, inputs)
-  with tf.init_scope():
-    concrete = tf.function(function).get_concrete_function(*input_specs)
-    output_specs = tf.nest.map_structure(
-      lambda spec: tf.TensorSpec(spec.shape, spec.dtype),
-      concrete.structured_outputs,
-    )
-    batcher = Batcher(
-      input_specs,
-      output_specs,
-      minimum_batch_size=options.minimum_batch_size,
-      maximum_batch_size=options.maximum_batch_size,
-      timeout_ms=options.timeout_ms,
-      implementation=implementation,
-    )
-
-  def serve() -> None:
-    try:
-      batcher.serve_forever(lambda batch: concrete(*batch))
-    except Exception:
-      logging.exception('%s failed; its batcher is closed.', function)
-
-  threading.Thread(target=serve, name='dynamic_batching', daemon=True).start()
-  return batcher
 
 
 def _flat_specs(name: str, specs: Nest) -> list[tf.TensorSpec]:

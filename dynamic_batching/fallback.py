@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from dynamic_batching import graph_calls
+from dynamic_batching import fallback_checks, graph_calls
 from dynamic_batching.structures import Options, Statistics
 
 # Called once, without the lock, with the answer or the error. The callers of a
@@ -90,7 +90,7 @@ class PythonBatcher:
     computation_id = int(computation_id)
     with self._changed:
       calls = self._serving_calls(computation_id)
-    _check_outputs(outputs, sum(call.rows for call in calls))
+    fallback_checks.check_outputs(outputs, sum(call.rows for call in calls))
     with self._changed:
       self._serving_calls(computation_id)
       del self._serving[computation_id]
@@ -133,9 +133,9 @@ class PythonBatcher:
       self._changed.notify_all()
     for call in calls:
       if not call.cancelled:
-        call.reply(None, _closed_error())
+        call.reply(None, fallback_checks.closed_error())
     for consumer in consumers:
-      consumer(None, _closed_error())
+      consumer(None, fallback_checks.closed_error())
 
   def closed(self) -> bool:
     with self._changed:
@@ -157,13 +157,15 @@ class PythonBatcher:
   # The ledger.
 
   def _enqueue(self, inputs: list[tf.Tensor], reply: Reply) -> _Call:
-    _check_inputs(inputs, self._input_specs, self._options.maximum_batch_size)
+    fallback_checks.check_inputs(
+      inputs, self._input_specs, self._options.maximum_batch_size
+    )
     call = _Call(inputs, reply)
     with self._changed:
       if self._closed:
-        raise _closed_error()
+        raise fallback_checks.closed_error()
       if self._calls and self._calls[0].signature != call.signature:
-        raise _invalid(
+        raise fallback_checks.invalid_error(
           'Shapes of inputs much be equal. Shapes observed: '
           f'{self._calls[0].signature} and {call.signature}'
         )
@@ -176,7 +178,7 @@ class PythonBatcher:
   def _await_batch(self, reply: Reply) -> Reply:
     with self._changed:
       if self._closed:
-        raise _closed_error()
+        raise fallback_checks.closed_error()
       self._consumers.append(reply)
       matches = self._match()
     self._deliver(matches)
@@ -196,9 +198,11 @@ class PythonBatcher:
 
   def _serving_calls(self, computation_id: int) -> list[_Call]:
     if self._closed:
-      raise _closed_error()
+      raise fallback_checks.closed_error()
     if computation_id not in self._serving:
-      raise _invalid(f'Invalid computation id. Id: {computation_id}')
+      raise fallback_checks.invalid_error(
+        f'Invalid computation id. Id: {computation_id}'
+      )
     return self._serving[computation_id]
 
   def _deadline(self) -> float:
@@ -288,56 +292,3 @@ def _wait(start: Callable[[Reply], Any], cancel: Callable[[Any], None]) -> Any:
   if error is not None:
     raise type(error)(None, None, error.message)
   return values
-
-
-def _closed_error() -> tf.errors.CancelledError:
-  return tf.errors.CancelledError(None, None, 'Batcher is closed')
-
-
-def _invalid(message: str) -> tf.errors.InvalidArgumentError:
-  return tf.errors.InvalidArgumentError(None, None, message)
-
-
-def _check_inputs(
-  inputs: list[tf.Tensor], specs: list[tf.TensorSpec], maximum: int
-) -> None:
-  rows = inputs[0].shape[0] if inputs[0].shape.rank else 0
-  for i, (tensor, spec) in enumerate(zip(inputs, specs, strict=True)):
-    if tensor.shape.rank == 0:
-      raise _invalid(
-        'Input shape must have a batch dimension. Shape observed: '
-        f'{tensor.shape}'
-      )
-    if tensor.shape[0] != rows:
-      raise _invalid(
-        'Batcher requires inputs of the same batch size but input 0 has '
-        f'{rows} rows and input {i} has {tensor.shape[0]}'
-      )
-    if tensor.dtype != spec.dtype or not spec.shape.is_compatible_with(
-      tensor.shape
-    ):
-      raise _invalid(
-        f'Input {i} must be {spec.dtype.name} of shape {spec.shape} but was '
-        f'{tensor.dtype.name} of shape {tensor.shape}'
-      )
-  if rows < 1:
-    raise _invalid('Batcher requires a batch size of at least 1 row but was 0')
-  if rows > maximum:
-    raise _invalid(
-      'Batcher requires a batch size of at most maximum_batch_size='
-      f'{maximum} rows but was {rows}'
-    )
-
-
-def _check_outputs(outputs: list[tf.Tensor], rows: int) -> None:
-  for output in outputs:
-    if output.shape.rank == 0:
-      raise _invalid(
-        'Output shape must have a batch dimension. Shape observed: '
-        f'{output.shape}'
-      )
-    if output.shape[0] != rows:
-      raise _invalid(
-        'Output shape must have the same batch dimension as the input batch '
-        f'size. Expected: {rows} Observed: {output.shape[0]}'
-      )

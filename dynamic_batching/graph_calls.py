@@ -20,11 +20,16 @@ _pending: dict[int, list[Any]] = {}
 
 def error_type(code: int) -> type[tf.errors.OpError]:
   """Returns the exception class of a canonical error code."""
-  for value in vars(tf.errors).values():
-    if isinstance(value, type) and value is not tf.errors.OpError:
-      if value(None, None, '').error_code == code:
-        return value
-  return tf.errors.UnknownError
+  base = tf.errors.OpError
+  classes = [
+    value
+    for value in vars(tf.errors).values()
+    if isinstance(value, type)
+    and issubclass(value, base)
+    and value.__init__ is not base.__init__
+  ]
+  codes = {x(None, None, '').error_code: x for x in classes}
+  return codes.get(code, tf.errors.UnknownError)
 
 
 def run(function: Callable[..., None], inputs: Sequence[tf.Tensor]) -> None:
