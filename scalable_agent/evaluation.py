@@ -1,0 +1,224 @@
+"""Plays whole games with an agent and reports what it scored."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import rich.console
+import rich.table
+from absl import logging
+
+from scalable_agent import files, policies, structures, videos
+from scalable_agent.suites import atari57
+
+# Of the emulator, or of a game whose agent steps are its frames.
+_FRAMES_PER_SECOND = {'atari': 60, 'catch': 5}
+_OTHER_FRAMES_PER_SECOND = 30
+
+
+class LevelResult(NamedTuple):
+  """What an agent scored on one level.
+
+  Attributes:
+    level: name of the level.
+    policy: 'sample' or 'greedy'.
+    returns: sum of the raw rewards of each episode.
+    lengths: agent steps of each episode.
+    human_normalized: mean return in percent of the way from random play (0) to
+      a human (100); None for levels without such scores.
+  """
+
+  level: str
+  policy: str
+  returns: list[float]
+  lengths: list[int]
+  human_normalized: float | None
+
+
+def evaluate(
+  agent: Any,
+  environment: Any,
+  num_episodes: int,
+  greedy: bool = False,
+  seed: int = 1,
+  video_path: str | None = None,
+) -> LevelResult:
+  """Plays whole episodes; a lost life does not end one.
+
+  Every environment plays a number of episodes that is fixed beforehand. To
+  take whichever are finished first would favour short episodes.
+
+  Args:
+    agent: networks.Agent.
+    environment: a BatchedEnvironment of E environments, made with `render` if
+      there is to be a video. It is reset, and not closed.
+    num_episodes: episodes to play; at least 1.
+    greedy: takes the most probable action instead of sampling one.
+    seed: of the sampling.
+    video_path: .mp4 or .gif for the first episode of environment 0.
+
+  Returns:
+    The result of exactly `num_episodes` episodes: first every environment's
+    first, then every environment's second, and so on.
+
+  Raises:
+    ValueError: `num_episodes` is less than 1, or the video cannot be written.
+  """
+  if num_episodes < 1:
+    raise ValueError(f'num_episodes={num_episodes} must be at least 1.')
+  level = environment.level.name
+  logging.info('Testing level: %s', level)
+  quotas = [
+    len(range(i, num_episodes, environment.num_envs))
+    for i in range(environment.num_envs)
+  ]
+  policy = policies.Direct(policies.make_step(agent), policies.Seeds(seed))
+  state = agent.initial_state(environment.num_envs)
+  action = np.zeros([environment.num_envs], np.int32)
+  played: list[list[tuple[float, int]]] = [[] for _ in quotas]
+  env_output = environment.reset()
+  with _Film(environment, video_path) as film:
+    film.shoot()
+    while any(map(_falls_short, played, quotas)):
+      agent_output, state = policy(env_output, action, state)
+      action = np.asarray(agent_output.action)
+      if greedy:
+        action = np.argmax(agent_output.policy_logits, -1).astype(np.int32)
+      env_output = environment.step(action)
+      film.shoot()
+      ended = env_output.step_type == structures.LAST
+      if ended[0]:
+        film.close()
+      for i in np.flatnonzero(ended):
+        if _falls_short(played[i], quotas[i]):
+          played[i].append(
+            (
+              float(env_output.info.episode_return[i]),
+              int(env_output.info.episode_step[i]),
+            )
+          )
+          logging.debug('Level: %s Episode return: %f', level, played[i][-1][0])
+  episodes = [
+    played[i % len(quotas)][i // len(quotas)] for i in range(num_episodes)
+  ]
+  returns = [episode_return for episode_return, _ in episodes]
+  logging.info('Mean episode return: %f', np.mean(returns))
+  return LevelResult(
+    level=level,
+    policy='greedy' if greedy else 'sample',
+    returns=returns,
+    lengths=[length for _, length in episodes],
+    human_normalized=_human_normalized(environment.level, returns),
+  )
+
+
+def report(
+  results: Sequence[LevelResult],
+  path: str | None = None,
+  console: rich.console.Console | None = None,
+) -> None:
+  """Prints a table of results and writes them to a JSON file.
+
+  Args:
+    results: of one or more levels.
+    path: of the JSON file; None writes none.
+    console: where to print; default: standard output.
+  """
+  console = console or rich.console.Console()
+  console.print(_table(results))
+  normalized = [
+    r.human_normalized for r in results if r.human_normalized is not None
+  ]
+  aggregate = None
+  if len(normalized) > 1:
+    aggregate = {
+      'levels': len(normalized),
+      'median_human_normalized': float(np.median(normalized)),
+      'mean_human_normalized': float(np.mean(normalized)),
+    }
+    console.print(
+      f'Human-normalised over {len(normalized)} levels: median '
+      f'{aggregate["median_human_normalized"]:.1f}%, mean '
+      f'{aggregate["mean_human_normalized"]:.1f}%'
+    )
+  if path is not None:
+    levels = [{**r._asdict(), **_statistics(r.returns)} for r in results]
+    files.write_json(path, {'levels': levels, 'aggregate': aggregate})
+    console.print(f'Wrote {path}', soft_wrap=True)
+
+
+class _Film:
+  """Films environment 0 until it is closed; without a path, nothing."""
+
+  def __init__(self, environment: Any, path: str | None):
+    self._environment = environment
+    self._writer: videos.VideoWriter | None = None
+    if path is not None:
+      # An environment that cannot render says so before there is a file.
+      environment.render()
+      speed = _FRAMES_PER_SECOND.get(
+        environment.level.suite, _OTHER_FRAMES_PER_SECOND
+      )
+      self._writer = videos.VideoWriter(
+        path, speed / environment.spec.frames_per_step
+      )
+
+  def shoot(self) -> None:
+    """Adds what environment 0 looks like now."""
+    if self._writer is not None:
+      self._writer.add(self._environment.render())
+
+  def close(self) -> None:
+    """Finishes the video; what comes after is not filmed."""
+    if self._writer is not None:
+      self._writer.close()
+      self._writer = None
+
+  def __enter__(self) -> '_Film':
+    return self
+
+  def __exit__(self, kind, failure, traceback) -> None:
+    self.close()
+
+
+def _falls_short(episodes: list[tuple[float, int]], quota: int) -> bool:
+  return len(episodes) < quota
+
+
+def _human_normalized(level: Any, returns: list[float]) -> float | None:
+  if level.suite != 'atari' or level.name not in atari57.HUMAN_SCORES:
+    return None
+  return atari57.human_normalized_score(level.name, float(np.mean(returns)))
+
+
+def _statistics(returns: list[float]) -> dict[str, float]:
+  return {
+    'mean': float(np.mean(returns)),
+    'std': float(np.std(returns)),
+    'min': float(np.min(returns)),
+    'max': float(np.max(returns)),
+  }
+
+
+def _table(results: Sequence[LevelResult]) -> rich.table.Table:
+  scored = any(r.human_normalized is not None for r in results)
+  table = rich.table.Table()
+  table.add_column('level')
+  table.add_column('policy')
+  columns = ['episodes', 'mean return', 'std', 'min', 'max', 'mean steps']
+  for name in [*columns, *(['human-normalised'] if scored else [])]:
+    table.add_column(name, justify='right')
+  for r in results:
+    row = [
+      r.level,
+      r.policy,
+      str(len(r.returns)),
+      *(f'{value:.2f}' for value in _statistics(r.returns).values()),
+      f'{np.mean(r.lengths):.1f}',
+    ]
+    if scored:
+      known = r.human_normalized is not None
+      row.append(f'{r.human_normalized:.1f}%' if known else '-')
+    table.add_row(*row)
+  return table
