@@ -1,6 +1,5 @@
 """Plays whole games with an agent and reports what it scored."""
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

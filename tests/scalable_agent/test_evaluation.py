@@ -1,0 +1,281 @@
+"""Whole games, counted without bias, in tables, files and videos."""
+
+import io
+import itertools
+import json
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import rich.console
+import tensorflow as tf
+
+from scalable_agent import (
+  environments,
+  evaluation,
+  networks,
+  structures,
+  videos,
+)
+from tests import clockwork
+
+NUM_ACTIONS = 5
+
+
+class Scripted:
+  """An agent whose most probable action is a function of what it is given."""
+
+  def __init__(self, choose):
+    """Args: choose: (last_action [B], count [B]) -> action [B]."""
+    self._choose = choose
+
+  def initial_state(self, batch_size):
+    return tf.zeros([batch_size], tf.int32)
+
+  def step(self, env_output, last_action, state, seed):
+    del env_output
+    action = self._choose(last_action, state) % NUM_ACTIONS
+    logits = tf.one_hot(action, NUM_ACTIONS)
+    sample = tf.random.stateless_categorical(logits, 1, seed, tf.int32)[:, 0]
+    baseline = tf.zeros(tf.shape(action))
+    return structures.AgentOutput(sample, logits, baseline), state + 1
+
+
+ALWAYS_3 = Scripted(lambda last_action, count: 0 * count + 3)
+
+
+def make(level_name, num_envs, **options):
+  return environments.make(
+    environments.parse_level(level_name),
+    num_envs,
+    environments.EnvironmentOptions(**options),
+    seed=1,
+  )
+
+
+def result(level='pong', returns=(1.0, 3.0), human_normalized=None):
+  lengths = [10] * len(returns)
+  return evaluation.LevelResult(
+    level, 'sample', list(returns), lengths, human_normalized
+  )
+
+
+def printed(results, path=None, width=120):
+  console = rich.console.Console(file=io.StringIO(), width=width)
+  evaluation.report(results, path, console)
+  return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+  ('num_episodes', 'lengths'),
+  [
+    (1, [4]),
+    (2, [4, 5]),
+    (3, [4, 5, 6]),
+    (7, [4, 5, 6, 4, 5, 6, 4]),
+  ],
+)
+def test_every_environment_plays_its_share_however_long_it_takes(
+  num_episodes, lengths
+):
+  environment = clockwork.ClockworkEnvironment(num_envs=3)
+  played = evaluation.evaluate(ALWAYS_3, environment, num_episodes)
+  assert played.lengths == lengths
+  assert len(played.returns) == num_episodes
+
+
+def test_returns_are_raw_sums_over_whole_episodes():
+  environment = clockwork.ClockworkEnvironment(num_envs=2)
+  played = evaluation.evaluate(ALWAYS_3, environment, 4)
+  # Column t of environment i has reward 100 i + t; LAST, then FIRST, take a
+  # column each.
+  assert played.returns == [
+    1 + 2 + 3 + 4,
+    101 + 102 + 103 + 104 + 105,
+    6 + 7 + 8 + 9,
+    107 + 108 + 109 + 110 + 111,
+  ]
+
+
+def test_a_lost_life_does_not_end_a_game():
+  environment = clockwork.ClockworkEnvironment(
+    num_envs=1, life_losses=frozenset({2})
+  )
+  played = evaluation.evaluate(ALWAYS_3, environment, 1)
+  assert (played.lengths, played.returns) == ([4], [10])
+
+
+def test_greedy_takes_the_most_probable_action():
+  environment = clockwork.ClockworkEnvironment(num_envs=2)
+  played = evaluation.evaluate(ALWAYS_3, environment, 4, greedy=True)
+  assert np.unique(environment.actions) == [3]
+  assert played.policy == 'greedy'
+
+
+def test_samples_vary_and_repeat_with_the_seed():
+  actions = []
+  for seed in (1, 1, 2):
+    environment = clockwork.ClockworkEnvironment(num_envs=2, episode_steps=30)
+    played = evaluation.evaluate(ALWAYS_3, environment, 2, seed=seed)
+    actions.append(np.array(environment.actions))
+    assert played.policy == 'sample'
+  assert len(np.unique(actions[0])) > 1
+  np.testing.assert_array_equal(actions[0], actions[1])
+  assert not np.array_equal(actions[0], actions[2])
+
+
+def test_the_agent_is_told_the_action_that_was_taken():
+  environment = clockwork.ClockworkEnvironment(num_envs=1)
+  agent = Scripted(lambda last_action, count: last_action + 2)
+  evaluation.evaluate(agent, environment, 1, greedy=True)
+  assert np.ravel(environment.actions).tolist() == [2, 4, 1, 3]
+
+
+def test_the_agent_keeps_its_state():
+  environment = clockwork.ClockworkEnvironment(num_envs=1)
+  agent = Scripted(lambda last_action, count: count)
+  evaluation.evaluate(agent, environment, 1, greedy=True)
+  assert np.ravel(environment.actions).tolist() == [0, 1, 2, 3]
+
+
+def test_a_network_plays_the_same_games_twice():
+  environment = make('catch', 2)
+  agent = networks.Agent(environment.spec)
+  first, second = (
+    evaluation.evaluate(agent, environment, 5, seed=3) for _ in range(2)
+  )
+  environment.close()
+  assert first == second
+  assert first.lengths == [9] * 5
+  assert set(first.returns) <= {-1, 1}
+  assert first.human_normalized is None
+
+
+def test_no_episodes_are_refused():
+  environment = clockwork.ClockworkEnvironment()
+  with pytest.raises(ValueError, match='num_episodes=0'):
+    evaluation.evaluate(ALWAYS_3, environment, 0)
+
+
+def test_the_lines_of_2018_are_logged(monkeypatch):
+  lines = []
+  monkeypatch.setattr(
+    evaluation.logging,
+    'info',
+    lambda message, *args: lines.append(message % args),
+  )
+  environment = clockwork.ClockworkEnvironment(num_envs=1)
+  evaluation.evaluate(ALWAYS_3, environment, 2)
+  assert lines == [
+    'Testing level: clockwork',
+    'Mean episode return: 20.000000',
+  ]
+
+
+def test_the_table_has_the_statistics():
+  text = printed([result(returns=[1, 2, 6])])
+  row = next(line for line in text.splitlines() if 'pong' in line)
+  cells = [cell.strip() for cell in row.strip('│').split('│')]
+  expected = ['pong', 'sample', '3', '3.00', '2.16', '1.00', '6.00', '10.0']
+  assert cells == expected
+  assert 'human' not in text
+
+
+def test_human_normalised_scores_are_shown_where_they_are_known():
+  text = printed([result(human_normalized=50.0), result('catch')])
+  rows = text.splitlines()
+  assert any('pong' in row and '50.0%' in row for row in rows)
+  assert any('catch' in row and '- │' in row for row in rows)
+  assert 'over' not in text
+
+
+def test_several_levels_are_aggregated():
+  results = [result(human_normalized=score) for score in (10.0, 20.0, 90.0)]
+  text = printed(results)
+  assert 'over 3 levels: median 20.0%, mean 40.0%' in text
+
+
+def test_results_are_written_with_every_return(tmp_path):
+  path = tmp_path / 'test.json'
+  results = [result(human_normalized=10.0), result('qbert', [5], 30.0)]
+  text = printed(results, str(path))
+  assert f'Wrote {path}' in text.replace('\n', '')
+  written = json.loads(path.read_text())
+  assert written['levels'][0] == {
+    'level': 'pong',
+    'policy': 'sample',
+    'returns': [1.0, 3.0],
+    'lengths': [10, 10],
+    'human_normalized': 10.0,
+    'mean': 2.0,
+    'std': 1.0,
+    'min': 1.0,
+    'max': 3.0,
+  }
+  assert written['aggregate'] == {
+    'levels': 2,
+    'median_human_normalized': 20.0,
+    'mean_human_normalized': 20.0,
+  }
+
+
+def test_one_level_has_no_aggregate(tmp_path):
+  path = tmp_path / 'test.json'
+  printed([result(human_normalized=10.0)], str(path))
+  assert json.loads(path.read_text())['aggregate'] is None
+
+
+@pytest.mark.parametrize('ending', ['mp4', 'gif'])
+def test_the_first_game_is_filmed_frame_by_frame(tmp_path, ending):
+  path = str(tmp_path / f'catch.{ending}')
+  environment = make('catch', 2, render=True)
+  evaluation.evaluate(
+    networks.Agent(environment.spec), environment, 4, video_path=path
+  )
+  environment.close()
+  frames = imageio.mimread(path)
+  assert len(frames) == 10
+  assert frames[0].shape[:2] == (320, 160)
+  assert all(np.any(a != b) for a, b in itertools.pairwise(frames))
+
+
+def test_an_atari_game_is_filmed_in_colour_and_scored(tmp_path):
+  path = str(tmp_path / 'pong.mp4')
+  environment = make('pong', 1, render=True, max_episode_frames=100, noop_max=0)
+  played = evaluation.evaluate(
+    networks.Agent(environment.spec), environment, 1, video_path=path
+  )
+  environment.close()
+  with imageio.get_reader(path) as reader:
+    assert reader.get_meta_data()['fps'] == 15
+  frames = imageio.mimread(path)
+  assert len(frames) == played.lengths[0] + 1
+  assert frames[0].shape == (420, 320, 3)
+  assert np.any(frames[0] != frames[-1])
+  assert np.ptp(frames[-1].astype(int), axis=-1).max() > 50
+  expected = (played.returns[0] + 20.7) / (14.6 + 20.7) * 100
+  assert played.human_normalized == pytest.approx(expected)
+
+
+def test_an_environment_that_cannot_render_leaves_no_file(tmp_path):
+  environment = make('catch', 1)
+  path = tmp_path / 'catch.mp4'
+  with pytest.raises(RuntimeError, match='render'):
+    evaluation.evaluate(
+      networks.Agent(environment.spec), environment, 1, video_path=str(path)
+    )
+  assert not path.exists()
+
+
+@pytest.mark.parametrize('name', ['a.avi', 'a', 'no/folder/a.mp4'])
+def test_a_video_that_cannot_be_written_is_named(tmp_path, name):
+  with pytest.raises(ValueError, match=name):
+    videos.VideoWriter(str(tmp_path / name), 30)
+
+
+def test_frames_of_odd_size_are_padded_not_scaled(tmp_path):
+  path = str(tmp_path / 'a.mp4')
+  with videos.VideoWriter(path, 30) as writer:
+    for i in range(3):
+      writer.add(np.full([401, 301, 3], 100 * i, np.uint8))
+  assert [frame.shape for frame in imageio.mimread(path)] == [(402, 302, 3)] * 3
