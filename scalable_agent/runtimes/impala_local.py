@@ -37,11 +37,23 @@ def train(config: Config, level: environments.Level) -> None:
   Raises:
     Exception: the first failure of any thread, after everything has stopped.
   """
-  _Run(config, level).train()
+  run = Run(config, level)
+  with interruption.Interruption(run.stop) as interrupted:
+    run.train()
+  if interrupted:
+    logging.info(
+      'Stopped at %d frames by %s. Run the same command to go on.',
+      run.frames(),
+      interrupted.name,
+    )
 
 
-class _Run:
-  """One process's training: the parts, and how they are connected."""
+class Run:
+  """One process's training: the parts, and how they are connected.
+
+  Attributes:
+    spec: EnvironmentSpec of what is played.
+  """
 
   def __init__(self, config: Config, level: environments.Level):
     self._config = config
@@ -54,9 +66,9 @@ class _Run:
       )
       for index in range(max(config.num_actors, 1))
     ]
-    self._spec = self._environments[0].spec
-    self._agent = assembly.make_agent(config, self._spec)
-    self._learner = assembly.make_learner(config, self._agent, self._spec)
+    self.spec = self._environments[0].spec
+    self._agent = assembly.make_agent(config, self.spec)
+    self._learner = assembly.make_learner(config, self._agent, self.spec)
     self._seeds = policies.Seeds(config.seed)
     self._queue = unroll_queue.UnrollQueue(
       config.batch_size, config.queue_capacity
@@ -68,7 +80,7 @@ class _Run:
       config.logdir,
       [level.name],
       config.total_environment_frames,
-      self._spec.frames_per_step,
+      self.spec.frames_per_step,
       config.summary_secs,
       config.progress_secs,
     )
@@ -76,33 +88,36 @@ class _Run:
     self._fills: list[float] = []
     self._actors: list[actor.Actor] = []
     self._policy: Any = None
+    self._stopped = False
+
+  def frames(self) -> int:
+    """Returns the environment frames learned from so far."""
+    return int(self._learner.frames)
+
+  def stop(self) -> None:
+    """Has `train` save and return soon; takes no lock, for signal handlers."""
+    self._stopped = True
 
   def train(self) -> None:
-    """Runs until the frames are learned from, a signal or a failure."""
+    """Runs until the frames are learned from, `stop` or a failure."""
     state = self._checkpointer.restore()
     if state is not None:
       self._metrics.set_state(state['metrics'])
       self._seeds.count = int(state['seeds'])
-      logging.info('Resuming at %d frames.', int(self._learner.frames))
+      logging.info('Resuming at %d frames.', self.frames())
     serial = self._config.num_actors == 0
     self._make_actors(serial)
     try:
-      with self._metrics, interruption.Interruption() as interrupted:
+      with self._metrics:
         self._metrics.set_gauges(self._gauges)
         if serial:
           if state is not None and state.get('actor') is not None:
             self._actors[0].restore(state['actor'])
             self._queue.restore(state['queue'])
-          self._train_serially(interrupted)
+          self._train_serially()
         else:
-          self._train_in_threads(interrupted)
+          self._train_in_threads()
         self._save()
-        if interrupted:
-          logging.info(
-            'Stopped at %d frames by %s. Run the same command to go on.',
-            int(self._learner.frames),
-            interrupted.name,
-          )
     finally:
       for environment in self._environments:
         environment.close()
@@ -117,7 +132,7 @@ class _Run:
       self._policy = policies.Batched(
         step,
         self._seeds,
-        self._spec,
+        self.spec,
         initial_state,
         config.inference_minimum_batch_size,
         config.inference_maximum_batch_size,
@@ -135,9 +150,9 @@ class _Run:
       for environment in self._environments
     ]
 
-  def _train_serially(self, interrupted: 'interruption.Interruption') -> None:
+  def _train_serially(self) -> None:
     last_save = time.monotonic()
-    while not self._done() and not interrupted:
+    while not self._done() and not self._stopped:
       while not self._queue.ready:
         unroll = self._actors[0].unroll()
         self._metrics.record_unroll(unroll)
@@ -145,7 +160,7 @@ class _Run:
       self._learn()
       last_save = self._save_if_due(last_save)
 
-  def _train_in_threads(self, interrupted: 'interruption.Interruption') -> None:
+  def _train_in_threads(self) -> None:
     with threads.ThreadGroup() as group:
       group.on_stop(self._queue.close)
       group.on_stop(self._policy.close)
@@ -155,7 +170,7 @@ class _Run:
       group.start('learner', lambda: self._learn_until_done(group))
       while not group.wait_for_stop(_TICK):
         self._metrics.maybe_report()
-        if interrupted:
+        if self._stopped:
           group.stop()
 
   def _act(self, one: actor.Actor, group: threads.ThreadGroup) -> None:
@@ -188,7 +203,7 @@ class _Run:
     )
 
   def _done(self) -> bool:
-    return int(self._learner.frames) >= self._config.total_environment_frames
+    return self.frames() >= self._config.total_environment_frames
 
   def _save_if_due(self, last_save: float) -> float:
     if time.monotonic() - last_save < self._config.save_checkpoint_secs:
@@ -201,9 +216,7 @@ class _Run:
     if self._config.num_actors == 0:
       state['actor'] = self._actors[0].snapshot()
       state['queue'] = self._queue.snapshot()
-    self._checkpointer.save(
-      int(self._learner.frames), state, self._metrics.score
-    )
+    self._checkpointer.save(self.frames(), state, self._metrics.score)
 
   def _gauges(self) -> dict[str, Any]:
     fills, self._fills = self._fills, []

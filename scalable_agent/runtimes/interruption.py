@@ -1,16 +1,23 @@
-"""SIGINT and SIGTERM as a flag, so that a run can save before it ends."""
+"""SIGINT and SIGTERM as a request, so that a run can save before it ends."""
 
 import signal
+from collections.abc import Callable
 
 
 class Interruption:
   """True once SIGINT or SIGTERM has come; a second one ends the process.
 
-  A context manager for the main thread. The handler only sets a flag: it may
-  run between any two instructions, and must not touch a lock.
+  A context manager for the main thread.
   """
 
-  def __init__(self):
+  def __init__(self, stop: Callable[[], None]):
+    """Initialises.
+
+    Args:
+      stop: called by the first signal, between any two instructions of the
+        main thread: it must not take a lock.
+    """
+    self._stop = stop
     self._signal: signal.Signals | None = None
     self._previous: dict = {}
 
@@ -35,3 +42,4 @@ class Interruption:
     self._signal = signal.Signals(number)
     # The user insists: the next signal does what it would have done.
     signal.signal(number, self._previous[number])
+    self._stop()
