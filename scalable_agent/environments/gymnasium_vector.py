@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import importlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ gymnasium.register_envs(ale_py)
 
 _MAIN_MODULE_LOCK = threading.Lock()
 _MOST_CHANNELS = 4
+_EXIT_TIMEOUT_SECS = 5.0
 
 
 def ids() -> tuple[str, ...]:
@@ -67,7 +69,8 @@ def find_spec(level_name: str) -> EnvSpec:
   try:
     return gymnasium.spec(env_id)
   except gymnasium.error.Error as error:
-    raise ValueError(f'{str(error).rstrip(".")}.') from error
+    said = str(error)
+    raise ValueError(said if said[-1:] in '.?' else f'{said}.') from error
 
 
 class GymnasiumEnvironment(batched.BatchedEnvironment):
@@ -122,11 +125,11 @@ class GymnasiumEnvironment(batched.BatchedEnvironment):
     super().__init__(level, num_envs, spec, seed, options.render)
 
   def _reset(self) -> np.ndarray:
-    with self._deaths_reported():
+    with self._failures_end_processes():
       return self._envs.reset(seed=self._seed)[0]
 
   def _step(self, actions: np.ndarray) -> batched.Arrival:
-    with self._deaths_reported():
+    with self._failures_end_processes():
       observation, reward, terminated, truncated, _ = self._envs.step(actions)
     return batched.Arrival(
       observation=observation,
@@ -139,28 +142,36 @@ class GymnasiumEnvironment(batched.BatchedEnvironment):
     return np.array(self._envs.envs[0].render(), np.uint8)
 
   def _close(self, healthy: bool) -> None:
-    if not self._has_processes or healthy:
-      with contextlib.suppress(EOFError, ConnectionError):
-        self._envs.close()
-        return
-    # The processes may be stuck or dead: there is nobody to say goodbye to.
-    for process in self._envs.processes:
-      process.terminate()
-    for process in self._envs.processes:
-      process.join()
-    self._envs.closed = True
+    if healthy or not self._has_processes:
+      self._envs.close()
 
   @contextlib.contextmanager
-  def _deaths_reported(self) -> Iterator[None]:
+  def _failures_end_processes(self) -> Iterator[None]:
+    """Leaves no process behind, and tells an exception from a death."""
     try:
       yield
-    except (EOFError, ConnectionError) as error:
+    except BaseException as error:
       if not self._has_processes:
         raise
-      codes = [process.exitcode for process in self._envs.processes]
+      processes = self._envs.processes
+      died = isinstance(error, (EOFError, ConnectionError))
+      if died:
+        # The pipe may break a moment before the exit code is there.
+        multiprocessing.connection.wait(
+          [process.sentinel for process in processes], _EXIT_TIMEOUT_SECS
+        )
+      codes = [process.exitcode for process in processes]
+      for process in processes:
+        process.terminate()
+      for process in processes:
+        process.join()
+      # Else the destructor would wait for the answers of the dead.
+      self._envs.closed = True
+      if not died:
+        raise
       raise RuntimeError(
         f'A process of {self.level.name} died; exit codes of all (None = '
-        f'alive): {codes}. A negative code is the signal that killed it.'
+        f'none yet): {codes}. A negative code is the signal that killed it.'
       ) from error
 
 

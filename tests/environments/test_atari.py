@@ -1,0 +1,340 @@
+"""Atari games: the emulator's truth against what the learner is told."""
+
+import numpy as np
+import pytest
+from ale_py import vector_env
+
+from scalable_agent import environments
+from scalable_agent.environments import atari
+from scalable_agent.structures import FIRST, LAST, MID
+from tests.environments import contract
+
+
+def make(name='breakout', num_envs=2, seed=5, **options):
+  return environments.make(
+    environments.parse_level(name),
+    num_envs,
+    environments.EnvironmentOptions(**options),
+    seed,
+  )
+
+
+def make_bare(name='breakout', num_envs=2, **kwargs):
+  """Returns ale-py's environment with the settings of the paper."""
+  settings = {
+    'stack_num': 1,
+    'num_threads': 1,
+    'reward_clipping': False,
+    'use_fire_reset': False,
+  }
+  return vector_env.AtariVectorEnv(name, num_envs, **(settings | kwargs))
+
+
+class FakeVectorEnv:
+  """Stands in for ale-py's; plays a list of (lives, terminated, truncated)."""
+
+  script: tuple = ()
+
+  def __init__(self, game, num_envs, **kwargs):
+    del game, kwargs
+    assert num_envs == 1
+    self.single_action_space = atari.vector_env.Discrete(4)
+    self._t = 0
+
+  def _info(self):
+    return {'lives': np.array([self.script[self._t][0]], np.int32)}
+
+  def reset(self, seed):
+    del seed
+    return np.zeros([1, 1, 84, 84], np.uint8), self._info()
+
+  def send(self, actions):
+    del actions
+    self._t += 1
+
+  def recv(self):
+    _, terminated, truncated = self.script[self._t]
+    return (
+      np.zeros([1, 1, 84, 84], np.uint8),
+      np.array([1], np.int32),
+      np.array([terminated]),
+      np.array([truncated]),
+      self._info(),
+    )
+
+  def close(self):
+    pass
+
+
+def play_script(monkeypatch, *script, **options):
+  monkeypatch.setattr(FakeVectorEnv, 'script', script)
+  monkeypatch.setattr(atari.vector_env, 'AtariVectorEnv', FakeVectorEnv)
+  environment = make(num_envs=1, **options)
+  outputs = [environment.reset()]
+  outputs += [environment.step(np.array([0])) for _ in script[1:]]
+  return contract.stack(outputs)
+
+
+class TestAtari(contract.Contract):
+  @pytest.fixture(params=[{}, {'grayscale': False, 'width': 40, 'height': 30}])
+  def subject(self, request):
+    return contract.Subject(
+      make=lambda seed: make(seed=seed, max_episode_frames=80, **request.param),
+      steps=45,
+    )
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'game', 'implied'),
+  [
+    ('pong', 'pong', {}),
+    ('Pong', 'pong', {}),
+    ('ms_pacman', 'ms_pacman', {}),
+    ('MsPacman', 'ms_pacman', {}),
+    ('ALE/Pong-v5', 'pong', {'sticky_actions': 0.25, 'num_action_repeats': 4}),
+    (
+      'ALE/MsPacman-v5',
+      'ms_pacman',
+      {'sticky_actions': 0.25, 'num_action_repeats': 4},
+    ),
+    ('PongNoFrameskip-v4', 'pong', {'sticky_actions': 0.0}),
+    ('PongNoFrameskip-v0', 'pong', {'sticky_actions': 0.25}),
+    (
+      'PongDeterministic-v4',
+      'pong',
+      {'sticky_actions': 0.0, 'num_action_repeats': 4},
+    ),
+    (
+      'PongDeterministic-v0',
+      'pong',
+      {'sticky_actions': 0.25, 'num_action_repeats': 4},
+    ),
+    (
+      'SpaceInvadersDeterministic-v4',
+      'space_invaders',
+      {'sticky_actions': 0.0, 'num_action_repeats': 3},
+    ),
+    (
+      'ALE/TicTacToe3D-v5',
+      'tic_tac_toe_3d',
+      {'sticky_actions': 0.25, 'num_action_repeats': 4},
+    ),
+  ],
+)
+def test_a_level_name_means_a_game_and_its_settings(level_name, game, implied):
+  level = environments.parse_level(level_name)
+  assert level == environments.Level('atari', game, implied)
+
+
+@pytest.mark.parametrize('version', ['v0', 'v4'])
+def test_random_repeats_are_refused_with_an_alternative(version):
+  with pytest.raises(ValueError, match=f'Use PongDeterministic-{version}'):
+    environments.parse_level(f'Pong-{version}')
+
+
+def test_every_game_has_a_canonical_name_and_an_id():
+  assert len(atari.games()) > 100
+  for game in atari.games():
+    assert environments.parse_level(game).name == game
+    by_id = environments.parse_level(f'ALE/{atari.game_id(game)}-v5')
+    assert by_id.name == game
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'explicit', 'sticky'),
+  [
+    ('pong', None, 0.0),
+    ('ALE/Pong-v5', None, 0.25),
+    ('ALE/Pong-v5', 0.0, 0.0),
+    ('PongNoFrameskip-v4', None, 0.0),
+    ('PongNoFrameskip-v4', 0.1, 0.1),
+  ],
+)
+def test_the_emulator_gets_the_papers_settings(
+  monkeypatch, level_name, explicit, sticky
+):
+  received = {}
+
+  class Recorder(FakeVectorEnv):
+    def __init__(self, game, num_envs, **kwargs):
+      super().__init__(game, num_envs)
+      received.update(kwargs, game=game)
+
+  monkeypatch.setattr(atari.vector_env, 'AtariVectorEnv', Recorder)
+  make(level_name, num_envs=1, sticky_actions=explicit)
+  assert received == {
+    'game': 'pong',
+    'num_threads': 1,
+    'max_num_frames_per_episode': 108000,
+    'repeat_action_probability': sticky,
+    'full_action_space': False,
+    'autoreset_mode': atari.AutoresetMode.NEXT_STEP,
+    'img_height': 84,
+    'img_width': 84,
+    'grayscale': True,
+    'stack_num': 1,
+    'frameskip': 4,
+    'maxpool': True,
+    'noop_max': 30,
+    'episodic_life': False,
+    'life_loss_info': False,
+    'reward_clipping': False,
+    'use_fire_reset': False,
+  }
+
+
+def test_the_stack_of_four_frames_is_ales_own():
+  environment = make(max_episode_frames=60)
+  bare = make_bare(stack_num=4, max_num_frames_per_episode=60)
+  output = environment.reset()
+  expected, _ = bare.reset(seed=5)
+  stack = np.zeros([2, 84, 84, 4], np.uint8)
+  ends = 0
+  for actions in contract.random_actions(environment, 50):
+    first = output.step_type == FIRST
+    ends += first[0]
+    older = np.where(first[:, None, None, None], 0, stack[..., 1:])
+    stack = np.concatenate([older, output.observation], axis=-1)
+    np.testing.assert_array_equal(stack, np.moveaxis(expected, 1, -1))
+    output = environment.step(actions)
+    expected = bare.step(actions)[0]
+  assert ends >= 3
+
+
+def test_lost_lives_end_the_future_and_not_the_game():
+  environment, bare = make(), make_bare()
+  outputs = [environment.reset()]
+  lives = [bare.reset(seed=5)[1]['lives']]
+  over, rewards = [np.array([False, False])], [np.zeros([2])]
+  for actions in contract.random_actions(environment, 300):
+    outputs.append(environment.step(actions))
+    _, reward, terminated, truncated, info = bare.step(actions)
+    assert not truncated.any()
+    lives.append(info['lives'])
+    over.append(terminated)
+    rewards.append(reward)
+  played = contract.stack(outputs)
+  ends = 0
+  for t in range(1, 301):
+    for i in range(2):
+      started = over[t - 1][i]
+      lost = not started and lives[t][i] < lives[t - 1][i]
+      assert played.discount[t, i] == (0 if lost or over[t][i] else 1)
+      ends += over[t][i]
+      expected = LAST if over[t][i] else FIRST if started else MID
+      assert played.step_type[t, i] == expected
+  np.testing.assert_array_equal(played.reward, rewards)
+  assert ends >= 2
+  in_game = (played.discount == 0) & (played.step_type == MID)
+  # Five lives: four are lost in the middle of each whole game.
+  assert in_game.sum() >= 4 * ends
+  # Returns are those of whole games: points of earlier lives count.
+  assert (played.info.episode_return[in_game] > 0).any()
+
+
+def test_lives_can_be_left_to_the_game():
+  environment = make(life_loss_is_terminal=False)
+  played = contract.stack(contract.play(environment, 200))
+  assert (played.step_type == LAST).any()
+  np.testing.assert_array_equal(played.discount == 0, played.step_type == LAST)
+
+
+def test_an_extra_life_is_no_loss_and_the_next_loss_counts_from_it(monkeypatch):
+  played = play_script(
+    monkeypatch,
+    (3, False, False),
+    (4, False, False),
+    (4, False, False),
+    (3, False, False),
+    (3, False, False),
+  )
+  np.testing.assert_array_equal(played.discount[:, 0], [1, 1, 1, 0, 1])
+
+
+def test_fewer_lives_in_the_next_game_are_no_loss(monkeypatch):
+  played = play_script(
+    monkeypatch,
+    (5, False, False),
+    (5, False, True),
+    (3, False, False),
+    (3, False, False),
+  )
+  np.testing.assert_array_equal(
+    played.step_type[:, 0], [FIRST, LAST, FIRST, MID]
+  )
+  np.testing.assert_array_equal(played.discount[:, 0], [1, 1, 1, 1])
+
+
+def test_the_frame_cap_truncates_with_a_future():
+  played = contract.stack(
+    contract.play(make('pong', max_episode_frames=48), 14)
+  )
+  expected = [FIRST] + [MID] * 11 + [LAST, FIRST, MID]
+  np.testing.assert_array_equal(played.step_type, np.transpose([expected] * 2))
+  assert (played.discount == 1).all()
+
+
+def test_rewards_are_raw():
+  environment = make('ms_pacman', num_envs=1)
+  played = contract.stack(contract.play(environment, 130))
+  assert set(np.unique(played.reward)) >= {0.0, 10.0}
+
+
+def test_colour_size_and_actions_follow_the_options():
+  environment = make(
+    'pong', width=48, height=32, grayscale=False, full_action_space=True
+  )
+  assert environment.spec.num_actions == 18
+  assert environment.spec.observation.shape == (32, 48, 3)
+  assert environment.reset().observation.shape == (2, 32, 48, 3)
+  assert make('pong').spec.num_actions == 6
+  assert make('pong', num_action_repeats=2).spec.frames_per_step == 2
+
+
+def test_the_video_shows_environment_zero_in_every_episode():
+  environment = make(
+    'ALE/Breakout-v5',
+    width=160,
+    height=210,
+    grayscale=False,
+    max_episode_frames=60,
+    render=True,
+  )
+  output = environment.reset()
+  for actions in contract.random_actions(environment, 50):
+    np.testing.assert_array_equal(environment.render(), output.observation[0])
+    output = environment.step(actions)
+
+
+def test_fire_reset_starts_the_ball():
+  def moves(fire_reset):
+    environment = make(num_envs=1, fire_reset=fire_reset, noop_max=0)
+    frames = [environment.reset().observation]
+    frames += [environment.step(np.array([0])).observation for _ in range(12)]
+    return (frames[0] != frames[-1]).any()
+
+  assert moves(True)
+  assert not moves(False)
+
+
+def test_seeds_beyond_those_of_ale_are_refused():
+  with pytest.raises(ValueError, match=r'seed=2147483647 .* between 0 and'):
+    make(seed=2**31 - 1)
+  with pytest.raises(ValueError, match=r'num_envs=0 .* at least 1'):
+    make(num_envs=0)
+
+
+@pytest.mark.parametrize(
+  'bad',
+  [
+    {'sticky_actions': 1.5},
+    {'width': 0},
+    {'noop_max': -1},
+    {'num_action_repeats': 0},
+    {'env_processes': 1},
+  ],
+)
+def test_a_bad_option_is_named_with_its_value(bad):
+  ((name, value),) = bad.items()
+  with pytest.raises(ValueError, match=f'{name}={value} '):
+    make(**bad)

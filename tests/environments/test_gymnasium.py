@@ -1,0 +1,267 @@
+"""Gymnasium environments, in this process and in their own."""
+
+import multiprocessing
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from scalable_agent import environments, structures
+from scalable_agent.structures import FIRST, LAST, MID
+from tests.environments import contract, toys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def make(name='CartPole-v1', num_envs=2, seed=3, **options):
+  return environments.make(
+    environments.parse_level(name),
+    num_envs,
+    environments.EnvironmentOptions(**options),
+    seed,
+  )
+
+
+def toy(name, **kwargs):
+  return make(f'tests.environments.toys:Toys/{name}-v0', **kwargs)
+
+
+def processes():
+  return {process.pid for process in multiprocessing.active_children()}
+
+
+@pytest.fixture
+def deadline():
+  """Fails a test that hangs, in seconds."""
+
+  def fail(signum, frame):
+    raise TimeoutError('the environment hangs')
+
+  before = signal.signal(signal.SIGALRM, fail)
+  signal.alarm(120)
+  yield
+  signal.alarm(0)
+  signal.signal(signal.SIGALRM, before)
+
+
+class TestInProcess(contract.Contract):
+  @pytest.fixture
+  def subject(self):
+    return contract.Subject(make=lambda seed: make(seed=seed), steps=80)
+
+
+@pytest.mark.usefixtures('deadline')
+class TestInProcessesOfTheirOwn(contract.Contract):
+  @pytest.fixture
+  def subject(self):
+    return contract.Subject(
+      make=lambda seed: make(seed=seed, env_processes=1), steps=80
+    )
+
+
+def test_processes_give_the_same_as_none():
+  one, two = make(), make(env_processes=1)
+  try:
+    contract.assert_equal(
+      contract.stack(contract.play(one, 60)),
+      contract.stack(contract.play(two, 60)),
+    )
+  finally:
+    two.close()
+
+
+def test_the_time_limit_of_cart_pole_is_a_truncation():
+  environment = make(num_envs=1)
+  output = environment.reset()
+  steps = 0
+  while output.step_type[0] != LAST:
+    _, velocity, angle, spin = output.observation[0]
+    push = angle + 0.5 * spin + 0.05 * velocity > 0
+    output = environment.step(np.array([int(push)]))
+    steps += 1
+  assert steps == 500
+  assert output.discount[0] == 1
+  assert output.info.episode_return[0] == 500
+
+
+def test_falling_over_is_a_termination():
+  environment = make(num_envs=1)
+  output = environment.reset()
+  while output.step_type[0] != LAST:
+    output = environment.step(np.array([1]))
+  assert output.discount[0] == 0
+
+
+def test_an_action_repeat_adds_rewards_and_stops_at_the_end():
+  environment = toy('Gray', num_envs=1, num_action_repeats=4)
+  assert environment.spec.frames_per_step == 4
+  outputs = [environment.reset()]
+  outputs += [environment.step(np.array([2])) for _ in range(3)]
+  played = contract.stack(outputs)
+  np.testing.assert_array_equal(played.reward[:, 0], [0, 8, 4, 0])
+  np.testing.assert_array_equal(
+    played.step_type[:, 0], [FIRST, MID, LAST, FIRST]
+  )
+  np.testing.assert_array_equal(played.observation[:, 0, 0, 0, 0], [0, 4, 6, 0])
+
+
+def test_actions_may_start_elsewhere_than_at_zero():
+  environment = toy('Shifted', num_envs=3)
+  environment.reset()
+  assert environment.spec.num_actions == 3
+  output = environment.step(np.array([0, 1, 2]))
+  np.testing.assert_array_equal(output.reward, [5, 6, 7])
+
+
+@pytest.mark.parametrize(
+  ('name', 'shape'), [('Gray', (8, 6, 1)), ('Colour', (8, 6, 3))]
+)
+def test_images_stay_bytes_with_channels_last(name, shape):
+  environment = toy(name)
+  assert environment.spec.observation == structures.TensorSpec(
+    shape, np.dtype(np.uint8)
+  )
+  environment.reset()
+  output = environment.step(np.array([0, 0]))
+  np.testing.assert_array_equal(output.observation, np.ones([2, *shape]))
+
+
+def test_discrete_observations_become_one_hot():
+  environment = toy('OneHot', num_envs=1)
+  outputs = contract.stack(contract.play(environment, 4))
+  np.testing.assert_array_equal(outputs.observation[:, 0], np.eye(7)[:5])
+  assert outputs.observation.dtype == np.float32
+
+
+def test_a_dict_of_vectors_becomes_one_vector():
+  environment = toy('Nested', num_envs=1)
+  outputs = contract.stack(contract.play(environment, 2))
+  np.testing.assert_array_equal(
+    outputs.observation[:, 0], [[1, 0, 0, 0], [0, 1, 1, 1], [1, 0, 2, 2]]
+  )
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('ChannelsFirst', r'\(3, 8, 6\), which looks like channels first. Wrap'),
+    ('NestedImage', r'has images inside the observation space .* Wrap'),
+    ('Endless', r'Sequence.*, which has no fixed size. Wrap'),
+    ('Many', r'action space MultiDiscrete.*only Discrete actions .* Wrap'),
+  ],
+)
+def test_what_is_not_supported_is_named_with_a_remedy(name, message):
+  with pytest.raises(ValueError, match=rf'Toys/{name}-v0 .*{message}'):
+    toy(name)
+
+
+def test_continuous_actions_are_refused():
+  with pytest.raises(
+    ValueError, match=r'Pendulum-v1 has the action space Box\(.* Wrap'
+  ):
+    make('Pendulum-v1')
+
+
+def test_the_first_environment_can_be_rendered():
+  environment = toy('Colour', render=True)
+  environment.reset()
+  environment.step(np.array([0, 0]))
+  np.testing.assert_array_equal(environment.render(), np.ones([8, 6, 3]))
+  environment.close()
+
+
+def test_what_cannot_be_rendered_says_so():
+  with pytest.raises(ValueError, match=r'Toys/Gray-v0 .* without rgb_array'):
+    toy('Gray', render=True)
+  with pytest.raises(ValueError, match=r'render=True .* env_processes=1'):
+    make(render=True, env_processes=1)
+
+
+def test_close_ends_the_processes():
+  before = processes()
+  environment = make(num_envs=3, env_processes=1)
+  assert len(processes() - before) == 3
+  environment.reset()
+  environment.close()
+  assert processes() == before
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+@pytest.mark.usefixtures('deadline')
+def test_an_exception_in_a_process_surfaces_with_its_traceback():
+  before = processes()
+  environment = toy('Failing', num_envs=3, env_processes=1)
+  environment.reset()
+  environment.step(np.zeros([3], np.int32))
+  with pytest.raises(
+    RuntimeError, match=r'(?s)Traceback.*in reward.*the simulator broke'
+  ):
+    environment.step(np.zeros([3], np.int32))
+  with pytest.raises(RuntimeError, match='has failed with an exception before'):
+    environment.step(np.zeros([3], np.int32))
+  assert processes() == before
+  environment.close()
+
+
+def test_an_exception_in_this_process_is_raised_as_it_is():
+  environment = toy('Failing', num_envs=3)
+  environment.reset()
+  environment.step(np.zeros([3], np.int32))
+  with pytest.raises(toys.UnpicklableError, match='the simulator broke'):
+    environment.step(np.zeros([3], np.int32))
+
+
+@pytest.mark.usefixtures('deadline')
+def test_a_process_that_dies_is_reported_with_its_exit_code():
+  before = processes()
+  environment = toy('Dying', num_envs=2, env_processes=1)
+  environment.reset()
+  environment.step(np.zeros([2], np.int32))
+  with pytest.raises(RuntimeError, match=r'Toys/Dying-v0 died; .*[\[ ]3[,\]]'):
+    environment.step(np.zeros([2], np.int32))
+  assert processes() == before
+  environment.close()
+
+
+def test_processes_do_not_import_the_program_that_was_started(tmp_path):
+  # Without a guard for __main__: an import of it would start processes anew.
+  program = tmp_path / 'program.py'
+  program.write_text(
+    textwrap.dedent("""
+      import sys
+      sys.modules['tensorflow'] = sys  # Stands for the real one.
+      import numpy as np
+      from scalable_agent import environments, structures
+      environment = environments.make(
+        environments.parse_level('tests.environments.toys:Toys/Modules-v0'),
+        2, environments.EnvironmentOptions(env_processes=1), 1)
+      environment.reset()
+      print('rewards', environment.step(np.zeros([2], np.int32)).reward)
+      environment.close()
+    """)
+  )
+  output = subprocess.run(
+    [sys.executable, str(program)],
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=True,
+  ).stdout
+  assert output.splitlines() == ['rewards [0. 0.]']
+
+
+def test_ctrl_c_is_left_to_the_parent():
+  before = processes()
+  environment = make(env_processes=1)
+  environment.reset()
+  for pid in processes() - before:
+    os.kill(pid, signal.SIGINT)
+  output = environment.step(np.zeros([2], np.int32))
+  assert (output.step_type == MID).all()
+  environment.close()

@@ -1,0 +1,118 @@
+"""Names of levels, understood or refused with something to go on."""
+
+import dataclasses
+
+import pytest
+
+from scalable_agent import environments
+from scalable_agent.environments import options
+from scalable_agent.suites import dmlab30
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'suite', 'name'),
+  [
+    ('catch', 'catch', 'catch'),
+    ('catch_hidden', 'catch', 'catch_hidden'),
+    ('CartPole-v1', 'gymnasium', 'CartPole-v1'),
+    ('pong', 'atari', 'pong'),
+    (
+      'tests.environments.toys:Toys/Gray-v0',
+      'gymnasium',
+      'tests.environments.toys:Toys/Gray-v0',
+    ),
+  ],
+)
+def test_a_name_leads_to_its_suite(level_name, suite, name):
+  level = environments.parse_level(level_name)
+  assert (level.suite, level.name, level.options) == (suite, name, {})
+  assert environments.parse_level(level.name) == level
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'similar'),
+  [
+    ('pongg', 'pong'),
+    ('mspackman', 'ms_pacman'),
+    ('cach', 'catch'),
+    ('CartPol-v1', 'CartPole-v1'),
+    ('CartPole', 'CartPole-v1'),
+    ('CartPole-v7', 'CartPole-v1'),
+    ('ALE/Pog-v5', 'ALE/Pong-v5'),
+    ('ALE/Pong-v4', 'ALE/Pong-v5'),
+  ],
+)
+def test_an_unknown_name_brings_up_similar_ones(level_name, similar):
+  with pytest.raises(
+    ValueError,
+    match=rf'no level {level_name}\..* Similar: .*{similar}.*level_names\(\)',
+  ):
+    environments.parse_level(level_name)
+
+
+@pytest.mark.parametrize('level_name', ['', 'x y', 'no/such/thing', 'zzzzz'])
+def test_nonsense_is_refused_as_well(level_name):
+  with pytest.raises(ValueError, match='There is no level'):
+    environments.parse_level(level_name)
+
+
+def test_a_module_that_is_not_there_is_named():
+  with pytest.raises(
+    ValueError, match=r'module nowhere cannot be imported .* PYTHONPATH'
+  ):
+    environments.parse_level('nowhere:Env-v0')
+
+
+@pytest.mark.parametrize(
+  'level_name',
+  [
+    'dmlab30',
+    *sorted(dmlab30.ALL_LEVELS),
+    'contributed/dmlab30/rooms_watermaze',
+  ],
+)
+def test_deepmind_lab_is_said_not_to_be_there(level_name):
+  with pytest.raises(
+    ValueError, match=f'{level_name} needs DeepMind Lab.*not support.*pong'
+  ):
+    environments.parse_level(level_name)
+
+
+def test_a_suite_is_not_a_level():
+  with pytest.raises(ValueError, match='atari57 is a suite of games'):
+    environments.parse_level('atari57')
+
+
+def test_all_listed_names_are_levels():
+  names = environments.level_names()
+  assert {'pong', 'catch', 'CartPole-v1'} <= set(names)
+  assert not any(name.startswith('ALE/') for name in names)
+  for name in names:
+    environments.parse_level(name)
+
+
+def test_every_suite_has_its_options_among_those_there_are():
+  fields = {f.name for f in dataclasses.fields(environments.EnvironmentOptions)}
+  suites = environments.OPTIONS_OF_SUITE
+  assert set(suites) == {'atari', 'gymnasium', 'catch'}
+  assert frozenset.union(*suites.values()) == fields
+
+
+def test_what_the_user_says_goes_before_what_the_level_implies():
+  level = environments.parse_level('ALE/Pong-v5')
+  defaults = options.resolve(level, environments.EnvironmentOptions())
+  assert (defaults.sticky_actions, defaults.num_action_repeats) == (0.25, 4)
+  said = environments.EnvironmentOptions(
+    sticky_actions=0.0, num_action_repeats=1
+  )
+  assert options.resolve(level, said) == said
+
+
+def test_an_option_without_effect_is_refused():
+  level = environments.parse_level('CartPole-v1')
+  for name, value in (('width', 96), ('sticky_actions', 0.25)):
+    said = environments.EnvironmentOptions(**{name: value})
+    with pytest.raises(
+      ValueError, match=f'{name}={value} has no effect on CartPole-v1'
+    ):
+      environments.make(level, 1, said, 0)
