@@ -1,5 +1,6 @@
 """Decorators that make concurrent calls of a function run as one call."""
 
+import dataclasses
 import functools
 import threading
 import weakref
@@ -91,9 +92,9 @@ class _BatchedFunction:
     )
     with self._lock:
       if self.batcher is None:
-        self.batcher = _start(
+        self.batcher = _Service(
           self._function, inputs, self._options, self._implementation
-        )
+        ).batcher
         # Also runs at exit, so that the daemon thread ends in time.
         weakref.finalize(self, self.batcher.close)
     return self.batcher.compute(inputs)
@@ -104,46 +105,56 @@ class _BatchedFunction:
       self.batcher.close()
 
 
-def _start(
-  function: Callable[..., Nest],
-  inputs: Nest,
-  options: Options,
-  implementation: str | None,
-) -> Batcher:
-  def rows_of(tensor: tf.Tensor) -> tf.TensorSpec:
-    shape = tensor.shape
-    if shape.rank == 0:
-      raise ValueError(
-        'Input shape must have a batch dimension. Shape observed: []'
+class _Service:
+  """A batcher and the thread that serves it.
+
+  All work is done in the constructor: AutoGraph, which converts what a
+  `tf.function` calls, leaves constructors alone.
+  """
+
+  def __init__(
+    self,
+    function: Callable[..., Nest],
+    inputs: Nest,
+    options: Options,
+    implementation: str | None,
+  ):
+    input_specs = tf.nest.map_structure(_spec_of_rows, inputs)
+    with tf.init_scope():
+      concrete = tf.function(function).get_concrete_function(*input_specs)
+      output_specs = tf.nest.map_structure(
+        lambda spec: tf.TensorSpec(spec.shape, spec.dtype),
+        concrete.structured_outputs,
       )
-    if shape.rank is not None:
-      shape = tf.TensorShape([None]).concatenate(shape[1:])
-    return tf.TensorSpec(shape, tensor.dtype)
+      self.batcher = Batcher(
+        input_specs,
+        output_specs,
+        **dataclasses.asdict(options),
+        implementation=implementation,
+      )
+    # Calls the trace above, so that the function is traced only once.
+    served = tf.function(lambda batch: concrete(*batch), autograph=False)
+    threading.Thread(
+      target=_serve,
+      args=(self.batcher, served, getattr(function, '__name__', 'function')),
+      name='dynamic_batching',
+      daemon=True,
+    ).start()
 
-  input_specs = tf.nest.map_structure(rows_of, inputs)
-  with tf.init_scope():
-    concrete = tf.function(function).get_concrete_function(*input_specs)
-    output_specs = tf.nest.map_structure(
-      lambda spec: tf.TensorSpec(spec.shape, spec.dtype),
-      concrete.structured_outputs,
+
+def _serve(batcher: Batcher, served: Callable[[Nest], Nest], name: str) -> None:
+  try:
+    batcher.serve_forever(served)
+  except Exception:
+    logging.exception('%s failed; its batcher is closed.', name)
+
+
+def _spec_of_rows(tensor: tf.Tensor) -> tf.TensorSpec:
+  shape = tensor.shape
+  if shape.rank == 0:
+    raise ValueError(
+      'Input shape must have a batch dimension. Shape observed: []'
     )
-    batcher = Batcher(
-      input_specs,
-      output_specs,
-      minimum_batch_size=options.minimum_batch_size,
-      maximum_batch_size=options.maximum_batch_size,
-      timeout_ms=options.timeout_ms,
-      implementation=implementation,
-    )
-
-  # Calls the trace above, so that the function is traced only once.
-  served = tf.function(lambda batch: concrete(*batch))
-
-  def serve() -> None:
-    try:
-      batcher.serve_forever(served)
-    except Exception:
-      logging.exception('%s failed; its batcher is closed.', function)
-
-  threading.Thread(target=serve, name='dynamic_batching', daemon=True).start()
-  return batcher
+  if shape.rank is not None:
+    shape = tf.TensorShape([None]).concatenate(shape[1:])
+  return tf.TensorSpec(shape, tensor.dtype)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+import tree
 
 from dynamic_batching import ops, serving
 from dynamic_batching.structures import Options, Statistics
@@ -202,21 +203,40 @@ def _flat_specs(name: str, specs: Nest) -> list[tf.TensorSpec]:
   for spec in flat:
     if not isinstance(spec, tf.TensorSpec):
       raise ValueError(f'{name} must be a nest of tf.TensorSpec: {spec!r}')
+    if spec.shape.rank == 0 or (spec.shape.rank and spec.shape[0] is not None):
+      raise ValueError(
+        f'{name} must have the rows, None, as first dimension: {spec!r}'
+      )
   return flat
 
 
 def _flatten(
   name: str, nest: Nest, specs: Nest, flat_specs: list[tf.TensorSpec]
 ) -> list[tf.Tensor]:
-  flat = [nest] if specs is flat_specs[0] else tf.nest.flatten(nest)
-  if len(flat) != len(flat_specs):
-    raise ValueError(f'{name} must have the structure {specs} but are {nest}')
+  if specs is flat_specs[0]:
+    flat = [nest]
+  else:
+    try:
+      tf.nest.assert_same_structure(specs, nest, check_types=False)
+      flat = tf.nest.flatten(nest)
+    except (TypeError, ValueError):
+      flat = _flatten_up_to(name, nest, specs)
   return [
     value
     if isinstance(value, tf.Tensor)
     else tf.convert_to_tensor(value, spec.dtype)
     for value, spec in zip(flat, flat_specs, strict=True)
   ]
+
+
+def _flatten_up_to(name: str, nest: Nest, specs: Nest) -> list[Any]:
+  """Slower than tf.nest, but takes lists for tensors where specs end."""
+  try:
+    return tree.flatten_up_to(specs, nest, check_types=False)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'{name} must have the structure {specs} but are {nest}: {error}'
+    ) from None
 
 
 def _set_shapes(

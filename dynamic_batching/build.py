@@ -14,6 +14,7 @@ import os
 import pathlib
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,14 +37,17 @@ class BuildError(RuntimeError):
   """The native library could not be built."""
 
 
-def compiler() -> str | None:
-  """Returns the C++ compiler: `$CXX`, else the first of g++, clang++, c++."""
+def compiler() -> list[str] | None:
+  """Returns the C++ compiler: `$CXX`, else the first of g++, clang++, c++.
+
+  Returns:
+    Its command, or None if there is none.
+  """
   if os.environ.get('CXX'):
-    return shutil.which(os.environ['CXX'].split()[0])
-  for name in ('g++', 'clang++', 'c++'):
-    if shutil.which(name):
-      return name
-  return None
+    commands = [shlex.split(os.environ['CXX'])]
+  else:
+    commands = [['g++'], ['clang++'], ['c++']]
+  return next((x for x in commands if shutil.which(x[0])), None)
 
 
 def library_name(tensorflow_version: str) -> str:
@@ -178,7 +182,7 @@ def _compile(flags: Sequence[str], output: pathlib.Path) -> None:
   temporary = output.with_name(f'{output.name}.{os.getpid()}.tmp')
   try:
     result = subprocess.run(
-      [cxx, *flags, '-o', str(temporary)],
+      [*cxx, *flags, '-o', str(temporary)],
       capture_output=True,
       text=True,
       check=False,
@@ -186,7 +190,7 @@ def _compile(flags: Sequence[str], output: pathlib.Path) -> None:
     if result.returncode:
       errors = [line for line in result.stderr.splitlines() if 'error' in line]
       raise BuildError(
-        f'{cxx} failed to build {output.name}: '
+        f'{shlex.join(cxx)} failed to build {output.name}: '
         + '\n'.join(errors[:10] or result.stderr.splitlines()[-10:])
       )
     os.replace(temporary, output)

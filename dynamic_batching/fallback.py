@@ -65,15 +65,15 @@ class PythonBatcher:
   def compute(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
     if not tf.executing_eagerly():
       types = [spec.dtype for spec in self._output_specs]
-      return graph_calls.wait(self._enqueue, inputs, types)
+      return graph_calls.Wait(self._enqueue, inputs, types).values
     return _wait(lambda reply: self._enqueue(inputs, reply), self._cancel_call)
 
   def get_inputs(self) -> tuple[list[tf.Tensor], tf.Tensor]:
     if not tf.executing_eagerly():
       types = [spec.dtype for spec in self._input_specs]
-      flat = graph_calls.wait(
+      flat = graph_calls.Wait(
         lambda _, reply: self._await_batch(reply), [], [*types, tf.int64]
-      )
+      ).values
     else:
       flat = _wait(self._await_batch, self._cancel_consumer)
     return flat[:-1], flat[-1]
@@ -82,7 +82,7 @@ class PythonBatcher:
     self, outputs: list[tf.Tensor], computation_id: tf.Tensor
   ) -> None:
     if not tf.executing_eagerly():
-      graph_calls.run(
+      graph_calls.Run(
         lambda *args: self.set_outputs(list(args[:-1]), args[-1]),
         [*outputs, computation_id],
       )
@@ -106,7 +106,7 @@ class PythonBatcher:
     self, computation_id: tf.Tensor, code: int, message: str
   ) -> None:
     if not tf.executing_eagerly():
-      graph_calls.run(
+      graph_calls.Run(
         lambda i: self.set_error(i, code, message), [computation_id]
       )
       return
@@ -120,7 +120,7 @@ class PythonBatcher:
 
   def close(self) -> None:
     if not tf.executing_eagerly():
-      graph_calls.run(self.close, [])
+      graph_calls.Run(self.close, [])
       return
     with self._changed:
       self._closed = True

@@ -32,72 +32,91 @@ def error_type(code: int) -> type[tf.errors.OpError]:
   return codes.get(code, tf.errors.UnknownError)
 
 
-def run(function: Callable[..., None], inputs: Sequence[tf.Tensor]) -> None:
+class Run:
   """Adds a node that calls a function which does not block.
 
-  Args:
-    function: Gets eager tensors.
-    inputs: Symbolic tensors.
+  These are classes because AutoGraph, which would convert the functions that a
+  `tf.function` calls, leaves constructors alone.
   """
 
-  def translated(*args: tf.Tensor) -> None:
-    with _Translated():
-      function(*args)
+  def __init__(
+    self, function: Callable[..., None], inputs: Sequence[tf.Tensor]
+  ):
+    """Adds the node.
 
-  tf.py_function(translated, inputs, [])
+    Args:
+      function: Gets eager tensors.
+      inputs: Symbolic tensors.
+    """
+
+    def translated(*args: tf.Tensor) -> None:
+      with _Translated():
+        function(*args)
+
+    tf.py_function(translated, inputs, [])
 
 
-def wait(
-  start: Callable[[list[tf.Tensor], Callable[..., None]], Any],
-  inputs: Sequence[tf.Tensor],
-  types: Sequence[tf.DType],
-) -> list[tf.Tensor]:
+class Wait:
   """Adds nodes that start a function and wait for its reply.
 
-  Args:
-    start: Gets eager tensors and a reply function, which it has called, now or
-      later, with a list of values or with an error.
-    inputs: Symbolic tensors.
-    types: Types of the values.
-
-  Returns:
-    The values.
+  Attributes:
+    values: The symbolic tensors of the reply.
   """
 
-  def begin(*args: tf.Tensor) -> tuple[int, tf.Tensor]:
-    ticket = next(_tickets)
-    with tf.device('cpu'):
-      queue = tf.queue.FIFOQueue(1, [tf.bool], [[]])
-    entry = [queue, None, None]
-    with _lock:
-      _pending[ticket] = entry
+  def __init__(
+    self,
+    start: Callable[[list[tf.Tensor], Callable[..., None]], Any],
+    inputs: Sequence[tf.Tensor],
+    types: Sequence[tf.DType],
+  ):
+    """Adds the nodes.
 
-    def reply(values: Any, error: tf.errors.OpError | None) -> None:
-      entry[1:] = [values, error]
-      queue.enqueue(True)
+    Args:
+      start: Gets eager tensors and a reply function, which it has called, now
+        or later, with a list of values or with an error.
+      inputs: Symbolic tensors.
+      types: Types of the values.
+    """
+    ticket, handle = tf.py_function(
+      lambda *args: _begin(start, list(args)), inputs, [tf.int64, tf.resource]
+    )
+    (answered,) = tf.raw_ops.QueueDequeueV2(
+      handle=handle, component_types=[tf.bool]
+    )
+    self.values = tf.py_function(_end, [ticket, answered], list(types))
 
-    try:
-      with _Translated():
-        start(list(args), reply)
-    except BaseException:
-      with _lock:
-        del _pending[ticket]
-      raise
-    return ticket, queue.queue_ref
 
-  def end(ticket: tf.Tensor, _: tf.Tensor) -> list[tf.Tensor]:
-    with _lock:
-      _, values, error = _pending.pop(int(ticket))
+def _begin(
+  start: Callable[..., Any], inputs: list[tf.Tensor]
+) -> tuple[int, tf.Tensor]:
+  ticket = next(_tickets)
+  with tf.device('cpu'):
+    queue = tf.queue.FIFOQueue(1, [tf.bool], [[]])
+  entry = [queue, None, None]
+  with _lock:
+    _pending[ticket] = entry
+
+  def reply(values: Any, error: tf.errors.OpError | None) -> None:
+    entry[1:] = [values, error]
+    queue.enqueue(True)
+
+  try:
     with _Translated():
-      if error is not None:
-        raise error
-    return values
+      start(inputs, reply)
+  except BaseException:
+    with _lock:
+      del _pending[ticket]
+    raise
+  return ticket, queue.queue_ref
 
-  ticket, handle = tf.py_function(begin, inputs, [tf.int64, tf.resource])
-  (answered,) = tf.raw_ops.QueueDequeueV2(
-    handle=handle, component_types=[tf.bool]
-  )
-  return tf.py_function(end, [ticket, answered], list(types))
+
+def _end(ticket: tf.Tensor, _: tf.Tensor) -> list[tf.Tensor]:
+  with _lock:
+    _, values, error = _pending.pop(int(ticket))
+  with _Translated():
+    if error is not None:
+      raise error
+  return values
 
 
 class _Translated:

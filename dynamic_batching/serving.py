@@ -79,7 +79,7 @@ def _loop(
     batcher.set_outputs(outputs, computation_id)
     return [unused]
 
-  @tf.function
+  @tf.function(autograph=False)
   def run() -> None:
     # One iteration at a time: a batch taken in advance would be smaller and
     # would wait.

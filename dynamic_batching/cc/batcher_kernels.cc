@@ -271,3 +271,7 @@ REGISTER_CPU_KERNEL(BatcherStatistics);
 
 }  // namespace
 }  // namespace dynamic_batching
+
+extern "C" int64_t dynamic_batching_live_batchers() {
+  return dynamic_batching::BatcherResource::live;
+}

@@ -6,6 +6,7 @@
 #ifndef DYNAMIC_BATCHING_CC_BATCHER_RESOURCE_H_
 #define DYNAMIC_BATCHING_CC_BATCHER_RESOURCE_H_
 
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,8 +34,16 @@ class BatcherResource : public tensorflow::ResourceBase {
  public:
   BatcherResource(const LedgerOptions& options, InputSpecs specs)
       : ledger(std::make_shared<BatchLedger>(options)),
-        specs(std::move(specs)) {}
-  ~BatcherResource() override { ledger->Close(); }
+        specs(std::move(specs)) {
+    ++live;
+  }
+  ~BatcherResource() override {
+    ledger->Close();
+    --live;
+  }
+
+  // Batchers in this process; tells tests whether one leaks.
+  static inline std::atomic<int64_t> live{0};
 
   std::string DebugString() const override {
     return absl::StrCat("Batcher with ", ledger->Statistics().waiting_calls,

@@ -1,0 +1,183 @@
+"""Serve loops: what they compute and what an exception does."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+
+def rows(*values):
+  return tf.constant(values, tf.int32)
+
+
+def fail_on_negative(inputs):
+  tf.debugging.assert_non_negative(inputs, message='no negative rows')
+  return inputs + 1
+
+
+@pytest.fixture(params=['python function', 'tf.function'])
+def served(request):
+  """`fail_on_negative` as what can be served."""
+  if request.param == 'tf.function':
+    return tf.function(fail_on_negative)
+  return fail_on_negative
+
+
+def test_a_loop_serves_until_the_batcher_is_closed(
+  make_batcher, threads, served
+):
+  batcher = make_batcher()
+  server = threads.start(batcher.serve_forever, served)
+  for i in range(1, 4):
+    call = threads.start(batcher.compute, tf.fill([i], i))
+    np.testing.assert_array_equal(threads.result(call), [i + 1] * i)
+  batcher.close()
+  assert threads.result(server) is None
+
+
+def test_a_tf_function_is_traced_once_for_any_number_of_rows(
+  make_batcher, threads
+):
+  batcher = make_batcher()
+  traced_shapes = []
+
+  @tf.function
+  def function(inputs):
+    traced_shapes.append(inputs.shape.as_list())
+    return inputs
+
+  threads.start(batcher.serve_forever, function)
+  for size in range(1, 5):
+    threads.result(threads.start(batcher.compute, tf.zeros([size], tf.int32)))
+  assert traced_shapes == [[None]]
+
+
+def test_a_served_tf_function_sees_new_values_of_variables(
+  make_batcher, threads
+):
+  batcher = make_batcher()
+  variable = tf.Variable(0)
+  threads.start(
+    batcher.serve_forever, tf.function(lambda inputs: inputs + variable)
+  )
+  for value in range(4):
+    variable.assign(value)
+    call = threads.start(batcher.compute, rows(10))
+    np.testing.assert_array_equal(threads.result(call), [10 + value])
+
+
+def test_several_loops_serve_many_callers(make_batcher, threads, served):
+  batcher = make_batcher(maximum_batch_size=8)
+  servers = [threads.start(batcher.serve_forever, served) for _ in range(3)]
+
+  def call_often(caller):
+    for i in range(25):
+      value = 1000 * caller + i
+      inputs = tf.range(value, value + 1 + i % 4)
+      np.testing.assert_array_equal(batcher.compute(inputs), inputs + 1)
+
+  for call in [threads.start(call_often, i) for i in range(8)]:
+    threads.result(call)
+  batcher.close()
+  for server in servers:
+    threads.result(server)
+  assert max(batcher.statistics().batch_sizes) <= 8
+  assert batcher.statistics().calls == 200
+
+
+def test_an_exception_reaches_every_caller_of_its_batch_and_the_server(
+  make_batcher, threads, served
+):
+  batcher = make_batcher(minimum_batch_size=2, timeout_ms=None)
+  server = threads.start(batcher.serve_forever, served)
+  calls = [threads.start(batcher.compute, rows(i)) for i in (1, -1)]
+  for future in (*calls, server):
+    error = threads.error(future)
+    assert isinstance(error, tf.errors.InvalidArgumentError)
+    assert 'no negative rows' in str(error)
+  # As documented, the loop has ended and closed the batcher.
+  threads.until(lambda: batcher.closed)
+  with pytest.raises(tf.errors.CancelledError, match='Batcher is closed'):
+    batcher.compute(rows(1))
+
+
+def test_a_loop_that_does_not_close_on_errors_goes_on(
+  make_batcher, threads, served
+):
+  batcher = make_batcher()
+  server = threads.start(
+    lambda: batcher.serve_forever(served, close_on_error=False)
+  )
+  for _ in range(2):
+    error = threads.error(threads.start(batcher.compute, rows(-1)))
+    assert 'no negative rows' in str(error)
+    good = threads.start(batcher.compute, rows(1))
+    np.testing.assert_array_equal(threads.result(good), [2])
+  batcher.close()
+  threads.result(server)
+
+
+def test_an_exception_that_is_not_tensorflows_keeps_type_and_text(
+  make_batcher, threads
+):
+  batcher = make_batcher()
+  call = threads.start(batcher.compute, rows(1))
+
+  def fail(inputs):
+    raise KeyError('left socket')
+
+  with pytest.raises(KeyError):
+    batcher.serve_once(fail)
+  error = threads.error(call)
+  assert isinstance(error, tf.errors.UnknownError)
+  assert "KeyError: 'left socket'" in str(error)
+  assert not batcher.closed
+
+
+@pytest.mark.parametrize(
+  ('outputs', 'message'),
+  [
+    (tf.zeros([3], tf.int32), 'same batch dimension as the input batch size'),
+    (tf.zeros([], tf.int32), 'must have a batch dimension'),
+  ],
+)
+@pytest.mark.parametrize('wrap', [lambda f: f, tf.function])
+def test_outputs_that_are_not_accepted_reach_the_callers(
+  make_batcher, threads, wrap, outputs, message
+):
+  batcher = make_batcher()
+  call = threads.start(batcher.compute, rows(1))
+  server = threads.start(
+    batcher.serve_forever, wrap(lambda inputs: tf.identity(outputs))
+  )
+  for future in (call, server):
+    assert message in str(threads.error(future))
+
+
+def test_closing_while_a_batch_is_computed_ends_the_loop_quietly(
+  make_batcher, threads
+):
+  batcher = make_batcher()
+
+  def close_and_return(inputs):
+    batcher.close()
+    return inputs
+
+  server = threads.start(batcher.serve_forever, close_and_return)
+  call = threads.start(batcher.compute, rows(1))
+  assert 'Batcher is closed' in str(threads.error(call))
+  assert threads.result(server) is None
+
+
+def test_a_whole_loop_can_run_in_a_function_of_the_user(make_batcher, threads):
+  batcher = make_batcher()
+
+  @tf.function
+  def serve_one():
+    inputs, computation_id = batcher.get_inputs()
+    assert inputs.shape.as_list() == [None]
+    batcher.set_outputs(inputs * 2, computation_id)
+
+  server = threads.start(serve_one)
+  call = threads.start(batcher.compute, rows(4))
+  np.testing.assert_array_equal(threads.result(call), [8])
+  threads.result(server)
