@@ -94,8 +94,10 @@ def plot(logdirs: Sequence[str], output: str) -> None:
       episodes = [episode for episode in run if episode.level == level]
       label = name if len(levels) == 1 else f'{name}: {level}'
       returns = running_mean([e.episode_return for e in episodes])
-      by_frames.plot([e.frames for e in episodes], returns, label=label)
-      by_time.plot([e.seconds / 60 for e in episodes], returns, label=label)
+      by_frames.plot([e.frames for e in episodes], returns, lw=1, label=label)
+      by_time.plot(
+        [e.seconds / 60 for e in episodes], returns, lw=1, label=label
+      )
   by_frames.set_xlabel('environment frames')
   by_frames.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=''))
   by_time.set_xlabel('wall clock (minutes)')
