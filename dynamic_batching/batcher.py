@@ -95,7 +95,7 @@ class Batcher:
     outputs = self._core.compute(flat)
     if not tf.executing_eagerly():
       _set_shapes(outputs, self._outputs, flat[0].shape)
-    return tf.nest.pack_sequence_as(self.output_specs, outputs)
+    return _pack(self.output_specs, outputs)
 
   def get_inputs(self) -> tuple[Nest, tf.Tensor]:
     """Waits for a batch and takes it.
@@ -111,7 +111,7 @@ class Batcher:
     flat, computation_id = self._core.get_inputs()
     if not tf.executing_eagerly():
       _set_shapes(flat, self._inputs, tf.TensorShape(None))
-    return tf.nest.pack_sequence_as(self.input_specs, flat), computation_id
+    return _pack(self.input_specs, flat), computation_id
 
   def set_outputs(self, outputs: Nest, computation_id: tf.Tensor) -> None:
     """Answers the calls of a batch, each with its own rows.
@@ -227,6 +227,13 @@ def _flatten(
     else tf.convert_to_tensor(value, spec.dtype)
     for value, spec in zip(flat, flat_specs, strict=True)
   ]
+
+
+def _pack(specs: Nest, flat: list[tf.Tensor]) -> Nest:
+  # Spares the most common case a function that is slow for many callers.
+  if isinstance(specs, tf.TensorSpec):
+    return flat[0]
+  return tf.nest.pack_sequence_as(specs, flat)
 
 
 def _flatten_up_to(name: str, nest: Nest, specs: Nest) -> list[Any]:
