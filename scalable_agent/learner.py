@@ -49,7 +49,8 @@ class Learner:
     self._clip_gradient_norm = clip_gradient_norm
     self._frames_per_step = frames_per_step
     self._updates_per_batch = updates_per_batch
-    self._update = tf.function(self._update_on_batch)
+    # Without autograph for the same reason as in `policies.make_step`.
+    self._update = tf.function(self._update_on_batch, autograph=False)
 
   def checkpoint_items(self) -> dict[str, Any]:
     """Everything that must survive a restart, by name."""
