@@ -114,7 +114,8 @@ class FrameStack(snt.Module):
   ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
     """Stacks [T, B, ...]; see `PackedFrameStack`, with any dtype and shape."""
     if self._num_frames == 1:
-      return frames, ()
+      # A tensor also where numpy came in: BatchApply leaves arrays alone.
+      return tf.convert_to_tensor(frames), ()
     keep = tf.cast(~first, frames.dtype)
     keep = tf.reshape(
       keep,
@@ -243,7 +244,7 @@ def find_torso(network: str, observation: structures.TensorSpec) -> type:
     module, _, name = network.partition(':')
     try:
       return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
       raise ValueError(
         f'--network={network} cannot be imported: {error}. Give module:Class '
         'of a module on the Python path.'
