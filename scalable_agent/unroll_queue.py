@@ -52,7 +52,8 @@ class UnrollQueue:
     self._batch_size = batch_size
     self._capacity = capacity
     self._unrolls: collections.deque = collections.deque()
-    self._rest: list[structures.ActorOutput] = []  # Taken, not yet batched.
+    # Taken or restored, not yet batched; older than all that wait.
+    self._rest: collections.deque = collections.deque()
     self._condition = threading.Condition()
     self._closed = False
 
@@ -80,7 +81,9 @@ class UnrollQueue:
   def restore(self, snapshot: list[structures.ActorOutput]) -> None:
     """Makes an empty queue hold what `snapshot` returned."""
     with self._condition:
-      self._unrolls.extend(snapshot)
+      # Not among those that count for the capacity: `put` must not block on
+      # columns that are too few for a batch.
+      self._rest.extend(snapshot)
 
   def put(self, unroll: structures.ActorOutput) -> None:
     """Adds an unroll of [T + 1, E] columns; blocks while the queue is full.
@@ -107,11 +110,11 @@ class UnrollQueue:
     """
     parts, columns = [], 0
     while columns < self._batch_size:
-      unroll = self._rest.pop() if self._rest else self._pop()
+      unroll = self._rest.popleft() if self._rest else self._pop()
       size = unroll.level.shape[0]
       take = min(size, self._batch_size - columns)
       if take < size:
-        self._rest.append(_slice(unroll, take, size))
+        self._rest.appendleft(_slice(unroll, take, size))
         unroll = _slice(unroll, 0, take)
       parts.append(unroll)
       columns += take
