@@ -8,14 +8,14 @@
 reads flags.
 """
 
-import dataclasses
+import contextlib
 import os
 import sys
 import types
 import typing
 
 # Before TensorFlow is loaded: its start-up notes are noise to a user.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from absl import app, flags, logging
 
@@ -65,20 +65,39 @@ def train(config: config_lib.Config) -> None:
   from scalable_agent import environments, logdirs
   from scalable_agent.runtimes import assembly, impala_local
 
-  level = environments.parse_level(config.level_name)
-  config = config_lib.resolve(config, level.suite, level.options)
-  config_lib.validate(config)
-  with logdirs.prepare_logdir(config.logdir, config):
+  with _one_line_errors():
+    level = environments.parse_level(config.level_name)
+    config = config_lib.resolve(config, level.suite, level.options)
+    config_lib.validate(config)
+    lock = logdirs.prepare_logdir(config.logdir, config)
     print(config_lib.describe(config, _given_flags()), flush=True)
     assembly.use_threads(config)
-    impala_local.train(config, level)
+    run = impala_local.Run(config, level)
+  with lock:
+    impala_local.train(run)
 
 
 def test(config: config_lib.Config) -> None:
   """Tests the agent in the logdir."""
   from scalable_agent.runtimes import test as test_runtime
 
-  test_runtime.test(config, _given_flags())
+  with _one_line_errors():
+    parts = test_runtime.prepare(config, _given_flags())
+  test_runtime.test(*parts)
+
+
+@contextlib.contextmanager
+def _one_line_errors():
+  """Ends the process with the message alone: the user's input is at fault.
+
+  Only for what comes before the work; a failure at work keeps its traceback.
+  """
+  try:
+    yield
+  except (ValueError, OSError) as error:
+    if logging.level_debug():
+      raise
+    sys.exit(f'experiment.py: {error}')
 
 
 def main(argv: list[str]) -> None:
@@ -89,13 +108,9 @@ def main(argv: list[str]) -> None:
     )
   logging.set_verbosity(FLAGS['verbosity'].value)
   config = _config_from_flags()
-  try:
+  with _one_line_errors():
     config_lib.validate(config)
-    {'train': train, 'test': test}[config.mode](config)
-  except (ValueError, OSError) as error:
-    if logging.level_debug():
-      raise
-    sys.exit(f'experiment.py: {error}')
+  {'train': train, 'test': test}[config.mode](config)
 
 
 if __name__ == '__main__':

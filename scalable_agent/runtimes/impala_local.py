@@ -27,17 +27,12 @@ from scalable_agent.runtimes import assembly, interruption
 _TICK = 0.2
 
 
-def train(config: Config, level: environments.Level) -> None:
-  """Trains until --total_environment_frames; resumes what is in the logdir.
-
-  Args:
-    config: resolved and validated.
-    level: what to play.
+def train(run: 'Run') -> None:
+  """Trains until the frames are learned from, SIGINT or SIGTERM.
 
   Raises:
     Exception: the first failure of any thread, after everything has stopped.
   """
-  run = Run(config, level)
   with interruption.Interruption(run.stop) as interrupted:
     run.train()
   if interrupted:
@@ -56,6 +51,16 @@ class Run:
   """
 
   def __init__(self, config: Config, level: environments.Level):
+    """Makes the parts; goes on with what is in the logdir.
+
+    Args:
+      config: resolved and validated.
+      level: what to play.
+
+    Raises:
+      ValueError: the level cannot be made with these options, or the
+        checkpoints in the logdir are damaged or of another agent.
+    """
     self._config = config
     self._environments = [
       assembly.make_environment(
@@ -89,6 +94,7 @@ class Run:
     self._actors: list[actor.Actor] = []
     self._policy: Any = None
     self._stopped = False
+    self._restored = self._restore()
 
   def frames(self) -> int:
     """Returns the environment frames learned from so far."""
@@ -100,20 +106,15 @@ class Run:
 
   def train(self) -> None:
     """Runs until the frames are learned from, `stop` or a failure."""
-    state = self._checkpointer.restore()
-    if state is not None:
-      self._metrics.set_state(state['metrics'])
-      self._seeds.count = int(state['seeds'])
-      logging.info('Resuming at %d frames.', self.frames())
     serial = self._config.num_actors == 0
     self._make_actors(serial)
     try:
       with self._metrics:
         self._metrics.set_gauges(self._gauges)
         if serial:
-          if state is not None and state.get('actor') is not None:
-            self._actors[0].restore(state['actor'])
-            self._queue.restore(state['queue'])
+          if self._restored.get('actor') is not None:
+            self._actors[0].restore(self._restored['actor'])
+            self._queue.restore(self._restored['queue'])
           self._train_serially()
         else:
           self._train_in_threads()
@@ -121,6 +122,19 @@ class Run:
     finally:
       for environment in self._environments:
         environment.close()
+
+  def _restore(self) -> dict[str, Any]:
+    """Returns the state of the newest checkpoint, {} without one."""
+    try:
+      state = self._checkpointer.restore()
+    except checkpointing.DamagedError as error:
+      raise ValueError(str(error)) from error
+    if state is None:
+      return {}
+    self._metrics.set_state(state['metrics'])
+    self._seeds.count = int(state['seeds'])
+    print(f'Resuming at {self.frames():,} frames.', flush=True)
+    return state
 
   def _make_actors(self, serial: bool) -> None:
     config = self._config
@@ -198,8 +212,8 @@ class Run:
       frames,
       updates,
       values,
-      float(values['policy_lag']),
-      float(values['max_policy_lag']),
+      values['policy_lag'],
+      values['max_policy_lag'],
     )
 
   def _done(self) -> bool:
