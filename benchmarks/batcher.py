@@ -30,6 +30,7 @@ Run `python -m benchmarks.batcher --output=batcher.json`.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -55,6 +56,7 @@ flags.DEFINE_integer('rounds', 3, 'Measurements of each contestant.', 1)
 flags.DEFINE_string('output', None, 'Where to write the results as JSON.')
 
 Call = Callable[[tf.Tensor], tf.Tensor]
+Factory = Callable[[], contextlib.AbstractContextManager[Call]]
 
 
 class Measurement(NamedTuple):
@@ -171,26 +173,31 @@ def bare(row_bytes: int) -> Iterator[Call]:
   yield tf.function(model, input_signature=[spec_of(row_bytes)])
 
 
-def contestants(kind: str, callers: int, row_bytes: int) -> dict[str, list]:
+def contestants(
+  kind: str, callers: int, row_bytes: int
+) -> dict[str, list[Factory]]:
   """Returns, by name, factories of contexts; the best of each name counts."""
   half = max(1, callers // 2)
-  result = {
+  settings = ((callers, 5000), (1024, 100))
+  result: dict[str, list[Factory]] = {
     name: [
-      lambda n=name, m=minimum: ours(n, kind, m, row_bytes)
+      functools.partial(ours, name, kind, minimum, row_bytes)
       for minimum in sorted({1, half})
     ]
     for name in ('op', 'fallback')
   }
   result['tensorflow'] = [
-    lambda: tensorflows(kind, callers, 5000, row_bytes),
-    lambda: tensorflows(kind, 1024, 100, row_bytes),
+    functools.partial(tensorflows, kind, maximum, timeout_us, row_bytes)
+    for maximum, timeout_us in settings
   ]
   if kind == 'function':
-    result['bare'] = [lambda: bare(row_bytes)]
+    result['bare'] = [functools.partial(bare, row_bytes)]
   return result
 
 
-def best_of(factories: list, callers: int, row_bytes: int) -> Measurement:
+def best_of(
+  factories: list[Factory], callers: int, row_bytes: int
+) -> Measurement:
   """Measures the settings of one contestant and returns the best."""
   measurements = []
   for factory in factories:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-import tree
 
 from dynamic_batching import ops, serving
 from dynamic_batching.structures import Options, Statistics
@@ -238,6 +237,9 @@ def _pack(specs: Nest, flat: list[tf.Tensor]) -> Nest:
 
 def _flatten_up_to(name: str, nest: Nest, specs: Nest) -> list[Any]:
   """Slower than tf.nest, but takes lists for tensors where specs end."""
+  # Needed for little, and not where only the library is built.
+  import tree
+
   try:
     return tree.flatten_up_to(specs, nest, check_types=False)
   except (TypeError, ValueError) as error:

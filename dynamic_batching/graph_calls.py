@@ -20,15 +20,17 @@ _pending: dict[int, list[Any]] = {}
 
 def error_type(code: int) -> type[tf.errors.OpError]:
   """Returns the exception class of a canonical error code."""
-  base = tf.errors.OpError
-  classes = [
-    value
-    for value in vars(tf.errors).values()
-    if isinstance(value, type)
-    and issubclass(value, base)
-    and value.__init__ is not base.__init__
-  ]
-  codes = {x(None, None, '').error_code: x for x in classes}
+  codes = {}
+  for name in dir(tf.errors):
+    value = getattr(tf.errors, name)
+    # Only subclasses with a constructor of their own stand for one code.
+    if (
+      isinstance(value, type)
+      and issubclass(value, tf.errors.OpError)
+      and value is not tf.errors.OpError
+      and '__init__' in vars(value)
+    ):
+      codes[value(None, None, '').error_code] = value
   return codes.get(code, tf.errors.UnknownError)
 
 

@@ -6,18 +6,32 @@ callers, which are Python threads: that halved the throughput at 32 callers.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 from absl import logging
 
-if TYPE_CHECKING:
-  from dynamic_batching.batcher import Batcher
-
 Nest = Any
 
 
-def serve_once(batcher: 'Batcher', function: Callable[[Nest], Nest]) -> bool:
+class Batcher(Protocol):
+  """What the loops need of `batcher.Batcher`, see there."""
+
+  input_specs: Nest
+
+  @property
+  def implementation(self) -> str: ...
+  @property
+  def closed(self) -> bool: ...
+  def get_inputs(self) -> tuple[Nest, tf.Tensor]: ...
+  def set_outputs(self, outputs: Nest, computation_id: tf.Tensor) -> None: ...
+  def set_error(
+    self, computation_id: tf.Tensor, error: BaseException
+  ) -> None: ...
+  def close(self) -> None: ...
+
+
+def serve_once(batcher: Batcher, function: Callable[[Nest], Nest]) -> bool:
   """See `Batcher.serve_once`."""
   try:
     inputs, computation_id = batcher.get_inputs()
@@ -40,7 +54,7 @@ def serve_once(batcher: 'Batcher', function: Callable[[Nest], Nest]) -> bool:
 
 
 def serve_forever(
-  batcher: 'Batcher', function: Callable[[Nest], Nest], close_on_error: bool
+  batcher: Batcher, function: Callable[[Nest], Nest], close_on_error: bool
 ) -> None:
   """See `Batcher.serve_forever`."""
   try:
@@ -59,7 +73,7 @@ def serve_forever(
 
 
 def _loop(
-  batcher: 'Batcher', function: Callable[[Nest], Nest]
+  batcher: Batcher, function: Callable[[Nest], Nest]
 ) -> Callable[[], bool]:
   """Returns what serves one or more batches and tells whether to go on."""
   if not hasattr(function, 'get_concrete_function'):
@@ -99,7 +113,7 @@ def _loop(
 
 
 def _fail(
-  batcher: 'Batcher', computation_id: tf.Tensor, error: BaseException
+  batcher: Batcher, computation_id: tf.Tensor, error: BaseException
 ) -> bool:
   """Returns whether the batch could still be answered with the error."""
   try:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import operator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Statistics(NamedTuple):
   mean_wait_ms: float
 
 
-def _integer(name: str, value: object) -> int:
+def _integer(name: str, value: Any) -> int:
   try:
     if isinstance(value, bool):
       raise TypeError

@@ -39,9 +39,11 @@ inline absl::Status CheckOptions(const LedgerOptions& options) {
 
 // Checks the inputs of one call and describes one row of them.
 inline absl::Status CheckInputs(const BatcherResource& batcher,
-                         const tensorflow::OpInputList& inputs, std::string* signature) {
+                                const tensorflow::OpInputList& inputs,
+                                std::string* signature) {
   const InputSpecs& specs = batcher.specs;
-  if (!specs.types.empty() && static_cast<int>(specs.types.size()) != inputs.size()) {
+  if (!specs.types.empty() &&
+      static_cast<int>(specs.types.size()) != inputs.size()) {
     return absl::InvalidArgumentError(
         absl::StrCat("Batcher takes ", specs.types.size(),
                      " input tensors but got ", inputs.size()));
@@ -64,8 +66,8 @@ inline absl::Status CheckInputs(const BatcherResource& batcher,
         (specs.types[i] != inputs[i].dtype() ||
          !specs.shapes[i].IsCompatibleWith(shape))) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "Input ", i, " must be ", tensorflow::DataTypeString(specs.types[i]), " of shape ",
-          specs.shapes[i].DebugString(), " but was ",
+          "Input ", i, " must be ", tensorflow::DataTypeString(specs.types[i]),
+          " of shape ", specs.shapes[i].DebugString(), " but was ",
           tensorflow::DataTypeString(inputs[i].dtype()), " of shape ",
           shape.DebugString()));
     }
