@@ -57,7 +57,11 @@ class ThreadGroup:
         return
       self._stopping.set()
     for callback in self._on_stop:
-      callback()
+      try:
+        callback()
+      except BaseException as failure:  # The others still have to be woken.
+        with self._lock:
+          self._failure = self._failure or failure
 
   def wait_for_stop(self, timeout: float | None = None) -> bool:
     """Waits up to `timeout` seconds; returns whether the group stops."""
