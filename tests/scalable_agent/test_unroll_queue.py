@@ -1,0 +1,238 @@
+"""The unroll queue: columns in order, back-pressure, closing, restoring."""
+
+import concurrent.futures
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+import tree
+
+from scalable_agent import structures, unroll_queue
+
+LENGTH = 4  # T + 1
+DEADLINE_S = 30
+
+
+def make_unroll(first_column, num_columns):
+  """An unroll in which every number tells its column and time."""
+  columns = np.arange(first_column, first_column + num_columns)
+  timed = columns + 1000 * np.arange(LENGTH)[:, None]  # [T + 1, E]
+  image = np.broadcast_to(timed[..., None, None], (*timed.shape, 2, 3))
+  return structures.ActorOutput(
+    agent_state={'core': (columns[:, None] * np.ones([1, 5]), columns)},
+    env_outputs=structures.StepOutput(
+      step_type=timed,
+      reward=timed,
+      discount=timed,
+      observation=image,
+      info=structures.EpisodeInfo(timed, timed),
+    ),
+    agent_outputs=structures.AgentOutput(
+      action=timed,
+      policy_logits=np.repeat(timed[..., None], 6, 2),
+      baseline=timed,
+    ),
+    policy_version=columns,
+    level=columns,
+  )
+
+
+def assert_holds_columns(batch, columns):
+  """Asserts that every tensor has exactly these columns, in this order."""
+  expected = [make_unroll(column, 1) for column in columns]
+
+  def check(path, actual, *parts):
+    axis = 1 if path[0] in ('env_outputs', 'agent_outputs') else 0
+    np.testing.assert_array_equal(actual, np.concatenate(parts, axis))
+
+  tree.map_structure_with_path(check, batch, *expected)
+
+
+def wait_until(condition):
+  deadline = time.monotonic() + DEADLINE_S
+  while not condition():
+    assert time.monotonic() < deadline, 'nothing happened before the deadline'
+    threading.Event().wait(0.001)
+
+
+def in_thread(function, *args):
+  """Returns a future; the thread dies with the process at the latest."""
+  future = concurrent.futures.Future()
+
+  def run():
+    try:
+      future.set_result(function(*args))
+    except BaseException as error:
+      future.set_exception(error)
+
+  threading.Thread(target=run, daemon=True).start()
+  return future
+
+
+@pytest.mark.parametrize(
+  ('batch_size', 'num_columns'),
+  [(4, 4), (1, 5), (2, 6), (6, 2), (3, 5), (5, 3), (7, 2)],
+)
+def test_columns_come_out_in_the_order_they_went_in(batch_size, num_columns):
+  queue = unroll_queue.UnrollQueue(batch_size, capacity=100)
+  num_unrolls = 14
+  for i in range(num_unrolls):
+    queue.put(make_unroll(i * num_columns, num_columns))
+  columns = itertools.count()
+  for _ in range(num_unrolls * num_columns // batch_size):
+    assert queue.ready
+    batch = queue.get()
+    assert_holds_columns(batch, list(itertools.islice(columns, batch_size)))
+  assert not queue.ready
+
+
+def test_unrolls_of_several_sizes_mix():
+  queue = unroll_queue.UnrollQueue(batch_size=4, capacity=10)
+  for first, size in ((0, 3), (3, 1), (4, 6), (10, 2)):
+    queue.put(make_unroll(first, size))
+  for start in (0, 4, 8):
+    assert_holds_columns(queue.get(), range(start, start + 4))
+
+
+def test_a_whole_unroll_is_handed_on_without_a_copy():
+  queue = unroll_queue.UnrollQueue(batch_size=3, capacity=1)
+  unroll = make_unroll(0, 3)
+  queue.put(unroll)
+  assert queue.get() is unroll
+
+
+def test_put_blocks_at_capacity_until_get_makes_room():
+  queue = unroll_queue.UnrollQueue(batch_size=2, capacity=2)
+  queue.put(make_unroll(0, 2))
+  queue.put(make_unroll(2, 2))
+  blocked = in_thread(queue.put, make_unroll(4, 2))
+  with pytest.raises(concurrent.futures.TimeoutError):
+    blocked.result(timeout=0.2)
+  assert len(queue) == queue.capacity == 2
+  assert_holds_columns(queue.get(), [0, 1])
+  blocked.result(timeout=DEADLINE_S)
+  assert_holds_columns(queue.get(), [2, 3])
+  assert_holds_columns(queue.get(), [4, 5])
+
+
+def test_get_waits_for_the_last_column():
+  queue = unroll_queue.UnrollQueue(batch_size=5, capacity=1)
+  batch = in_thread(queue.get)
+  for i in range(2):
+    queue.put(make_unroll(2 * i, 2))
+  wait_until(lambda: len(queue) == 0)
+  assert not batch.done()
+  queue.put(make_unroll(4, 2))
+  assert_holds_columns(batch.result(timeout=DEADLINE_S), range(5))
+
+
+def test_a_batch_larger_than_the_capacity_gets_filled():
+  queue = unroll_queue.UnrollQueue(batch_size=8, capacity=1)
+  batch = in_thread(queue.get)
+  for i in range(4):
+    queue.put(make_unroll(2 * i, 2))
+  assert_holds_columns(batch.result(timeout=DEADLINE_S), range(8))
+
+
+def test_unrolls_of_many_actors_stay_whole_and_none_is_lost():
+  num_actors, unrolls = 4, 25
+  queue = unroll_queue.UnrollQueue(batch_size=3, capacity=2)
+
+  def act(actor):
+    for i in range(unrolls):
+      queue.put(make_unroll(100_000 * actor + 3 * i, 3))
+
+  actors = [in_thread(act, i) for i in range(num_actors)]
+  seen = {i: [] for i in range(num_actors)}
+  for _ in range(num_actors * unrolls):
+    columns = queue.get().level
+    actor = int(columns[0]) // 100_000
+    np.testing.assert_array_equal(np.diff(columns), 1)
+    seen[actor].append(int(columns[0]) % 100_000)
+  for actor in actors:
+    actor.result(timeout=DEADLINE_S)
+  assert all(s == [3 * i for i in range(unrolls)] for s in seen.values())
+
+
+class TestClose:
+  def test_wakes_a_getter(self):
+    queue = unroll_queue.UnrollQueue(batch_size=3, capacity=1)
+    getter = in_thread(queue.get)
+    queue.put(make_unroll(0, 2))  # It waits for the third column.
+    wait_until(lambda: len(queue) == 0)
+    queue.close()
+    with pytest.raises(unroll_queue.Closed, match='is closed'):
+      getter.result(timeout=DEADLINE_S)
+
+  def test_wakes_putters(self):
+    queue = unroll_queue.UnrollQueue(batch_size=3, capacity=1)
+    queue.put(make_unroll(0, 2))
+    putters = [in_thread(queue.put, make_unroll(0, 2)) for _ in range(3)]
+    queue.close()
+    for putter in putters:
+      with pytest.raises(unroll_queue.Closed, match='is closed'):
+        putter.result(timeout=DEADLINE_S)
+
+  def test_refuses_what_comes_later(self):
+    queue = unroll_queue.UnrollQueue(batch_size=3, capacity=2)
+    queue.put(make_unroll(0, 2))
+    queue.close()
+    queue.close()
+    with pytest.raises(unroll_queue.Closed):
+      queue.put(make_unroll(0, 2))
+    with pytest.raises(unroll_queue.Closed):
+      queue.get()
+
+
+class TestRestore:
+  @pytest.mark.parametrize(('batch_size', 'gets'), [(2, 1), (2, 2), (3, 3)])
+  def test_goes_on_with_the_next_column(self, batch_size, gets):
+    queue = unroll_queue.UnrollQueue(batch_size, capacity=3)
+    for i in range(3):
+      queue.put(make_unroll(4 * i, 4))
+    for _ in range(gets):
+      queue.get()
+    other = unroll_queue.UnrollQueue(batch_size, capacity=3)
+    other.restore(queue.snapshot())
+    queue.put(make_unroll(12, 4))
+    other.put(make_unroll(12, 4))
+    for one in queue, other:
+      column = gets * batch_size
+      while one.ready:
+        columns = range(column, column + batch_size)
+        assert_holds_columns(one.get(), columns)
+        column += batch_size
+      assert 16 - column < batch_size
+
+  def test_a_snapshot_changes_nothing(self):
+    queue = unroll_queue.UnrollQueue(batch_size=3, capacity=3)
+    queue.put(make_unroll(0, 4))
+    queue.get()
+    for _ in range(2):
+      (rest,) = queue.snapshot()
+      assert_holds_columns(rest, [3])
+
+  def test_too_few_restored_columns_do_not_block_put(self):
+    queue = unroll_queue.UnrollQueue(batch_size=3, capacity=1)
+    queue.restore([make_unroll(0, 1), make_unroll(1, 1)])
+    assert not queue.ready
+    put = in_thread(queue.put, make_unroll(2, 4))
+    put.result(timeout=DEADLINE_S)
+    assert queue.ready
+    assert_holds_columns(queue.get(), range(3))
+    assert_holds_columns(queue.get(), range(3, 6))
+
+
+def test_ready_counts_all_columns():
+  queue = unroll_queue.UnrollQueue(batch_size=3, capacity=3)
+  assert not queue.ready
+  queue.put(make_unroll(0, 2))
+  assert not queue.ready
+  queue.put(make_unroll(2, 2))
+  assert queue.ready
+  queue.get()
+  assert not queue.ready  # One column is left.
+  queue.put(make_unroll(4, 2))
+  assert queue.ready
