@@ -1,0 +1,300 @@
+"""The learner against an update written by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tree
+
+from scalable_agent import (
+  actor,
+  learner,
+  losses,
+  networks,
+  optimizers,
+  policies,
+  structures,
+)
+from scalable_agent.structures import LAST
+from tests import clockwork
+
+NUM_ENVS = 3
+LENGTH = 7
+FRAMES_PER_STEP = 4
+LOSS_OPTIONS = losses.LossOptions(discounting=0.9, entropy_cost=0.01)
+
+
+def make_environment():
+  return clockwork.ClockworkEnvironment(
+    NUM_ENVS, num_actions=4, frames_per_step=FRAMES_PER_STEP
+  )
+
+
+def make_agent(lstm=False):
+  tf.random.set_seed(2)
+  return networks.Agent(make_environment().spec, lstm=lstm, frame_stack=2)
+
+
+def make_optimizer():
+  return optimizers.make_optimizer('rmsprop', epsilon=0.01)
+
+
+def constant(frames):
+  del frames
+  return tf.constant(0.001)
+
+
+def make_learner(agent, schedule=constant, clip=0.0, updates_per_batch=1):
+  return learner.Learner(
+    agent,
+    make_optimizer(),
+    schedule,
+    LOSS_OPTIONS,
+    clip_gradient_norm=clip,
+    frames_per_step=FRAMES_PER_STEP,
+    updates_per_batch=updates_per_batch,
+  )
+
+
+def make_batches(agent, count, version=lambda: 0):
+  """Unrolls of the agent on the clockwork; rewards scaled to a few units."""
+  one = actor.Actor(
+    make_environment(),
+    policies.Direct(policies.make_step(agent), policies.Seeds(3)),
+    agent.initial_state(NUM_ENVS),
+    LENGTH,
+    policy_version=version,
+  )
+  batches = []
+  for _ in range(count):
+    batch = one.unroll()
+    env_outputs = batch.env_outputs._replace(
+      observation=batch.env_outputs.observation / 100,
+      reward=np.sin(batch.env_outputs.reward),
+    )
+    batches.append(batch._replace(env_outputs=env_outputs))
+  return batches
+
+
+def num_transitions(batch):
+  return int((batch.env_outputs.step_type[:-1] != LAST).sum())
+
+
+def weights(agent):
+  return [v.numpy() for v in agent.trainable_variables]
+
+
+def assert_all_close(one, two, rtol=1e-5, atol=1e-7):
+  for a, b in zip(one, two, strict=True):
+    np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
+
+
+def update_by_hand(agent, optimizer, batch, learning_rate, clip=0.0):
+  """One step of gradient descent, eagerly; returns the gradients' norm."""
+  variables = agent.trainable_variables
+  with tf.GradientTape() as tape:
+    (logits, baselines), _ = agent.unroll(
+      batch.env_outputs, batch.agent_outputs.action, batch.agent_state
+    )
+    loss, _ = losses.compute_loss(
+      LOSS_OPTIONS, logits, baselines, batch.env_outputs, batch.agent_outputs
+    )
+  gradients = tape.gradient(loss, variables)
+  norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
+  if clip and norm > clip:
+    gradients = [g * (clip / norm) for g in gradients]
+  optimizer.learning_rate.assign(learning_rate)
+  optimizer.apply(gradients, variables)
+  return norm
+
+
+@pytest.mark.parametrize('lstm', [False, True], ids=['mlp', 'lstm'])
+@pytest.mark.parametrize('updates_per_batch', [1, 3])
+def test_an_update_is_the_one_written_by_hand(lstm, updates_per_batch):
+  agent, copy = make_agent(lstm), make_agent(lstm)
+  assert_all_close(weights(agent), weights(copy), rtol=0, atol=0)
+  one = make_learner(agent, updates_per_batch=updates_per_batch)
+  optimizer = make_optimizer()
+  before = weights(agent)
+  for batch in make_batches(copy, 3):
+    values = one.update(batch)
+    for _ in range(updates_per_batch):
+      norm = update_by_hand(copy, optimizer, batch, 0.001)
+    np.testing.assert_allclose(values['gradient_norm'], norm, rtol=1e-4)
+  assert_all_close(weights(agent), weights(copy), rtol=1e-4, atol=1e-6)
+  for old, new in zip(before, weights(agent), strict=True):
+    assert np.abs(new - old).max() > 1e-4  # A hundred times the tolerance.
+
+
+@pytest.mark.parametrize('clip', [0.5, 1e6])
+def test_gradients_are_clipped_by_their_global_norm(clip):
+  agent, copy = make_agent(), make_agent()
+  one, optimizer = make_learner(agent, clip=clip), make_optimizer()
+  (batch,) = make_batches(copy, 1)
+  norm = update_by_hand(copy, optimizer, batch, 0.001, clip)
+  values = one.update(batch)
+  assert (norm > clip) == (clip == 0.5)
+  np.testing.assert_allclose(values['gradient_norm'], norm, rtol=1e-4)
+  assert_all_close(weights(agent), weights(copy), rtol=1e-4, atol=1e-6)
+
+
+def test_frames_are_real_transitions_times_the_action_repeat():
+  agent = make_agent()
+  one = make_learner(agent, updates_per_batch=2)
+  frames, ends = 0, 0
+  for index, batch in enumerate(make_batches(agent, 4)):
+    values = one.update(batch)
+    frames += FRAMES_PER_STEP * num_transitions(batch)
+    ends += LENGTH * NUM_ENVS - num_transitions(batch)
+    assert int(values['frames']) == int(one.frames) == frames
+    assert int(values['updates']) == int(one.updates) == index + 1
+  assert ends > 0  # Columns between two episodes, which count for nothing.
+
+
+def test_frames_are_counted_beyond_32_bits():
+  agent = make_agent()
+  one = make_learner(agent)
+  one.frames.assign(2**40 + 1)
+  (batch,) = make_batches(agent, 1)
+  frames = int(one.update(batch)['frames'])
+  assert frames == 2**40 + 1 + FRAMES_PER_STEP * num_transitions(batch)
+
+
+def test_the_learning_rate_is_that_of_the_frames_before_the_update():
+  agent, total = make_agent(), 300
+  one = make_learner(
+    agent, optimizers.learning_rate_schedule(0.01, total, 'linear')
+  )
+  frames = 0
+  for batch in make_batches(agent, 5):
+    values = one.update(batch)
+    expected = 0.01 * max(0, 1 - frames / total)
+    np.testing.assert_allclose(
+      values['learning_rate'], expected, rtol=1e-5, atol=1e-9
+    )
+    np.testing.assert_allclose(
+      one.optimizer.learning_rate, expected, rtol=1e-5, atol=1e-9
+    )
+    frames = int(values['frames'])
+  assert frames > total
+  old = weights(agent)
+  one.update(batch)
+  assert_all_close(weights(agent), old, rtol=0, atol=0)
+
+
+def test_policy_lag_is_in_updates_since_the_unroll_began():
+  agent = make_agent()
+  one = make_learner(agent)
+  one.updates.assign(10)
+  (batch,) = make_batches(agent, 1)
+  versions = np.array([10, 9, 5], np.int64)
+  values = one.update(batch._replace(policy_version=versions))
+  np.testing.assert_allclose(values['policy_lag'], (0 + 1 + 5) / 3, rtol=1e-6)
+  assert float(values['max_policy_lag']) == 5
+
+
+def test_metrics_are_scalars():
+  agent = make_agent()
+  (batch,) = make_batches(agent, 1)
+  values = make_learner(agent).update(batch)
+  assert {
+    'total_loss',
+    'entropy',
+    'frames',
+    'updates',
+    'learning_rate',
+    'gradient_norm',
+    'policy_lag',
+    'max_policy_lag',
+  } <= set(values)
+  for value in values.values():
+    assert value.shape == []
+
+
+def test_a_reward_that_is_no_number_raises_and_leaves_the_weights():
+  agent = make_agent()
+  one = make_learner(agent, clip=40.0)
+  (batch,) = make_batches(agent, 1)
+  one.update(batch)
+  old = weights(agent)
+  reward = batch.env_outputs.reward.copy()
+  reward[3, 1] = np.nan
+  broken = batch._replace(env_outputs=batch.env_outputs._replace(reward=reward))
+  with pytest.raises(tf.errors.InvalidArgumentError, match='Look at the rew'):
+    one.update(broken)
+  assert_all_close(weights(agent), old, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('lstm', [False, True], ids=['mlp', 'lstm'])
+def test_updates_are_traced_once(lstm):
+  agent = make_agent(lstm)
+  one = make_learner(agent, updates_per_batch=2)
+  for batch in make_batches(agent, 4):
+    one.update(batch)
+  assert one._update.experimental_get_tracing_count() == 1
+
+
+def test_a_policy_uses_the_weights_of_the_learner():
+  agent = make_agent()
+  one = make_learner(agent)
+  step = policies.make_step(agent)
+  direct = policies.Direct(step, policies.Seeds(1))
+  (batch,) = make_batches(agent, 1)
+  env_output = tree.map_structure(lambda x: x[0], batch.env_outputs)
+  arguments = env_output, np.zeros([NUM_ENVS], np.int32), batch.agent_state
+  before, _ = direct(*arguments)
+  one.update(batch)
+  after, _ = direct(*arguments)
+  assert step.experimental_get_tracing_count() == 1
+  assert np.abs(after.policy_logits - before.policy_logits).max() > 1e-4
+  (logits, _), _ = agent.unroll(
+    tree.map_structure(lambda x: x[:1], batch.env_outputs),
+    np.zeros([1, NUM_ENVS], np.int32),
+    batch.agent_state,
+  )
+  np.testing.assert_allclose(after.policy_logits, logits[0], rtol=1e-5)
+
+
+def test_checkpoint_items_restore_the_next_update(tmp_path):
+  batches = make_batches(make_agent(), 4)
+  agent = make_agent()
+  one = make_learner(agent)
+  for batch in batches[:2]:
+    one.update(batch)
+  path = tf.train.Checkpoint(**one.checkpoint_items()).write(
+    str(tmp_path / 'saved')
+  )
+  for batch in batches[2:]:
+    one.update(batch)
+
+  tf.random.set_seed(99)
+  other_agent = networks.Agent(make_environment().spec, frame_stack=2)
+  other = make_learner(other_agent)
+  status = tf.train.Checkpoint(**other.checkpoint_items()).read(path)
+  status.assert_existing_objects_matched()
+  for batch in batches[2:]:
+    other.update(batch)
+  assert_all_close(weights(other_agent), weights(agent), rtol=0, atol=0)
+  assert int(other.frames) == int(one.frames)
+  assert int(other.updates) == int(one.updates) == 4
+
+
+def test_the_optimizer_is_built_before_the_first_update():
+  one = make_learner(make_agent())
+  assert isinstance(one.optimizer, keras.optimizers.Optimizer)
+  # The iterations, the learning rate and a mean square for each weight.
+  assert len(one.optimizer.variables) == 2 + len(one.agent.trainable_variables)
+
+
+def test_a_batch_needs_no_more_than_the_update_reads():
+  agent = make_agent()
+  (batch,) = make_batches(agent, 1)
+  values = make_learner(agent).update(
+    batch._replace(
+      level=None,
+      env_outputs=batch.env_outputs._replace(
+        info=structures.EpisodeInfo(None, None)
+      ),
+    )
+  )
+  assert np.isfinite(values['total_loss'])
