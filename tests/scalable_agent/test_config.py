@@ -1,0 +1,390 @@
+"""Options: checks, presets, JSON, flags; none is parsed and then ignored."""
+
+import ast
+import dataclasses
+import json
+import pathlib
+
+import pytest
+
+import experiment
+from scalable_agent import config as config_lib
+from scalable_agent.config import Config
+
+ROOT = pathlib.Path(config_lib.__file__).resolve().parent.parent
+
+# The flags of the 2018 code (scalable_agent, experiment.py), all of them.
+FLAGS_OF_2018 = {
+  'logdir': str,
+  'mode': str,
+  'test_num_episodes': int,
+  'task': int,
+  'job_name': str,
+  'total_environment_frames': float,
+  'num_actors': int,
+  'batch_size': int,
+  'unroll_length': int,
+  'num_action_repeats': int,
+  'seed': int,
+  'entropy_cost': float,
+  'baseline_cost': float,
+  'discounting': float,
+  'reward_clipping': str,
+  'dataset_path': str,
+  'level_name': str,
+  'width': int,
+  'height': int,
+  'learning_rate': float,
+  'decay': float,
+  'momentum': float,
+  'epsilon': float,
+}
+
+
+def options_of(config):
+  return dataclasses.asdict(config)
+
+
+class TestValidate:
+  def test_the_defaults_are_valid_resolved_or_not(self):
+    config_lib.validate(Config())
+    for preset, suites in config_lib.PRESETS.items():
+      for suite in suites:
+        config_lib.validate(config_lib.resolve(Config(preset=preset), suite))
+
+  @pytest.mark.parametrize(
+    'name', [n for n, f in config_lib.FIELDS.items() if f.metadata['choices']]
+  )
+  def test_an_unknown_choice_is_answered_with_the_known_ones(self, name):
+    choices = ', '.join(config_lib.FIELDS[name].metadata['choices'])
+    with pytest.raises(
+      ValueError,
+      match=rf'^--{name}=bogus is not known\. Choose one of: {choices}\.$',
+    ):
+      config_lib.validate(Config(**{name: 'bogus'}))
+
+  @pytest.mark.parametrize(
+    'name',
+    [
+      n
+      for n, f in config_lib.FIELDS.items()
+      if f.metadata['minimum'] is not None
+    ],
+  )
+  def test_a_value_below_the_minimum_is_answered_with_the_minimum(self, name):
+    minimum = config_lib.FIELDS[name].metadata['minimum']
+    for bad in minimum - 1, float('nan'):
+      with pytest.raises(
+        ValueError, match=rf'^--{name}={bad} must be at least {minimum}\.$'
+      ):
+        config_lib.validate(Config(**{name: bad}))
+    config_lib.validate(Config(**{name: minimum}))
+
+  @pytest.mark.parametrize(
+    'name', ['discounting', 'lambda_', 'sticky_actions', 'decay']
+  )
+  def test_a_fraction_lies_between_0_and_1(self, name):
+    config_lib.validate(Config(**{name: 0.0}))
+    config_lib.validate(Config(**{name: 1.0}))
+    with pytest.raises(
+      ValueError, match=rf'^--{name}=1\.01 must lie between 0 and 1\.$'
+    ):
+      config_lib.validate(Config(**{name: 1.01}))
+
+  def test_a_negative_discount_is_refused(self):
+    with pytest.raises(ValueError, match=r'^--discounting=-0\.1 must lie'):
+      config_lib.validate(Config(discounting=-0.1))
+
+  @pytest.mark.parametrize('name', ['learning_rate', 'epsilon'])
+  @pytest.mark.parametrize('bad', [0.0, -1e-3, float('nan')])
+  def test_what_must_be_positive_is(self, name, bad):
+    with pytest.raises(
+      ValueError, match=rf'^--{name}={bad} must be greater than 0\.$'
+    ):
+      config_lib.validate(Config(**{name: bad}))
+
+  @pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+      ({'task': 0}, r'^--task=0: .*Leave --task at -1\.$'),
+      (
+        {'dataset_path': '/data', 'level_name': 'pong'},
+        r'^--dataset_path=/data is for DeepMind Lab .*pong .*Leave it empty\.$',
+      ),
+      ({'video_dir': 'v'}, r'^--video_dir=v needs --mode=test'),
+      ({'env_processes': 2}, r'^--env_processes=2 must be 0 .* or 1 '),
+      (
+        {
+          'inference_minimum_batch_size': 9,
+          'inference_maximum_batch_size': 8,
+        },
+        r'^--inference_minimum_batch_size=9 exceeds '
+        r'--inference_maximum_batch_size=8\.$',
+      ),
+      (
+        {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 16},
+        r'^--batch_size=16 cannot be filled: --num_actors=3 with '
+        r'--envs_per_actor=5 give 15 .*Lower the batch size or raise',
+      ),
+      (
+        {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 6},
+        r'^--batch_size=6 cannot be filled: --num_actors=0 .* give 5 ',
+      ),
+    ],
+  )
+  def test_options_that_do_not_go_together_are_refused(self, options, message):
+    with pytest.raises(ValueError, match=message):
+      config_lib.validate(Config(**options))
+
+  @pytest.mark.parametrize(
+    'options',
+    [
+      {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 15},
+      {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 5},
+      {'num_actors': 3, 'batch_size': 10**6},  # Unresolved: not known yet.
+      {'video_dir': 'v', 'mode': 'test'},
+    ],
+  )
+  def test_options_that_do_go_together_pass(self, options):
+    config_lib.validate(Config(**options))
+
+
+class TestResolve:
+  @pytest.mark.parametrize('preset', config_lib.PRESETS)
+  @pytest.mark.parametrize('suite', ['atari', 'gymnasium', 'catch'])
+  def test_nothing_stays_unset_but_what_only_the_level_knows(
+    self, preset, suite
+  ):
+    config = config_lib.resolve(Config(preset=preset), suite)
+    unset = {n for n, v in options_of(config).items() if v is None}
+    assert unset == {'sticky_actions'}
+
+  def test_what_the_user_says_wins(self):
+    given = {
+      name: 0 if name == 'num_actors' else 1.0
+      for name in config_lib.PRESETS['auto']['atari']
+    }
+    given |= {'logdir': 'mine', 'sticky_actions': 0.5}
+    config = config_lib.resolve(
+      Config(**given), 'atari', {'sticky_actions': 0.25, 'lambda_': 0.7}
+    )
+    assert {n: getattr(config, n) for n in given} == given
+
+  def test_what_the_level_implies_wins_over_the_preset(self):
+    config = config_lib.resolve(
+      Config(), 'atari', {'sticky_actions': 0.25, 'num_action_repeats': 3}
+    )
+    assert config.sticky_actions == 0.25
+    assert config.num_action_repeats == 3
+
+  def test_the_paper_preset_is_table_g1(self):
+    config = config_lib.resolve(Config(preset='paper'), 'atari')
+    expected = {
+      'batch_size': 32,
+      'unroll_length': 20,
+      'discounting': 0.99,
+      'baseline_cost': 0.5,
+      'entropy_cost': 0.01,
+      'optimizer': 'rmsprop',
+      'learning_rate': 6e-4,
+      'learning_rate_schedule': 'linear',
+      'momentum': 0.0,
+      'epsilon': 0.01,
+      'clip_gradient_norm': 40.0,
+      'total_environment_frames': 200e6,
+      'width': 84,
+      'height': 84,
+      'grayscale': True,
+      'frame_stack': 4,
+      'num_action_repeats': 4,
+      'reward_clipping': 'abs_one',
+      'life_loss_is_terminal': True,
+      'noop_max': 30,
+      'correction': 'vtrace',
+      'clip_rho_threshold': 1.0,
+      'clip_pg_rho_threshold': 1.0,
+      'lambda_': 1.0,
+    }
+    assert {n: getattr(config, n) for n in expected} == expected
+
+  @pytest.mark.parametrize(
+    ('level_name', 'folder'),
+    [
+      ('pong', 'pong'),
+      ('ALE/Pong-v5', 'ALE_Pong-v5'),
+      ('my.module:Env-v0', 'my.module_Env-v0'),
+    ],
+  )
+  def test_the_folder_has_the_name_of_the_level(self, level_name, folder):
+    config = config_lib.resolve(Config(level_name=level_name), 'catch')
+    assert pathlib.Path(config.logdir) == pathlib.Path('logs') / folder
+
+
+class TestJson:
+  def test_comes_back_as_it_was(self):
+    for config in (
+      Config(),
+      config_lib.resolve(Config(seed=7, lstm=True, decay=0.5), 'atari'),
+    ):
+      assert config_lib.from_json(config_lib.to_json(config)) == config
+
+  def test_has_one_option_per_line(self):
+    text = config_lib.to_json(Config())
+    assert len(text.splitlines()) == len(config_lib.FIELDS) + 2
+    assert set(json.loads(text)) == set(config_lib.FIELDS)
+
+  def test_unknown_options_are_named(self):
+    with pytest.raises(ValueError, match=r'^unknown options: alpha, beta$'):
+      config_lib.from_json('{"beta": 1, "seed": 3, "alpha": 2}')
+
+  @pytest.mark.parametrize('text', ['[1]', '3', 'null'])
+  def test_anything_but_an_object_is_refused(self, text):
+    with pytest.raises(ValueError, match='JSON object'):
+      config_lib.from_json(text)
+
+  def test_what_is_no_json_is_a_value_error(self):
+    with pytest.raises(ValueError, match='Expecting'):
+      config_lib.from_json('{"seed": ')
+
+
+class TestForTest:
+  TRAINED = Config(
+    level_name='catch',
+    logdir='where/it/was',
+    network='mlp',
+    lstm=True,
+    seed=3,
+    test_num_episodes=99,
+  )
+
+  def test_the_agent_is_the_trained_one(self):
+    config = config_lib.for_test(
+      Config(mode='test', logdir='here'), self.TRAINED, {'mode', 'logdir'}
+    )
+    assert config.mode == 'test'
+    assert config.logdir == 'here'
+    for name in 'level_name', 'network', 'lstm', 'seed':
+      assert getattr(config, name) == getattr(self.TRAINED, name)
+
+  def test_how_to_test_is_never_taken_from_the_training(self):
+    config = config_lib.for_test(Config(mode='test'), self.TRAINED, set())
+    assert config.test_num_episodes == Config().test_num_episodes
+
+  def test_what_a_test_may_choose_is_taken_from_the_user(self):
+    given = {'seed': 8, 'test_policy': 'greedy', 'envs_per_actor': 2}
+    config = config_lib.for_test(
+      Config(mode='test', **given), self.TRAINED, given.keys()
+    )
+    assert {n: getattr(config, n) for n in given} == given
+
+  def test_what_contradicts_the_training_is_refused_all_at_once(self):
+    given = {'network': 'deep', 'lstm': False, 'level_name': 'catch'}
+    with pytest.raises(
+      ValueError,
+      match=r'^--logdir=here .* --lstm=False \(trained with True\), '
+      r'--network=deep \(trained with mlp\)\. Leave them out, or name another',
+    ):
+      config_lib.for_test(
+        Config(mode='test', logdir='here', **given), self.TRAINED, given.keys()
+      )
+
+  def test_repeating_what_was_trained_is_no_contradiction(self):
+    config_lib.for_test(
+      Config(mode='test', network='mlp'), self.TRAINED, {'network'}
+    )
+
+
+def test_describe_marks_what_the_user_set():
+  config = config_lib.resolve(Config(level_name='catch', seed=5), 'catch')
+  text = config_lib.describe(config, {'level_name', 'seed'})
+  assert 'level_name=catch*' in text
+  assert 'seed=5*' in text
+  assert f'unroll_length={config.unroll_length} ' in text
+
+
+class TestFlags:
+  def test_every_field_is_a_flag_with_the_same_default(self):
+    for name, field in config_lib.FIELDS.items():
+      assert experiment.FLAGS[name].default == field.default, name
+      assert field.metadata['help'] in experiment.FLAGS[name].help, name
+
+  def test_every_flag_is_a_field(self):
+    flags = experiment.FLAGS.flags_by_module_dict()
+    (own,) = [f for m, f in flags.items() if m.endswith('experiment.py')] or [
+      flags['experiment']
+    ]
+    assert {f.name for f in own} == set(config_lib.FIELDS)
+
+  def test_every_field_has_a_help_text(self):
+    for name, field in config_lib.FIELDS.items():
+      text = field.metadata['help']
+      assert len(text) > 8, name
+      assert text.endswith('.'), name
+
+  @pytest.mark.parametrize('name', FLAGS_OF_2018)
+  def test_the_flag_of_2018_is_still_there_with_its_type(self, name):
+    flag = experiment.FLAGS[name]
+    kind = FLAGS_OF_2018[name]
+    sample = {int: '3', float: '0.25', str: 'x'}[kind]
+    choices = config_lib.FIELDS[name].metadata['choices']
+    sample = choices[-1] if choices else sample
+    assert flag.parser.parse(sample) == kind(sample)
+
+  def test_there_were_23_flags_in_2018(self):
+    assert len(FLAGS_OF_2018) == 23
+
+  @pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+      ('mode', 'train'),
+      ('test_num_episodes', 10),
+      ('task', -1),
+      ('job_name', 'learner'),
+      ('seed', 1),
+      ('reward_clipping', 'abs_one'),
+      ('dataset_path', ''),
+      ('decay', 0.99),
+      ('momentum', 0.0),
+    ],
+  )
+  def test_the_defaults_of_2018_that_no_preset_changes(self, name, value):
+    assert experiment.FLAGS[name].default == value
+
+  def test_the_choices_of_2018_are_still_there(self):
+    for name, choices in (
+      ('mode', {'train', 'test'}),
+      ('job_name', {'learner', 'actor'}),
+      ('reward_clipping', {'abs_one', 'soft_asymmetric'}),
+    ):
+      assert choices <= set(config_lib.FIELDS[name].metadata['choices'])
+
+
+def names_used(tree):
+  """Attributes and strings in a module: `config.seed`, `'seed'`."""
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Attribute):
+      yield node.attr
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+      yield node.value
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+      yield node.target.id  # A field of EnvironmentOptions.
+
+
+# `validate` refuses every value but the default; as in 2018, --job_name means
+# nothing with --task=-1.
+WITHOUT_CHOICE = {'algorithm', 'task', 'job_name', 'dataset_path'}
+
+
+@pytest.mark.parametrize('name', config_lib.FIELDS)
+def test_no_option_is_parsed_and_then_ignored(name):
+  if name in WITHOUT_CHOICE:
+    pytest.skip('only its default is accepted')
+  files = [*ROOT.glob('scalable_agent/**/*.py'), ROOT / 'experiment.py']
+  users = [
+    path
+    for path in files
+    if path.name not in ('config.py', 'logdirs.py')
+    and name in names_used(ast.parse(path.read_text(encoding='utf-8')))
+  ]
+  # `preset` chooses among the tables of config.py itself.
+  assert users or name == 'preset'
