@@ -13,8 +13,8 @@ Contestants:
 For each number of callers, tensorflow gets the better of two settings: batches
 as large as the callers can fill (`max_batch_size` = callers, 5 ms timeout), and
 whatever comes within 0.1 ms (`max_batch_size` = 1024). The batcher likewise:
-`minimum_batch_size` = half the callers with a 5 ms timeout, and 1. Neither
-queue is ever full: `max_enqueued_batches` = 100, `maximum_batch_size` = 1024.
+`minimum_batch_size` = callers with a 5 ms timeout, and 1. Neither queue is ever
+full: `max_enqueued_batches` = 100, `maximum_batch_size` = 1024.
 
 Kinds of callers, the same for all contestants of a row of the table:
   eager:    one op per call: `Batcher.compute`, and the op behind
@@ -31,6 +31,7 @@ Run `python -m benchmarks.batcher --output=batcher.json`.
 
 import contextlib
 import functools
+import gc
 import itertools
 import json
 import os
@@ -146,12 +147,19 @@ def tensorflows(
     'batch_timeout_micros': timeout_us,
     'max_enqueued_batches': 100,
   }
+  name = f'benchmark_{kind}_{maximum}_{timeout_us}_{row_bytes}'
   if kind == 'function':
     batched = tf.nondifferentiable_batch_function(**options)(model)
-    yield tf.function(lambda rows: batched(rows), input_signature=[spec])
+
+    def named(rows: tf.Tensor) -> tf.Tensor:
+      # The queue is shared by all that are traced in a scope of this name, and
+      # has the options of the first.
+      with tf.name_scope(name):
+        return batched(rows)
+
+    yield tf.function(named, input_signature=[spec])
     return
   concrete = tf.function(model).get_concrete_function(spec)
-  name = f'benchmark_{maximum}_{timeout_us}_{row_bytes}'
 
   def call(rows: tf.Tensor) -> tf.Tensor:
     (result,) = tf.raw_ops.BatchFunction(
@@ -177,12 +185,11 @@ def contestants(
   kind: str, callers: int, row_bytes: int
 ) -> dict[str, list[Factory]]:
   """Returns, by name, factories of contexts; the best of each name counts."""
-  half = max(1, callers // 2)
   settings = ((callers, 5000), (1024, 100))
   result: dict[str, list[Factory]] = {
     name: [
       functools.partial(ours, name, kind, minimum, row_bytes)
-      for minimum in sorted({1, half})
+      for minimum in sorted({1, callers})
     ]
     for name in ('op', 'fallback')
   }
@@ -254,7 +261,9 @@ def main(argv: list[str]) -> None:
     f'{"callers":>7} {"row":>6} {"kind":<9}{"contestant":<11}'
     f'{"calls/s":>9} {"p50 ms":>8} {"p99 ms":>8} {"ratio":>6} {"public":>7}'
   )
-  results = []
+  results: list[dict] = []
+  # What TensorFlow's import made is not the contestants' garbage.
+  gc.freeze()
   loads = itertools.product(FLAGS.row_bytes, FLAGS.callers)
   for row_bytes, callers in loads:
     for row in run(int(callers), int(row_bytes)):
