@@ -53,7 +53,7 @@ LAYERS = (
     'scalable_agent.videos',
   ),
   ('scalable_agent.runtimes',),
-  ('experiment',),
+  ('experiment', 'setup'),
 )
 
 # Who alone may import it, `dynamic_batching` itself apart.
