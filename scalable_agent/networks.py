@@ -27,7 +27,7 @@ class AgentState(NamedTuple):
 
   Attributes:
     frames: state of the frame stack, [B, ...]; () without one.
-    core: LSTM state, [B, ...]; () without one.
+    core: LSTM state (hidden, cell), [B, ...]; () without one.
   """
 
   frames: Any
@@ -314,7 +314,8 @@ class Agent(snt.Module):
     """Returns the state at the start of `batch_size` episodes."""
     return AgentState(
       frames=self._stack.initial_state(batch_size),
-      core=self._core.initial_state(batch_size) if self._core else (),
+      # A plain tuple, so that a checkpoint needs no class of Sonnet's.
+      core=tuple(self._core.initial_state(batch_size)) if self._core else (),
     )
 
   def step(
@@ -385,6 +386,7 @@ class Agent(snt.Module):
     if time is None:
       raise ValueError('an LSTM needs a static unroll length')
     outputs = []
+    state = snt.LSTMState(*state)
     for t in range(time):
       # The state is reset before the step, so cuDNN's fused LSTM over time
       # does not apply.
@@ -392,4 +394,4 @@ class Agent(snt.Module):
       state = tree.map_structure(lambda s, keep=keep: s * keep, state)
       output, state = self._core(features[t], state)
       outputs.append(output)
-    return tf.stack(outputs), state
+    return tf.stack(outputs), tuple(state)
