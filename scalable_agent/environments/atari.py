@@ -13,7 +13,7 @@ from ale_py import registration, roms, vector_env
 from gymnasium.vector import AutoresetMode
 
 from scalable_agent import structures
-from scalable_agent.environments import batched
+from scalable_agent.environments import batched, replay
 from scalable_agent.environments.options import EnvironmentOptions
 
 # ALE ships these for two players only and refuses to play them alone.
@@ -80,7 +80,7 @@ def parse(level_name: str) -> batched.Level | None:
   return batched.Level('atari', game, implied)
 
 
-class AtariEnvironment(batched.BatchedEnvironment):
+class AtariEnvironment(replay.ReplayedEnvironment):
   """E games of one kind; observations are uint8 [height, width, 1 or 3]."""
 
   def __init__(
@@ -112,7 +112,14 @@ class AtariEnvironment(batched.BatchedEnvironment):
       num_actions=int(self._envs.single_action_space.n),
       frames_per_step=options.num_action_repeats,
     )
-    super().__init__(level, num_envs, spec, seed, options.render)
+    super().__init__(
+      level,
+      num_envs,
+      spec,
+      seed,
+      render=options.render,
+      replayable=options.replayable,
+    )
     self._observation_shape = (num_envs, *shape)
     self._life_loss_is_terminal = options.life_loss_is_terminal
     self._lives = np.zeros([num_envs], np.int32)
@@ -130,14 +137,16 @@ class AtariEnvironment(batched.BatchedEnvironment):
         grayscale=False,
       )
 
-  def _reset(self) -> np.ndarray:
-    frames, info = self._envs.reset(seed=self._seed)
+  def _start(self, seeds: np.ndarray, where: np.ndarray) -> np.ndarray:
+    # A partial reset is refused before there was a full one.
+    partial = {} if where.all() else {'options': {'reset_mask': where}}
+    frames, info = self._envs.reset(seed=seeds[where], **partial)
     self._lives = info['lives']
-    if self._mirror is not None:
-      self._screen = self._mirror.reset(seed=self._seed)[0][0, 0]
+    if self._mirror is not None and where[0]:
+      self._screen = self._mirror.reset(seed=seeds[:1])[0][0, 0]
     return frames.reshape(self._observation_shape)
 
-  def _step(self, actions: np.ndarray) -> batched.Arrival:
+  def _advance(self, actions: np.ndarray) -> batched.Arrival:
     self._envs.send(actions)
     if self._mirror is not None:
       self._screen = self._mirror.step(actions[:1])[0][0, 0]

@@ -183,6 +183,7 @@ class BatchedEnvironment(abc.ABC):
   def set_state(self, state: Any) -> None:
     """Goes back to where `get_state` was called; needs no `reset` before."""
     self._check_usable(may_be_new=True)
+    self._state = 'failed'
     self._set_state(state['environment'])
     self._ended = state['ended'].copy()
     self._episode_return = state['episode_return'].copy()

@@ -27,7 +27,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from scalable_agent import structures
-from scalable_agent.environments import batched
+from scalable_agent.environments import batched, replay
 from scalable_agent.environments.options import EnvironmentOptions
 
 gymnasium.register_envs(ale_py)
@@ -73,7 +73,7 @@ def find_spec(level_name: str) -> EnvSpec:
     raise ValueError(said if said[-1:] in '.?' else f'{said}.') from error
 
 
-class GymnasiumEnvironment(batched.BatchedEnvironment):
+class GymnasiumEnvironment(replay.ReplayedEnvironment):
   """E environments of one Gymnasium id."""
 
   def __init__(
@@ -122,13 +122,22 @@ class GymnasiumEnvironment(batched.BatchedEnvironment):
       num_actions=int(self._envs.single_action_space.n),
       frames_per_step=options.num_action_repeats,
     )
-    super().__init__(level, num_envs, spec, seed, options.render)
+    super().__init__(
+      level,
+      num_envs,
+      spec,
+      seed,
+      render=options.render,
+      replayable=options.replayable,
+    )
 
-  def _reset(self) -> np.ndarray:
+  def _start(self, seeds: np.ndarray, where: np.ndarray) -> np.ndarray:
     with self._failures_end_processes():
-      return self._envs.reset(seed=self._seed)[0]
+      return self._envs.reset(
+        seed=seeds.tolist(), options={'reset_mask': where}
+      )[0]
 
-  def _step(self, actions: np.ndarray) -> batched.Arrival:
+  def _advance(self, actions: np.ndarray) -> batched.Arrival:
     with self._failures_end_processes():
       observation, reward, terminated, truncated, _ = self._envs.step(actions)
     return batched.Arrival(
@@ -231,7 +240,8 @@ class _Plain(gymnasium.Wrapper):
       self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
   def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-    observation, _ = self.env.reset(seed=seed, options=options)
+    # What is left of the vector environment's own options is nothing.
+    observation, _ = self.env.reset(seed=seed, options=options or None)
     return self._plain(observation), {}
 
   def step(self, action: Any) -> Any:

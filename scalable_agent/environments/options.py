@@ -27,6 +27,8 @@ class EnvironmentOptions:
     env_processes: Gymnasium; 0 runs the environments in the caller's thread,
       anything else each of them in a process of its own.
     render: allows `BatchedEnvironment.render`.
+    replayable: allows `BatchedEnvironment.get_state`, which Catch always does.
+      Episodes are others than without.
   """
 
   num_action_repeats: int | None = None
@@ -42,6 +44,7 @@ class EnvironmentOptions:
   num_threads: int = 1
   env_processes: int = 0
   render: bool = False
+  replayable: bool = False
 
 
 OPTIONS_OF_SUITE: Mapping[str, frozenset[str]] = {
@@ -59,10 +62,13 @@ OPTIONS_OF_SUITE: Mapping[str, frozenset[str]] = {
       'max_episode_frames',
       'num_threads',
       'render',
+      'replayable',
     }
   ),
-  'gymnasium': frozenset({'num_action_repeats', 'env_processes', 'render'}),
-  'catch': frozenset({'render'}),
+  'gymnasium': frozenset(
+    {'num_action_repeats', 'env_processes', 'render', 'replayable'}
+  ),
+  'catch': frozenset({'render', 'replayable'}),
 }
 
 _ACTION_REPEATS_OF_SUITE = {'atari': 4, 'gymnasium': 1, 'catch': 1}
