@@ -68,6 +68,8 @@ class Run:
         level,
         config.envs_per_actor,
         seed=config.seed + index * config.envs_per_actor,
+        # In serial mode a resumed run goes on bit for bit.
+        replayable=config.num_actors == 0,
       )
       for index in range(max(config.num_actors, 1))
     ]
@@ -112,9 +114,7 @@ class Run:
       with self._metrics:
         self._metrics.set_gauges(self._gauges)
         if serial:
-          if self._restored.get('actor') is not None:
-            self._actors[0].restore(self._restored['actor'])
-            self._queue.restore(self._restored['queue'])
+          self._restore_serial()
           self._train_serially()
         else:
           self._train_in_threads()
@@ -228,9 +228,28 @@ class Run:
   def _save(self) -> None:
     state = {'metrics': self._metrics.get_state(), 'seeds': self._seeds.count}
     if self._config.num_actors == 0:
-      state['actor'] = self._actors[0].snapshot()
-      state['queue'] = self._queue.snapshot()
+      state['serial'] = {
+        'sizes': self._sizes(),
+        'actor': self._actors[0].snapshot(),
+        'queue': self._queue.snapshot(),
+      }
     self._checkpointer.save(self.frames(), state, self._metrics.score)
+
+  def _restore_serial(self) -> None:
+    state = self._restored.get('serial')
+    if state is None:
+      return
+    if list(state['sizes']) != self._sizes():
+      logging.warning(
+        'Episodes begin anew: --envs_per_actor or --unroll_length has changed.'
+      )
+      return
+    self._actors[0].restore(state['actor'])
+    self._queue.restore(state['queue'])
+
+  def _sizes(self) -> list[int]:
+    """What a saved state must share with the run that goes on from it."""
+    return [self._config.envs_per_actor, self._config.unroll_length]
 
   def _gauges(self) -> dict[str, Any]:
     fills, self._fills = self._fills, []

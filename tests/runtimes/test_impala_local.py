@@ -1,0 +1,455 @@
+"""Whole trainings: what they leave behind, how they end and how they go on."""
+
+import csv
+import logging as python_logging
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tree
+
+from scalable_agent import config as config_lib
+from scalable_agent import environments, losses, nest_files
+from scalable_agent.runtimes import assembly, impala_local
+
+NEVER = 1e9
+
+# 4 environments and 3 columns per update: some columns always wait.
+SERIAL = {
+  'level_name': 'catch',
+  'num_actors': 0,
+  'envs_per_actor': 4,
+  'batch_size': 3,
+  'unroll_length': 10,
+  'learning_rate_schedule': 'constant',
+  'total_environment_frames': 600,
+  'save_checkpoint_secs': NEVER,
+  'summary_secs': NEVER,
+  'progress_secs': NEVER,
+}
+THREADS = SERIAL | {'num_actors': 2, 'batch_size': 6}
+ATARI = {
+  'level_name': 'pong',
+  'width': 36,
+  'height': 36,
+  'max_episode_frames': 100,
+  'total_environment_frames': 2000,
+}
+
+
+def make_run(logdir, **options):
+  level = environments.parse_level(options['level_name'])
+  config = config_lib.Config(logdir=str(logdir), **options)
+  config = config_lib.resolve(config, level.suite, level.options)
+  config_lib.validate(config)
+  return impala_local.Run(config, level)
+
+
+def train(logdir, **options):
+  run = make_run(logdir, **options)
+  impala_local.train(run)
+  return run
+
+
+def newest_checkpoint(logdir):
+  folders = [p for p in (logdir / 'checkpoints').iterdir() if p.is_dir()]
+  return max(folders, key=lambda path: int(path.name))
+
+
+def saved_variables(logdir):
+  """Weights, optimizer slots and counters in the newest checkpoint, by name."""
+  path = str(newest_checkpoint(logdir) / 'variables')
+  reader = tf.train.load_checkpoint(path)
+  names = reader.get_variable_to_dtype_map()
+  return {
+    name: reader.get_tensor(name)
+    for name, dtype in names.items()
+    if dtype != tf.string and 'save_counter' not in name
+  }
+
+
+def saved_state(logdir):
+  """Everything else in it but the time that it took."""
+  state = nest_files.read(str(newest_checkpoint(logdir) / 'state.npz'))
+  del state['metrics']['elapsed_seconds']
+  return state
+
+
+def episodes(logdir):
+  with open(logdir / 'episodes.csv', encoding='utf-8') as file:
+    return list(csv.DictReader(file))
+
+
+def episodes_without_time(logdir):
+  rows = episodes(logdir)
+  for row in rows:
+    assert float(row.pop('seconds')) >= 0
+  return rows
+
+
+def assert_same_bits(one, two):
+  """Asserts that two logdirs hold the same run."""
+  first, second = saved_variables(one), saved_variables(two)
+  assert first.keys() == second.keys()
+  assert any('optimizer' in name for name in first)
+  for name, value in first.items():
+    np.testing.assert_array_equal(value, second[name], err_msg=name)
+  tree.map_structure(
+    np.testing.assert_array_equal, saved_state(one), saved_state(two)
+  )
+  assert episodes_without_time(one) == episodes_without_time(two)
+
+
+def stop_after_updates(run, updates):
+  """Has `run` interrupted in the middle, whatever the clock says."""
+  update = run._learner.update
+
+  def update_and_stop(batch):
+    values = update(batch)
+    if int(values['updates']) >= updates:
+      run.stop()
+    return values
+
+  run._learner.update = update_and_stop
+
+
+@pytest.fixture
+def log(caplog):
+  """The messages of absl's logger."""
+  with caplog.at_level(python_logging.INFO, logger='absl'):
+    yield caplog
+
+
+class TestWhatATrainingLeaves:
+  @pytest.fixture(scope='class', params=['serial', 'threads'])
+  @classmethod
+  def logdir(cls, request, tmp_path_factory):
+    logdir = tmp_path_factory.mktemp(request.param)
+    options = {'serial': SERIAL, 'threads': THREADS}[request.param]
+    run = train(logdir, **options)
+    assert run.frames() >= options['total_environment_frames']
+    return logdir
+
+  def test_a_checkpoint_of_the_frames_learned_from(self, logdir):
+    variables = saved_variables(logdir)
+    (frames,) = [v for n, v in variables.items() if n.startswith('frames/')]
+    assert int(newest_checkpoint(logdir).name) == frames
+    assert frames >= SERIAL['total_environment_frames']
+    assert saved_state(logdir)['metrics']['frames'] == frames
+
+  def test_a_row_for_each_episode(self, logdir):
+    rows = episodes(logdir)
+    assert len(rows) == saved_state(logdir)['metrics']['episode_count']
+    # Catch takes nine steps, and one more column to start anew.
+    assert len(rows) >= SERIAL['total_environment_frames'] // 10 - 8
+    for row in rows:
+      assert row['level'] == 'catch'
+      assert float(row['episode_return']) in (-1.0, 1.0)
+      assert int(row['episode_length']) == int(row['episode_frames']) == 9
+    frames = [int(row['frames']) for row in rows]
+    assert frames == sorted(frames)
+
+  def test_tensorboard_events(self, logdir):
+    (events,) = logdir.glob('events.out.tfevents.*')
+    assert events.stat().st_size > 1000
+
+  def test_nothing_else(self, logdir):
+    assert {p.name.split('.')[0] for p in logdir.iterdir()} == {
+      'checkpoints',
+      'episodes',
+      'events',
+    }
+
+
+def test_no_thread_outlives_a_training(tmp_path):
+  before = set(threading.enumerate())
+  train(tmp_path, **THREADS)
+  ours = [
+    thread.name
+    for thread in set(threading.enumerate()) - before
+    if thread.name.startswith(('actor', 'inference', 'learner'))
+  ]
+  assert not ours
+
+
+@pytest.mark.parametrize('batcher', ['op', 'python'])
+def test_either_batcher_trains(tmp_path, batcher):
+  run = train(tmp_path, **(THREADS | {'batcher': batcher}))
+  assert run.frames() >= 600
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {'lstm': True, 'last_action_reward': True, 'frame_stack': 2},
+    {'optimizer': 'rmsprop', 'epsilon': 0.1, 'updates_per_batch': 2},
+    {'correction': 'one_step_is', 'reward_clipping': 'soft_asymmetric'},
+  ],
+  ids=['memory', 'rmsprop', 'losses'],
+)
+def test_options_reach_their_parts(tmp_path, options):
+  options = SERIAL | options | {'total_environment_frames': 100}
+  assert train(tmp_path, **options).frames() >= 100
+
+
+class TestSerialMode:
+  def test_two_runs_are_equal_bit_for_bit(self, tmp_path):
+    options = SERIAL | {'lstm': True}
+    for name in 'one', 'two':
+      train(tmp_path / name, **options)
+    assert_same_bits(tmp_path / 'one', tmp_path / 'two')
+    assert len(episodes(tmp_path / 'one')) > 40
+
+  def test_another_seed_gives_another_run(self, tmp_path):
+    for seed in 1, 2:
+      train(tmp_path / str(seed), **(SERIAL | {'seed': seed}))
+    one, two = saved_variables(tmp_path / '1'), saved_variables(tmp_path / '2')
+    assert any((one[n] != two[n]).any() for n in one if n.startswith('agent'))
+    assert episodes_without_time(tmp_path / '1') != episodes_without_time(
+      tmp_path / '2'
+    )
+
+  @pytest.mark.parametrize(
+    'options',
+    [
+      {},
+      {'lstm': True, 'frame_stack': 3},
+      {'level_name': 'CartPole-v1'},
+      ATARI,
+    ],
+    ids=['catch', 'memory', 'cartpole', 'atari'],
+  )
+  def test_a_resumed_run_equals_an_uninterrupted_one(self, tmp_path, options):
+    options = SERIAL | options
+    train(tmp_path / 'whole', **options)
+    for updates in 5, 11:  # Neither with all columns used up.
+      run = make_run(tmp_path / 'parts', **options)
+      stop_after_updates(run, updates)
+      impala_local.train(run)
+      assert run.frames() < options['total_environment_frames']
+      assert saved_state(tmp_path / 'parts')['serial']['queue']
+    train(tmp_path / 'parts', **options)
+    assert_same_bits(tmp_path / 'whole', tmp_path / 'parts')
+
+  def test_a_run_prolonged_by_more_frames_is_the_same(self, tmp_path):
+    train(tmp_path / 'whole', **SERIAL)
+    train(tmp_path / 'parts', **(SERIAL | {'total_environment_frames': 200}))
+    train(tmp_path / 'parts', **SERIAL)
+    assert_same_bits(tmp_path / 'whole', tmp_path / 'parts')
+
+  def test_a_run_that_crashed_goes_on_from_its_checkpoint(self, tmp_path):
+    train(tmp_path / 'whole', **SERIAL)
+    run = make_run(
+      tmp_path / 'parts', **(SERIAL | {'save_checkpoint_secs': 0.0})
+    )
+    update, count = run._learner.update, []
+
+    def crash(batch):
+      count.append(1)
+      if len(count) == 8:
+        raise RuntimeError('the machine has crashed')
+      return update(batch)
+
+    run._learner.update = crash
+    with pytest.raises(RuntimeError, match='has crashed'):
+      impala_local.train(run)
+    # Episodes that ended after the checkpoint are played once more.
+    train(tmp_path / 'parts', **SERIAL)
+    assert_same_bits(tmp_path / 'whole', tmp_path / 'parts')
+
+  def test_with_other_sizes_episodes_begin_anew(self, tmp_path, log):
+    one = train(tmp_path, **SERIAL)
+    sizes = {'envs_per_actor': 5, 'unroll_length': 7}
+    two = train(
+      tmp_path, **(SERIAL | sizes | {'total_environment_frames': 900})
+    )
+    assert two.frames() >= 900 > one.frames()
+    assert 'begin anew: --envs_per_actor or --unroll_length' in log.text
+
+
+class TestThreads:
+  def test_a_resumed_run_goes_on_counting(self, tmp_path, capsys):
+    options = THREADS | {'learning_rate_schedule': 'linear'}
+    options |= {'learning_rate': 1e-3, 'total_environment_frames': 2000}
+    run = make_run(tmp_path, **options)
+    stop_after_updates(run, 5)
+    impala_local.train(run)
+    frames, rows = run.frames(), episodes(tmp_path)
+    assert 0 < frames < 2000
+    capsys.readouterr()
+    other = make_run(tmp_path, **options)
+    assert f'Resuming at {frames:,} frames.' in capsys.readouterr().out
+    assert other.frames() == frames
+    rates = []
+    update = other._learner.update
+
+    def record(batch):
+      rates.append((other.frames(), float(update(batch)['learning_rate'])))
+      return update(batch)
+
+    other._learner.update = record
+    impala_local.train(other)
+    assert other.frames() >= 2000
+    for before, rate in rates:
+      np.testing.assert_allclose(rate, 1e-3 * (1 - before / 2000), rtol=1e-4)
+    assert episodes(tmp_path)[: len(rows)] == rows
+    assert len(episodes(tmp_path)) > len(rows)
+
+  def test_a_serial_run_can_go_on_in_threads_and_back(self, tmp_path):
+    for frames, options in (
+      (200, SERIAL),
+      (400, THREADS),
+      (600, SERIAL),
+    ):
+      options = options | {'total_environment_frames': frames}
+      run = train(tmp_path, **options)
+      assert run.frames() >= frames
+
+  @pytest.mark.parametrize('broken', ['environment', 'agent', 'learner'])
+  def test_a_failure_anywhere_ends_the_run_with_its_traceback(
+    self, tmp_path, monkeypatch, broken
+  ):
+    run = make_run(tmp_path, **(THREADS | {'total_environment_frames': NEVER}))
+    calls = []
+
+    def failing(function, limit):
+      def call(*args):
+        calls.append(1)
+        if len(calls) > limit:
+          raise ZeroDivisionError(f'the {broken} broke')
+        return function(*args)
+
+      return call
+
+    if broken == 'environment':
+      environment = run._environments[1]
+      environment.step = failing(environment.step, 30)
+    elif broken == 'learner':
+      run._learner.update = failing(run._learner.update, 2)
+    else:
+      make_step = impala_local.policies.make_step
+      monkeypatch.setattr(
+        impala_local.policies,
+        'make_step',
+        lambda agent: failing(make_step(agent), 30),
+      )
+    with pytest.raises(Exception, match=f'the {broken} broke'):
+      impala_local.train(run)
+    assert len(calls) > 2
+
+
+@pytest.mark.parametrize(
+  'options', [SERIAL, THREADS], ids=['serial', 'threads']
+)
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_a_checkpoint(
+  tmp_path, log, options, number
+):
+  run = make_run(tmp_path, **(options | {'total_environment_frames': NEVER}))
+  update = run._learner.update
+
+  def update_and_signal(batch):
+    values = update(batch)
+    if int(values['updates']) == 4:
+      os.kill(os.getpid(), number)
+    return values
+
+  run._learner.update = update_and_signal
+  before = signal.getsignal(number)
+  impala_local.train(run)
+  assert signal.getsignal(number) is before
+  assert run.frames() == int(newest_checkpoint(tmp_path).name) > 0
+  assert (
+    f'Stopped at {run.frames()} frames by {signal.Signals(number).name}. Run '
+    'the same command to go on.'
+  ) in log.text
+
+
+class TestLearning:
+  """The whole machinery solves Catch, and a broken one does not."""
+
+  OPTIONS = SERIAL | {
+    'envs_per_actor': 32,
+    'batch_size': 32,
+    'updates_per_batch': 2,
+    'learning_rate': 3e-3,
+    'total_environment_frames': 60_000,
+  }
+
+  def _final_return(self, logdir):
+    train(logdir, **self.OPTIONS)
+    returns = [float(row['episode_return']) for row in episodes(logdir)]
+    assert len(returns) > 5000
+    return np.mean(returns[-500:])
+
+  def test_catch_is_solved(self, tmp_path):
+    assert self._final_return(tmp_path) >= 0.9
+
+  def test_catch_is_not_solved_with_the_sign_of_the_advantages_wrong(
+    self, tmp_path, monkeypatch
+  ):
+    right = losses.compute_policy_gradient_loss
+
+    def wrong(logits, actions, advantages, *args, **kwargs):
+      return right(logits, actions, -advantages, *args, **kwargs)
+
+    monkeypatch.setattr(losses, 'compute_policy_gradient_loss', wrong)
+    assert self._final_return(tmp_path) < -0.5
+
+  def test_catch_is_not_solved_with_rewards_a_step_too_late(
+    self, tmp_path, monkeypatch
+  ):
+    right = losses.align
+
+    def wrong(*args, **kwargs):
+      transitions = right(*args, **kwargs)
+      rewards = tf.roll(transitions.rewards, shift=1, axis=0)
+      return transitions._replace(rewards=rewards)
+
+    monkeypatch.setattr(losses, 'align', wrong)
+    assert self._final_return(tmp_path) < 0
+
+
+def test_every_actor_plays_its_own_episodes(tmp_path):
+  run = make_run(tmp_path, **THREADS)
+  boards = [e.reset().observation for e in run._environments]
+  later = []
+  for environment in run._environments:
+    for _ in range(10):
+      output = environment.step(np.ones([4], np.int32))
+    later.append(output.observation)
+  assert not np.array_equal(boards, later)
+  assert not np.array_equal(
+    np.concatenate([boards[0], later[0]]), np.concatenate([boards[1], later[1]])
+  )
+
+
+def test_checkpoints_come_at_their_time(tmp_path):
+  run = make_run(tmp_path, **(SERIAL | {'save_checkpoint_secs': 0.0}))
+  folders = []
+  save = run._checkpointer.save
+
+  def record(*args):
+    folders.append(save(*args))
+    return folders[-1]
+
+  run._checkpointer.save = record
+  impala_local.train(run)
+  # After every update, and at the end.
+  assert len(folders) == int(run._learner.updates) + 1
+  kept = [p for p in (tmp_path / 'checkpoints').iterdir() if p.is_dir()]
+  assert len(kept) in (3, 4)  # The newest three, and the best.
+
+
+def test_the_options_of_the_level_reach_the_emulator():
+  level = environments.parse_level('ALE/Pong-v5')
+  config = config_lib.resolve(
+    config_lib.Config(**ATARI), level.suite, level.options
+  )
+  environment = assembly.make_environment(config, level, 1, seed=1)
+  assert environment.spec.observation.shape == (36, 36, 1)
+  assert environment.spec.frames_per_step == 4
+  environment.close()
