@@ -1,0 +1,412 @@
+"""The command line, as a user meets it."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DEADLINE_S = 120
+
+SMALL = {
+  'level_name': 'catch',
+  'num_actors': 2,
+  'envs_per_actor': 4,
+  'batch_size': 4,
+  'unroll_length': 10,
+  'total_environment_frames': 2000,
+}
+SERIAL = SMALL | {'num_actors': 0}
+ENDLESS = {
+  'total_environment_frames': 1e9,
+  'learning_rate_schedule': 'constant',
+}
+
+# Runs each command line of a JSON list in a fork: the imports, done once, take
+# longer than the mistakes. No operation has run before, hence no thread.
+SERVER = """
+import json, os, sys
+import experiment
+from absl import app
+from scalable_agent.runtimes import impala_local, test
+
+for index, argv in enumerate(json.loads(sys.argv[1])):
+  sys.stdout.flush()
+  child = os.fork()
+  if child == 0:
+    output = os.open(f'{sys.argv[2]}/{index}', os.O_WRONLY | os.O_CREAT)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    app.run(experiment.main, ['experiment.py', *argv])
+  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  print(json.dumps(status))
+"""
+
+
+@dataclasses.dataclass
+class Result:
+  status: int
+  output: str
+
+
+def flags(logdir, options):
+  return [f'--{k}={v}' for k, v in ({'logdir': logdir} | options).items()]
+
+
+def environment_variables(python_path=ROOT):
+  return os.environ | {
+    'PYTHONPATH': str(python_path),
+    'CUDA_VISIBLE_DEVICES': '',
+    'COLUMNS': '80',
+  }
+
+
+def start(*argv, python_path=ROOT):
+  return subprocess.Popen(
+    [sys.executable, str(ROOT / 'experiment.py'), *argv],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    env=environment_variables(python_path),
+  )
+
+
+def finish(process):
+  """Returns the Result; a process that hangs is killed and fails the test."""
+  try:
+    output, _ = process.communicate(timeout=DEADLINE_S)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    output, _ = process.communicate()
+    pytest.fail(f'still running after {DEADLINE_S} s:\n{output}')
+  return Result(process.returncode, output)
+
+
+def run(*argv, **kwargs):
+  return finish(start(*argv, **kwargs))
+
+
+def wait_for(condition, process):
+  """Polls until `condition`; a process that ends before fails the test."""
+  deadline = time.monotonic() + DEADLINE_S
+  while not condition():
+    if process.poll() is not None:
+      pytest.fail(f'ended too early:\n{process.communicate()[0]}')
+    if time.monotonic() > deadline:
+      pytest.fail(f'never happened:\n{finish(process).output}')
+    threading.Event().wait(0.02)
+
+
+def checkpoints(logdir):
+  folder = logdir / 'checkpoints'
+  if not folder.is_dir():
+    return []
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def episodes(logdir):
+  try:
+    with open(logdir / 'episodes.csv', encoding='utf-8') as file:
+      return list(csv.DictReader(file))
+  except FileNotFoundError:
+    return []
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A logdir and what the training in it printed."""
+  logdir = tmp_path_factory.mktemp('trained')
+  return logdir, run(*flags(logdir, SMALL))
+
+
+class TestTrainAndTest:
+  def test_a_training_ends_well(self, trained):
+    _, result = trained
+    assert result.status == 0, result.output
+    assert 'Traceback' not in result.output
+
+  def test_it_leaves_what_the_documentation_lists(self, trained):
+    logdir, _ = trained
+    options = json.loads((logdir / 'config.json').read_text())
+    assert options['level_name'] == 'catch'
+    assert options['unroll_length'] == 10
+    assert options['learning_rate'] is not None  # Resolved.
+    assert checkpoints(logdir)[-1] >= 2000
+    assert len(episodes(logdir)) > 100
+    assert list(logdir.glob('events.out.tfevents.*'))
+
+  def test_it_says_what_it_does(self, trained):
+    _, result = trained
+    assert 'level_name=catch*' in result.output
+    assert 'frames/s' in result.output
+
+  def test_the_agent_can_be_tested_by_its_logdir_alone(self, trained):
+    logdir, _ = trained
+    result = run('--mode=test', f'--logdir={logdir}', '--test_num_episodes=5')
+    assert result.status == 0, result.output
+    assert 'Traceback' not in result.output
+    assert 'catch' in result.output
+    # What it scored is left in a file, too.
+    report = json.loads((logdir / 'test.json').read_text())
+    assert '"catch"' in json.dumps(report)
+
+
+def assert_stopped_well(result, logdir, name):
+  assert result.status == 0, result.output
+  assert 'Traceback' not in result.output
+  frames = checkpoints(logdir)[-1]
+  assert f'Stopped at {frames} frames by {name}.' in result.output
+  assert 'Run the same command to go on.' in result.output
+
+
+class TestSignals:
+  def test_ctrl_c_saves_and_the_same_command_goes_on(self, tmp_path):
+    options = SMALL | ENDLESS
+    process = start(*flags(tmp_path, options))
+    wait_for(lambda: len(episodes(tmp_path)) > 20, process)
+    process.send_signal(signal.SIGINT)
+    result = finish(process)
+    assert_stopped_well(result, tmp_path, 'SIGINT')
+    (frames,) = checkpoints(tmp_path)
+    rows = episodes(tmp_path)
+    result = run(
+      *flags(tmp_path, options | {'total_environment_frames': frames + 500})
+    )
+    assert result.status == 0, result.output
+    assert f'Resuming at {frames:,} frames.' in result.output
+    assert checkpoints(tmp_path)[-1] >= frames + 500
+    assert episodes(tmp_path)[: len(rows)] == rows
+
+  def test_a_logdir_in_use_is_refused_until_sigterm_ends_its_user(
+    self, tmp_path
+  ):
+    argv = flags(tmp_path, SERIAL | ENDLESS)
+    process = start(*argv)
+    try:
+      wait_for(lambda: episodes(tmp_path), process)
+      result = run(*argv)
+      assert result.status == 1
+      line = result.output.splitlines()[-1]
+      assert f'is in use by a running training process (id {process.pid})' in (
+        line
+      )
+    finally:
+      process.send_signal(signal.SIGTERM)
+      result = finish(process)
+    assert_stopped_well(result, tmp_path, 'SIGTERM')
+
+  def test_a_killed_run_goes_on_from_its_last_checkpoint(self, tmp_path):
+    options = SMALL | ENDLESS | {'save_checkpoint_secs': 0}
+    process = start(*flags(tmp_path, options))
+    wait_for(lambda: len(checkpoints(tmp_path)) >= 3, process)
+    process.kill()
+    finish(process)
+    frames = checkpoints(tmp_path)[-1]
+    result = run(
+      *flags(tmp_path, options | {'total_environment_frames': frames + 500})
+    )
+    assert result.status == 0, result.output
+    assert f'Resuming at {frames:,} frames.' in result.output
+    assert checkpoints(tmp_path)[-1] >= frames + 500
+
+
+BROKEN = """
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Broken(gymnasium.Env):
+  observation_space = spaces.Box(-1, 1, (3,), np.float32)
+  action_space = spaces.Discrete(2)
+  steps = 0
+
+  def reset(self, *, seed=None, options=None):
+    super().reset(seed=seed)
+    return np.zeros([3], np.float32), {}
+
+  def step(self, action):
+    self.steps += 1
+    if self.steps == 50:
+      raise ZeroDivisionError('the simulator broke')
+    return np.zeros([3], np.float32), 0.0, False, False, {}
+
+
+gymnasium.register(id='Broken-v0', entry_point=Broken)
+"""
+
+
+@pytest.mark.parametrize('env_processes', [0, 1])
+def test_an_exception_in_an_environment_ends_the_run_with_its_traceback(
+  tmp_path, env_processes
+):
+  (tmp_path / 'broken_module.py').write_text(BROKEN)
+  options = SMALL | ENDLESS
+  options |= {
+    'level_name': 'broken_module:Broken-v0',
+    'env_processes': env_processes,
+    'envs_per_actor': 2,
+  }
+  result = run(*flags(tmp_path / 'logdir', options), python_path=tmp_path)
+  assert result.status not in (0, None)
+  assert 'Traceback' in result.output
+  assert 'the simulator broke' in result.output
+  assert 'broken_module.py' in result.output
+
+
+# (options, what the answer has to say).
+MISTAKES = {
+  'a_level_with_a_typo': (
+    {'level_name': 'CartPol-v1'},
+    ['CartPol-v1', 'Similar:', 'CartPole-v1'],
+  ),
+  'a_game_with_a_typo': ({'level_name': 'brakeout'}, ['breakout']),
+  'a_lab_level': (
+    {'level_name': 'explore_goal_locations_small'},
+    ['DeepMind Lab', 'pong'],
+  ),
+  'continuous_actions': (
+    {'level_name': 'Pendulum-v1'},
+    ['Pendulum-v1', 'Box(-2.0, 2.0, (1,), float32)', 'Discrete', 'Wrap'],
+  ),
+  'a_batch_that_cannot_be_filled': (
+    {'batch_size': 9},
+    ['--batch_size=9', '--num_actors=2', '--envs_per_actor=4', 'Lower'],
+  ),
+  'no_batch': ({'batch_size': 0}, ['--batch_size=0 must be at least 1']),
+  'a_negative_unroll': (
+    {'unroll_length': -3},
+    ['--unroll_length=-3 must be at least 1'],
+  ),
+  'a_learning_rate_of_nan': (
+    {'learning_rate': 'nan'},
+    ['--learning_rate=nan must be greater than 0'],
+  ),
+  'a_network_with_a_typo': (
+    {'network': 'shalow'},
+    ['--network=shalow is not known', 'shallow'],
+  ),
+  'a_network_for_images': (
+    {'network': 'deep'},
+    ['--network=deep needs image', '--network=mlp'],
+  ),
+  'a_network_that_is_nowhere': (
+    {'network': 'no_such_module:Net'},
+    ['--network=no_such_module:Net cannot be imported'],
+  ),
+  'a_distributed_run': ({'task': 0}, ['--task=0', 'Leave --task at -1']),
+  'a_data_set': ({'dataset_path': '/data'}, ['--dataset_path=/data']),
+  'a_video_of_a_training': (
+    {'video_dir': 'videos'},
+    ['--video_dir=videos needs --mode=test'],
+  ),
+  'an_option_without_effect': (
+    {'num_action_repeats': 4},
+    ['num_action_repeats=4', 'no effect on catch'],
+  ),
+  'a_seed_too_large': ({'seed': 2**40}, [f'seed={2**40}', 'catch']),
+  'a_logdir_below_a_file': (
+    {'logdir': '{tmp}/file/logdir'},
+    ['--logdir=', '/file/logdir cannot be written', 'Choose a folder'],
+  ),
+  'a_damaged_config': (
+    {'logdir': '{tmp}/damaged'},
+    ['--logdir=', 'config.json cannot be read', 'Repair it'],
+  ),
+  'the_logdir_of_another_level': (
+    {'logdir': '{trained}', 'level_name': 'catch_hidden'},
+    ['--level_name was catch and is catch_hidden', 'another --logdir'],
+  ),
+  'a_test_without_a_training': (
+    {'logdir': '{tmp}/nothing', 'mode': 'test'},
+    ['--logdir=', 'nothing was trained there'],
+  ),
+  'a_test_of_another_network': (
+    {'logdir': '{trained}', 'mode': 'test', 'network': 'deep'},
+    ['--network=deep (trained with auto)'],
+  ),
+  'damaged_checkpoints': (
+    {'logdir': '{tmp}/broken'},
+    ['no checkpoint', 'is intact', 'another --logdir'],
+  ),
+}
+
+
+class TestMistakes:
+  """Each is answered by one line that names option, value and remedy."""
+
+  @pytest.fixture(scope='class')
+  @classmethod
+  def results(cls, tmp_path_factory, trained):
+    """Runs all mistakes; returns the Results by name."""
+    tmp = tmp_path_factory.mktemp('mistakes')
+    (tmp / 'file').touch()
+    for name in 'damaged', 'broken':
+      (tmp / name).mkdir()
+    (tmp / 'damaged' / 'config.json').write_text('{"seed": 1')
+    (tmp / 'broken' / 'checkpoints' / '000000001234').mkdir(parents=True)
+    places = {'tmp': tmp, 'trained': trained[0]}
+    argvs = []
+    for name, (options, _) in MISTAKES.items():
+      given = {'logdir': f'{tmp}/{name}'} | options
+      if given.get('mode') != 'test':
+        given = SMALL | given
+      logdir = str(given.pop('logdir')).format(**places)
+      argvs.append(flags(logdir, given))
+    (tmp / 'outputs').mkdir()
+    process = subprocess.Popen(
+      [sys.executable, '-c', SERVER, json.dumps(argvs), str(tmp / 'outputs')],
+      stdout=subprocess.PIPE,
+      text=True,
+      env=environment_variables(),
+    )
+    result = finish(process)
+    assert result.status == 0
+    statuses = [json.loads(line) for line in result.output.splitlines()]
+    return {
+      name: Result(status, (tmp / 'outputs' / str(index)).read_text())
+      for index, (name, status) in enumerate(
+        zip(MISTAKES, statuses, strict=True)
+      )
+    }
+
+  @pytest.mark.parametrize('name', MISTAKES)
+  def test_a_mistake_is_answered_by_one_clear_line(self, results, name):
+    result = results[name]
+    assert result.status == 1, result.output
+    assert 'Traceback' not in result.output, result.output
+    line = result.output.splitlines()[-1]
+    assert line.startswith('experiment.py: ')
+    for part in MISTAKES[name][1]:
+      assert part in line
+
+
+def test_an_unknown_flag_is_named():
+  result = run('--learning_rat=1')
+  assert result.status == 1
+  assert "Unknown command line flag 'learning_rat'" in result.output
+  assert 'learning_rate' in result.output
+
+
+def test_what_is_no_flag_is_refused():
+  result = run('pong')
+  assert result.status == 1
+  assert result.output.splitlines()[-1].startswith(
+    'unexpected arguments: pong. Options are written --name=value.'
+  )
+
+
+def test_help_explains_every_flag():
+  result = run('--help')
+  assert 'V-trace' in result.output
+  for name in ('level_name', 'num_actors', 'total_environment_frames'):
+    assert f'--{name}: ' in result.output
+  assert 'Traceback' not in result.output
