@@ -33,7 +33,7 @@ ENDLESS = {
 # Runs each command line of a JSON list in a fork: the imports, done once, take
 # longer than the mistakes. No operation has run before, hence no thread.
 SERVER = """
-import json, os, sys
+import json, os, sys, traceback
 import experiment
 from absl import app
 from scalable_agent.runtimes import impala_local, test
@@ -45,7 +45,18 @@ for index, argv in enumerate(json.loads(sys.argv[1])):
     output = os.open(f'{sys.argv[2]}/{index}', os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    app.run(experiment.main, ['experiment.py', *argv])
+    # As the interpreter ends, but at once: it takes a second to tidy up.
+    try:
+      app.run(experiment.main, ['experiment.py', *argv])
+    except SystemExit as error:
+      if isinstance(error.code, str):
+        print(error.code, file=sys.stderr)
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(error.code if isinstance(error.code, int) else 1)
+    except BaseException:
+      traceback.print_exc()
+      os._exit(70)
   status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
   print(json.dumps(status))
 """

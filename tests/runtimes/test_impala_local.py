@@ -379,14 +379,29 @@ class TestLearning:
     'total_environment_frames': 60_000,
   }
 
-  def _final_return(self, logdir):
-    train(logdir, **self.OPTIONS)
+  def _final_return(self, logdir, options=OPTIONS):
+    train(logdir, **options)
     returns = [float(row['episode_return']) for row in episodes(logdir)]
     assert len(returns) > 5000
     return np.mean(returns[-500:])
 
   def test_catch_is_solved(self, tmp_path):
     assert self._final_return(tmp_path) >= 0.9
+
+  @pytest.mark.slow
+  @pytest.mark.parametrize('lstm', [True, False])
+  def test_catch_hidden_is_solved_with_memory_only(self, tmp_path, lstm):
+    options = self.OPTIONS | {
+      'level_name': 'catch_hidden',
+      'lstm': lstm,
+      'envs_per_actor': 64,
+      'batch_size': 64,
+      'learning_rate': 2e-3,
+      'total_environment_frames': 90_000,
+    }
+    final_return = self._final_return(tmp_path, options)
+    # Without memory at most three balls of five are caught.
+    assert final_return >= 0.9 if lstm else final_return <= 0.3
 
   def test_catch_is_not_solved_with_the_sign_of_the_advantages_wrong(
     self, tmp_path, monkeypatch
