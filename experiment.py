@@ -37,7 +37,7 @@ def _define_flags() -> None:
     if isinstance(kind, types.UnionType):
       kind = next(t for t in typing.get_args(kind) if t is not types.NoneType)
     help_text = field.metadata['help']
-    if field.default is None:
+    if field.default is None and 'Default:' not in help_text:
       help_text += ' Default: of the preset.'
     if field.metadata['choices']:
       flags.DEFINE_enum(
@@ -102,9 +102,10 @@ def _one_line_errors():
 
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
-    raise app.UsageError(
-      f'unexpected arguments: {" ".join(argv[1:])}. Options are written '
-      '--name=value.'
+    # absl's UsageError would bury the message under the whole help.
+    sys.exit(
+      f'experiment.py: unexpected arguments: {" ".join(argv[1:])}. Options are '
+      'written --name=value; --help lists them.'
     )
   logging.set_verbosity(FLAGS['verbosity'].value)
   config = _config_from_flags()
