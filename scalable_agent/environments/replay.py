@@ -70,7 +70,9 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
     super().__init__(level, num_envs, spec, seed, render)
     self._replayable = replayable
     self._everywhere = np.ones([num_envs], bool)
-    self._forget()
+    # How many seeds each environment had before, and its actions since then.
+    self._index = np.zeros([num_envs], np.int64)
+    self._actions = [array.array(_ACTION) for _ in range(num_envs)]
     self._observation: np.ndarray | None = None
 
   @abc.abstractmethod
@@ -94,7 +96,8 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
     if not self._replayable:
       seeds = self._seed + np.arange(self.num_envs)
       return self._start(seeds, self._everywhere)
-    self._forget()
+    self._index = np.zeros([self.num_envs], np.int64)
+    self._actions = [array.array(_ACTION) for _ in range(self.num_envs)]
     self._observation = self._start(self._seeds(), self._everywhere)
     return self._observation
 
@@ -113,11 +116,6 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
     self._index = self._index + seeded
     self._observation = self._started(arrival.observation, seeded)
     return arrival._replace(observation=self._observation)
-
-  def _forget(self) -> None:
-    # How many seeds each environment had before, and its actions since then.
-    self._index = np.zeros([self.num_envs], np.int64)
-    self._actions = [array.array(_ACTION) for _ in range(self.num_envs)]
 
   def _started(self, observation: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Starts episodes `where`; returns all observations after that."""
@@ -158,6 +156,14 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
         f'The state is one of {len(state["actions"])} environments of '
         f'{self.level.name}, not of {self.num_envs}.'
       )
+    for actions in state['actions']:
+      # ALE would wait for ever.
+      if (actions < 0).any() or (actions >= self.spec.num_actions).any():
+        raise ValueError(
+          f'The state of {self.level.name} has actions beyond '
+          f'{self.spec.num_actions - 1}: it was saved with other options, e.g. '
+          'full_action_space.'
+        )
     self._seed = int(state['seed'])
     self._index = state['index'].copy()
     self._actions = [

@@ -30,7 +30,7 @@ def make_breakout(**options):
   # Random games last 130 steps and more. Some reach the cap of 200 and some
   # do not, so the environments end at different steps.
   tiny = {'width': 24, 'height': 24, 'max_episode_frames': 800}
-  return make('ALE/Breakout-v5', **(tiny | options))
+  return make('ALE/Breakout-v5', **({'num_envs': 2} | tiny | options))
 
 
 MAKERS = {
@@ -69,9 +69,7 @@ class TestAtari(contract.Contract):
   def subject(self, monkeypatch):
     monkeypatch.setattr(replay, 'STEPS_PER_SEED', 30)
     return contract.Subject(
-      make=lambda seed: make_breakout(
-        num_envs=2, seed=seed, max_episode_frames=80
-      ),
+      make=lambda seed: make_breakout(seed=seed, max_episode_frames=80),
       steps=45,
     )
 
@@ -174,7 +172,6 @@ def test_every_episode_is_another_one(monkeypatch):
 def test_the_video_shows_environment_zero_also_after_a_replay(monkeypatch):
   monkeypatch.setattr(replay, 'STEPS_PER_SEED', 20)
   options = {
-    'num_envs': 2,
     'width': 160,
     'height': 210,
     'grayscale': False,
@@ -216,6 +213,16 @@ def test_a_state_of_another_number_of_environments_is_refused():
   environment.reset()
   with pytest.raises(ValueError, match=r'one of 2 environments .* not of 3'):
     make(num_envs=3).set_state(environment.get_state())
+
+
+def test_a_state_with_actions_that_there_are_not_is_refused():
+  environment = make('pong', full_action_space=True)
+  environment.reset()
+  environment.step(np.array([0, 17, 0]))
+  with pytest.raises(
+    ValueError, match=r'beyond 5: .* e\.g\. full_action_space'
+  ):
+    make('pong').set_state(environment.get_state())
 
 
 def test_a_replay_that_ends_elsewhere_is_reported(caplog):
