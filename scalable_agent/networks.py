@@ -161,8 +161,18 @@ class _PixelConv(snt.Module):
 class Shallow(snt.Module):
   """Two convolutions and a layer of 256 units (A3C and IMPALA, shallow)."""
 
+  # Without padding, the second kernel of 4 needs as many outputs of the first.
+  MIN_PIXELS = 8 + 3 * 4
+
   def __init__(self, observation: structures.TensorSpec):
     super().__init__(name='shallow')
+    height, width, _ = observation.shape
+    if min(height, width) < self.MIN_PIXELS:
+      raise ValueError(
+        f'--network=shallow needs at least {self.MIN_PIXELS} x '
+        f'{self.MIN_PIXELS} pixels; this level gives {height} x {width}. Use '
+        'larger frames, or --network=deep.'
+      )
     self._conv_1 = _PixelConv(16, 8, 4, padding='VALID')
     self._conv_2 = snt.Conv2D(32, 4, 2, padding='VALID')
     self._linear = snt.Linear(256)

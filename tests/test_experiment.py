@@ -309,6 +309,10 @@ MISTAKES = {
     {'network': 'deep'},
     ['--network=deep needs image', '--network=mlp'],
   ),
+  'frames_too_small': (
+    {'level_name': 'pong', 'width': 8, 'height': 8},
+    ['--network=shallow needs at least 20 x 20', '8 x 8', '--network=deep'],
+  ),
   'a_network_that_is_nowhere': (
     {'network': 'no_such_module:Net'},
     ['--network=no_such_module:Net cannot be imported'],

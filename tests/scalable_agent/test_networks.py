@@ -479,6 +479,17 @@ class TestFindTorso:
     ):
       networks.find_torso(network, self.VECTOR)
 
+  def test_shallow_says_how_many_pixels_it_needs(self):
+    for shape in (19, 84, 1), (84, 19, 1):
+      with pytest.raises(
+        ValueError,
+        match=r'^--network=shallow needs at least 20 x 20 pixels; this level '
+        rf'gives {shape[0]} x {shape[1]}\. .* --network=deep\.$',
+      ):
+        networks.Agent(environment_spec(shape, np.uint8))
+    networks.Agent(environment_spec((20, 20, 1), np.uint8))
+    networks.Agent(environment_spec((8, 9, 1), np.uint8), network='deep')
+
   @pytest.mark.parametrize(
     ('network', 'reason'),
     [
