@@ -77,9 +77,9 @@ class ThreadGroup:
     return self
 
   def __exit__(self, kind, failure, traceback) -> bool:
-    # What the owner raises while the group is stopping is a consequence of
-    # the thread that failed, unless it is an interruption by the user.
-    if failure is not None and not isinstance(failure, KeyboardInterrupt):
+    # What the owner raises while the group is stopping is a consequence of the
+    # thread that failed.
+    if failure is not None:
       self.fail(failure)
     self.stop()
     for thread in self._threads:
