@@ -36,7 +36,7 @@ ATARI = {
   'width': 36,
   'height': 36,
   'max_episode_frames': 100,
-  'total_environment_frames': 2000,
+  'total_environment_frames': 1500,
 }
 
 
