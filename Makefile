@@ -123,8 +123,12 @@ $(VENV)/.op: $(VENV)/.requirements $(OP_SOURCES)
 	@for compiler in $${CXX:-g++ clang++ c++}; do \
 	  if command -v $$compiler >/dev/null; then \
 	    echo 'Building the native ops of dynamic_batching'; \
-	    $(BIN)/python -m dynamic_batching.build && touch $@ || \
+	    if $(BIN)/python -m dynamic_batching.build >$@.log 2>&1; then \
+	      touch $@; \
+	    else \
+	      cat >&2 $@.log; \
 	      echo >&2 'make: no native ops; training batches in Python instead.'; \
+	    fi; \
 	    exit 0; \
 	  fi; \
 	done; \
@@ -133,8 +137,9 @@ $(VENV)/.op: $(VENV)/.requirements $(OP_SOURCES)
 
 # One file for all Pythons and platforms; what holds for all of them is implied.
 define pin
-printf '# Made by `make requirements` from pyproject.toml.\n$(3)' >$(2)
-$(BIN)/uv pip compile --quiet --universal --python-version=3.10 --no-header \
+@echo 'Resolving $(2)'
+@printf '# Made by `make requirements` from pyproject.toml.\n$(strip $(3))' >$(2)
+@$(BIN)/uv pip compile --quiet --universal --python-version=3.10 --no-header \
   --no-annotate --no-emit-index-url --no-python-downloads \
   --python=$(BIN)/python $(1) | sed \
   -e "s/ and sys_platform != 'win32'//; s/ and python_full_version < '3.14'//" \
