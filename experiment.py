@@ -11,11 +11,9 @@ reads flags.
 import contextlib
 import os
 import sys
+import tempfile
 import types
 import typing
-
-# Before TensorFlow is loaded: its start-up notes are noise to a user.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 from absl import app, flags, logging
 
@@ -58,6 +56,33 @@ def _config_from_flags() -> config_lib.Config:
 def _given_flags() -> set[str]:
   """Names of the flags that stand on the command line."""
   return {name for name in config_lib.FIELDS if FLAGS[name].present}
+
+
+def _load_tensorflow() -> None:
+  """Imports TensorFlow and looks for devices, without their start-up notes.
+
+  TensorFlow's libraries write them to file descriptor 2 when they are loaded,
+  once for each of their copies of absl's log, before any log level is read.
+  Set TF_CPP_MIN_LOG_LEVEL to see them.
+  """
+  if 'TF_CPP_MIN_LOG_LEVEL' in os.environ:
+    return
+  os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
+  sys.stderr.flush()
+  stderr = os.dup(2)
+  with tempfile.TemporaryFile() as notes:
+    os.dup2(notes.fileno(), 2)
+    try:
+      import tensorflow as tf
+
+      tf.config.list_physical_devices()
+    except BaseException:
+      notes.seek(0)
+      os.write(stderr, notes.read())
+      raise
+    finally:
+      os.dup2(stderr, 2)
+      os.close(stderr)
 
 
 def train(config: config_lib.Config) -> None:
@@ -111,6 +136,7 @@ def main(argv: list[str]) -> None:
   config = _config_from_flags()
   with _one_line_errors():
     config_lib.validate(config)
+  _load_tensorflow()
   {'train': train, 'test': test}[config.mode](config)
 
 

@@ -89,9 +89,9 @@ class EpisodeLog:
 
   def append(self, episodes: Iterable[Episode]) -> None:
     """Adds rows; they survive a kill of the process from here on."""
-    self._writer.writerows(
-      row._replace(seconds=f'{row.seconds:.3f}') for row in episodes
-    )
+    for row in episodes:
+      columns = row._asdict() | {'seconds': f'{row.seconds:.3f}'}
+      self._writer.writerow(columns.values())
     self._file.flush()
 
   def close(self) -> None:

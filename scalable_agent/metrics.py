@@ -232,7 +232,7 @@ class Metrics:
       counters = {'frames': frames, 'updates': int(self._updates), **stages}
     self._rates.add(self._clock(), counters)
     lag = float(np.mean([mean for mean, _ in lags])) if lags else None
-    values = {
+    values: dict[str, Any] = {
       'frames_per_second': self._rates['frames'],
       'updates_per_second': self._rates['updates'],
       'policy_lag': lag,

@@ -30,7 +30,7 @@ def write(path: str, nest: Any) -> None:
   structure = json.dumps(_encode(nest, arrays, 'state'))
   arrays[_STRUCTURE] = np.frombuffer(structure.encode(), np.uint8)
   with open(path, 'wb') as file:
-    np.savez(file, **arrays)
+    np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def read(path: str) -> Any:
@@ -106,7 +106,7 @@ def _find_namedtuple(name: str, fields: list[str]) -> type:
   module, _, attribute = name.partition(':')
   if not module.startswith(_PACKAGE + '.'):
     raise ValueError(f'{name} is not of {_PACKAGE}')
-  found = getattr(importlib.import_module(module), attribute, None)
+  found: Any = getattr(importlib.import_module(module), attribute, None)
   if list(getattr(found, '_fields', ())) != fields:
     raise ValueError(f'{name} does not have the fields {fields} any more')
   return found

@@ -301,7 +301,7 @@ class Agent(snt.Module):
       structures.TensorSpec(self._stack.stack_shape, spec.observation.dtype)
     )
     self._last_action_reward = last_action_reward
-    self._core = snt.LSTM(LSTM_SIZE) if lstm else None
+    self._core: Any = snt.LSTM(LSTM_SIZE) if lstm else None
     # Small first policy logits: the first policy is close to uniform.
     self._policy_logits = snt.Linear(
       spec.num_actions,

@@ -53,7 +53,7 @@ def bottleneck(
   """
   if queue_fill is not None and queue_fill >= 0.5:
     return 'learner'
-  stages = ('environment', 'inference')
+  stages: tuple[str, ...] = ('environment', 'inference')
   if queue_fill is None:
     stages = (*stages, 'learner')
   known = [stage for stage in stages if busy.get(stage, 0) > 0]

@@ -24,7 +24,7 @@ class Scores:
     Args:
       levels: names of the run's levels.
     """
-    self._returns = {
+    self._returns: dict[str, collections.deque[float]] = {
       level: collections.deque(maxlen=RECENT_EPISODES) for level in levels
     }
     self.best: float | None = None

@@ -48,14 +48,14 @@ class StepOutput(NamedTuple):
       nothing (termination, or a lost life where that ends an episode for the
       learner), else 1; in particular 1 at a LAST by truncation.
     observation: nest of [..., ...], as the environment gives it.
-    info: EpisodeInfo.
+    info: EpisodeInfo, or () where nothing reads it.
   """
 
   step_type: Any
   reward: Any
   discount: Any
   observation: Any
-  info: EpisodeInfo
+  info: Any
 
 
 class AgentOutput(NamedTuple):

@@ -76,7 +76,7 @@ class ThreadGroup:
   def __enter__(self) -> 'ThreadGroup':
     return self
 
-  def __exit__(self, kind, failure, traceback) -> bool:
+  def __exit__(self, kind, failure, traceback) -> None:
     # What the owner raises while the group is stopping is a consequence of the
     # thread that failed.
     if failure is not None:
@@ -91,4 +91,3 @@ class ThreadGroup:
       raise TimeoutError(
         f'threads did not end within {self._join_timeout} s: {", ".join(stuck)}'
       )
-    return False

@@ -6,6 +6,7 @@ A learner thread takes their unrolls from a bounded queue. The main thread
 waits, reports and listens to signals.
 """
 
+import functools
 import time
 from typing import Any
 
@@ -180,7 +181,7 @@ class Run:
       group.on_stop(self._policy.close)
       group.start('inference', self._policy.serve)
       for index, one in enumerate(self._actors):
-        group.start(f'actor_{index}', lambda one=one: self._act(one, group))
+        group.start(f'actor_{index}', functools.partial(self._act, one, group))
       group.start('learner', lambda: self._learn_until_done(group))
       while not group.wait_for_stop(_TICK):
         self._metrics.maybe_report()

@@ -103,11 +103,12 @@ def compute_human_normalized_score(
   missing = [level for level in HUMAN_SCORES if level not in test_returns]
   if missing:
     raise ValueError(f'Missing levels: {missing}')
-  scores = []
+  scores: list[float] = []
   for level, human in HUMAN_SCORES.items():
     if len(test_returns[level]) == 0:
       raise ValueError(f"Missing returns for level: '{level}': ")
     random = RANDOM_SCORES[level]
-    score = (np.mean(test_returns[level]) - random) / (human - random) * 100
+    mean = float(np.mean(test_returns[level]))
+    score = (mean - random) / (human - random) * 100
     scores.append(score if per_level_cap is None else min(score, per_level_cap))
   return float(np.mean(scores))
