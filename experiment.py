@@ -98,6 +98,7 @@ def train(config: config_lib.Config) -> None:
     print(config_lib.describe(config, _given_flags()), flush=True)
     assembly.use_threads(config)
     run = impala_local.Run(config, level)
+    logdirs.write_config(config.logdir, config)
   with lock:
     impala_local.train(run)
 

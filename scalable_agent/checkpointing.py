@@ -21,11 +21,9 @@ import tensorflow as tf
 from absl import logging
 
 from scalable_agent import files, nest_files
-from scalable_agent.logdirs import load_config, prepare_logdir
-
-__all__ = ['Checkpointer', 'DamagedError', 'load_config', 'prepare_logdir']
 
 _FORMAT = 1
+_FOLDER = 'checkpoints'
 _MANIFEST = 'manifest.json'
 _STATE = 'state.npz'
 _VARIABLES = 'variables'
@@ -37,6 +35,11 @@ _SCRATCH = '.scratch'
 
 class DamagedError(Exception):
   """A checkpoint is not what was written."""
+
+
+def saved_frames(logdir: str) -> list[int]:
+  """Returns the frames of the checkpoints in a logdir, the fewest first."""
+  return [_frames_of(name) for name in _names(os.path.join(logdir, _FOLDER))]
 
 
 class Checkpointer:
@@ -53,7 +56,7 @@ class Checkpointer:
       keep: newest checkpoints to keep, besides the best.
     """
     self._logdir = logdir
-    self._folder = os.path.join(logdir, 'checkpoints')
+    self._folder = os.path.join(logdir, _FOLDER)
     self._checkpoint = tf.train.Checkpoint(**items)
     self._keep = keep
 
@@ -99,12 +102,12 @@ class Checkpointer:
       ValueError: the newest intact one is of other items, or of a newer
         version of this program.
     """
-    names = self._names()
+    names = _names(self._folder)
     return self._restore_first(list(reversed(names))) if names else None
 
   def restore_best(self) -> Any | None:
     """Like `restore`, but tries the one with the best score first."""
-    names = list(reversed(self._names()))
+    names = list(reversed(_names(self._folder)))
     best = self._best().get('checkpoint')
     if best in names:
       names.remove(best)
@@ -136,22 +139,12 @@ class Checkpointer:
     try:
       best = files.read_json(self._best_path)
       best = {'checkpoint': best['checkpoint'], 'score': float(best['score'])}
-      return best if best['checkpoint'] in self._names() else {}
+      return best if best['checkpoint'] in _names(self._folder) else {}
     except FileNotFoundError:
       return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
       logging.warning('%s is damaged (%s): ignored.', self._best_path, error)
       return {}
-
-  def _names(self) -> list[str]:
-    """Returns the names of all checkpoints, the oldest first."""
-    entries = os.listdir(self._folder) if os.path.isdir(self._folder) else []
-    names = {
-      name for name in entries if _NAME.match(name.removesuffix(_REPLACED))
-    }
-    # One that was to be replaced counts only if its successor never came.
-    names -= {name + _REPLACED for name in names}
-    return sorted(names, key=lambda name: int(name.removesuffix(_REPLACED)))
 
   def _write(self, path: str, state: Any, score: float | None) -> None:
     scratch, replaced = self._path(_SCRATCH), path + _REPLACED
@@ -179,7 +172,7 @@ class Checkpointer:
     shutil.rmtree(replaced, ignore_errors=True)
 
   def _prune(self, newest: str) -> None:
-    names = self._names()
+    names = _names(self._folder)
     past = names[: names.index(os.path.basename(newest)) + 1]
     kept = {*past[-self._keep :], self._best().get('checkpoint')}
     for name in os.listdir(self._folder):
@@ -221,6 +214,21 @@ class Checkpointer:
         f'the options in {os.path.join(self._logdir, "config.json")}, or '
         'another --logdir.'
       ) from error
+
+
+def _names(folder: str) -> list[str]:
+  """Returns the names of all checkpoints in a folder, the oldest first."""
+  entries = os.listdir(folder) if os.path.isdir(folder) else []
+  names = {
+    name for name in entries if _NAME.match(name.removesuffix(_REPLACED))
+  }
+  # One that was to be replaced counts only if its successor never came.
+  names -= {name + _REPLACED for name in names}
+  return sorted(names, key=_frames_of)
+
+
+def _frames_of(name: str) -> int:
+  return int(name.removesuffix(_REPLACED))
 
 
 def _read_intact(path: str) -> Any:

@@ -7,7 +7,6 @@ it in.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
@@ -418,19 +417,13 @@ def _validate_combinations(config: Config) -> None:
     )
 
 
-def to_json(config: Config) -> str:
-  """Returns `config` as a JSON object, one option per line."""
-  return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
-
-
-def from_json(text: str) -> Config:
-  """Returns the Config written by `to_json`.
+def from_dict(values: Any) -> Config:
+  """Returns the Config of which `dataclasses.asdict` made `values`.
 
   Raises:
-    ValueError: the text is no JSON object, or has an option that this version
-      does not know.
+    ValueError: `values` is no dict, or has an option that this version does
+      not know.
   """
-  values = json.loads(text)
   if not isinstance(values, dict):
     raise ValueError('expected a JSON object of options')
   unknown = sorted(set(values) - set(FIELDS))

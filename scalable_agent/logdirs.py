@@ -2,15 +2,12 @@
 
 import dataclasses
 import fcntl
-import json
 import os
-from collections.abc import Mapping
-from typing import Any
 
 from absl import logging
 
+from scalable_agent import checkpointing, files
 from scalable_agent import config as config_lib
-from scalable_agent import files
 
 # Options that a checkpoint cannot be carried across: they change the weights'
 # shapes, the optimizer's slots, or what the agent has learned to play.
@@ -28,7 +25,6 @@ FIXED_OPTIONS = (
   'num_action_repeats',
   'optimizer',
 )
-_IDENTITY = 'identity'
 
 
 class LogdirLock:
@@ -73,20 +69,15 @@ class LogdirLock:
     self.close()
 
 
-def prepare_logdir(
-  logdir: str,
-  config: config_lib.Config,
-  identity: Mapping[str, Any] | None = None,
-) -> LogdirLock:
+def prepare_logdir(logdir: str, config: config_lib.Config) -> LogdirLock:
   """Makes the folder of a run, or checks that the run can go on in it.
 
-  Call it before anything expensive.
+  Call it before anything expensive, and `write_config` when the run is sure to
+  begin: a start that is refused leaves no options behind.
 
   Args:
     logdir: folder of the run.
-    config: resolved options; written to config.json.
-    identity: JSON-able facts that the options do not show and that a
-      checkpoint cannot be carried across either, such as the number of actions.
+    config: resolved options.
 
   Returns:
     The lock of the folder, a context manager; close it when training ends.
@@ -95,42 +86,37 @@ def prepare_logdir(
     ValueError: the folder cannot be written, its config.json cannot be read or
       is of another run, or another process trains in it.
   """
-  path = os.path.join(logdir, 'config.json')
-  options = json.loads(config_lib.to_json(config))
-  identity = json.loads(json.dumps(dict(identity or {})))
   try:
     os.makedirs(logdir, exist_ok=True)
     lock = LogdirLock(logdir)
   except OSError as error:
-    raise ValueError(
-      f'--logdir={logdir} cannot be written: {error.strerror or error}. Choose '
-      'a folder that you may write to.'
-    ) from error
+    raise _not_writable(logdir, error) from error
   try:
-    if os.path.exists(path):
-      old_config, old_identity = _read(path, logdir)
-      old_options = dataclasses.asdict(old_config)
-      _refuse_another_run(logdir, old_options, options, old_identity, identity)
-      for name in options:
-        if options[name] != old_options[name]:
-          logging.warning(
-            '--%s was %s so far in %s and is %s from now on.',
-            name,
-            old_options[name],
-            logdir,
-            options[name],
-          )
-    files.write_json(path, {**options, _IDENTITY: identity})
-  except OSError as error:
-    lock.close()
-    raise ValueError(
-      f'--logdir={logdir}: {path} cannot be written: {error.strerror}. Choose '
-      'a folder that you may write to.'
-    ) from error
+    if os.path.exists(_config_path(logdir)):
+      old_config = load_config(logdir)
+      # Without a checkpoint there is nothing to go on from.
+      if checkpointing.saved_frames(logdir):
+        _compare(logdir, old_config, config)
   except BaseException:
     lock.close()
     raise
   return lock
+
+
+def write_config(logdir: str, config: config_lib.Config) -> None:
+  """Writes the options of a run to its config.json.
+
+  Args:
+    logdir: an existing folder.
+    config: resolved options.
+
+  Raises:
+    ValueError: it cannot be written.
+  """
+  try:
+    files.write_json(_config_path(logdir), dataclasses.asdict(config))
+  except OSError as error:
+    raise _not_writable(logdir, error) from error
 
 
 def load_config(logdir: str) -> config_lib.Config:
@@ -142,23 +128,14 @@ def load_config(logdir: str) -> config_lib.Config:
   Raises:
     ValueError: there is no config.json, or it cannot be read.
   """
-  path = os.path.join(logdir, 'config.json')
+  path = _config_path(logdir)
   if not os.path.exists(path):
     raise ValueError(
       f'--logdir={logdir} has no config.json: nothing was trained there. '
       'Give the folder of a run.'
     )
-  return _read(path, logdir)[0]
-
-
-def _read(path: str, logdir: str) -> tuple[config_lib.Config, dict[str, Any]]:
-  """Returns the options and the identity in a config.json."""
   try:
-    values = files.read_json(path)
-    if not isinstance(values, dict):
-      raise ValueError('expected a JSON object of options')
-    identity = values.pop(_IDENTITY, {})
-    return config_lib.from_json(json.dumps(values)), identity
+    return config_lib.from_dict(files.read_json(path))
   except (OSError, ValueError, TypeError) as error:
     raise ValueError(
       f'--logdir={logdir}: {path} cannot be read: {error}. Repair it, delete '
@@ -167,19 +144,41 @@ def _read(path: str, logdir: str) -> tuple[config_lib.Config, dict[str, Any]]:
     ) from error
 
 
-def _refuse_another_run(logdir, old_options, options, old_identity, identity):
-  differences = [
-    f'--{name} was {old_options[name]} and is {options[name]}'
-    for name in FIXED_OPTIONS
-    if old_options[name] != options[name]
-  ] + [
-    f'{name} was {old_identity[name]} and is {value}'
-    for name, value in identity.items()
-    if name in old_identity and old_identity[name] != value
+def _config_path(logdir: str) -> str:
+  return os.path.join(logdir, 'config.json')
+
+
+def _not_writable(logdir: str, error: OSError) -> ValueError:
+  return ValueError(
+    f'--logdir={logdir} cannot be written: {error.strerror or error}. Choose '
+    'a folder that you may write to.'
+  )
+
+
+def _compare(
+  logdir: str, old: config_lib.Config, new: config_lib.Config
+) -> None:
+  """Refuses what a checkpoint cannot be carried across, warns of the rest."""
+  changed = [
+    name
+    for name in config_lib.FIELDS
+    if getattr(old, name) != getattr(new, name)
   ]
-  if differences:
+  refused = [
+    f'--{name} was {getattr(old, name)} and is {getattr(new, name)}'
+    for name in FIXED_OPTIONS
+    if name in changed
+  ]
+  if refused:
     raise ValueError(
       f'--logdir={logdir} holds a run that cannot go on with these options: '
-      f'{"; ".join(differences)}. Change them back, or choose another '
-      '--logdir.'
+      f'{"; ".join(refused)}. Change them back, or choose another --logdir.'
+    )
+  for name in changed:
+    logging.warning(
+      '--%s was %s so far in %s and is %s from now on.',
+      name,
+      getattr(old, name),
+      logdir,
+      getattr(new, name),
     )

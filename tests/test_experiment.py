@@ -360,9 +360,13 @@ class TestMistakes:
 
   @pytest.fixture(scope='class')
   @classmethod
-  def results(cls, tmp_path_factory, trained):
+  def tmp(cls, tmp_path_factory):
+    return tmp_path_factory.mktemp('mistakes')
+
+  @pytest.fixture(scope='class')
+  @classmethod
+  def results(cls, tmp, trained):
     """Runs all mistakes; returns the Results by name."""
-    tmp = tmp_path_factory.mktemp('mistakes')
     (tmp / 'file').touch()
     for name in 'damaged', 'broken':
       (tmp / name).mkdir()
@@ -402,6 +406,12 @@ class TestMistakes:
     assert line.startswith('experiment.py: ')
     for part in MISTAKES[name][1]:
       assert part in line
+
+  @pytest.mark.usefixtures('results')
+  def test_a_mistake_leaves_no_options_behind(self, tmp):
+    # Else the corrected command might be refused because of them.
+    left = {path.parent.name for path in tmp.glob('*/config.json')}
+    assert left == {'damaged'}
 
 
 def test_an_unknown_flag_is_named():

@@ -20,6 +20,7 @@ import tree
 from scalable_agent import (
   checkpointing,
   config,
+  logdirs,
   nest_files,
   optimizers,
   structures,
@@ -497,16 +498,40 @@ def make_config(**options):
   return config.resolve(config.Config(level_name='catch', **options), 'catch')
 
 
-def prepare(logdir, identity=None, **options):
-  checkpointing.prepare_logdir(
-    str(logdir), make_config(**options), identity
-  ).close()
+def begin(logdir, **options):
+  """Begins a run in a logdir, or goes on with it."""
+  resolved = make_config(**options)
+  logdirs.prepare_logdir(str(logdir), resolved).close()
+  logdirs.write_config(str(logdir), resolved)
+
+
+def save(logdir):
+  """Saves a checkpoint: from now on there is something to lose."""
+  checkpointing.Checkpointer(str(logdir), {}).save(80, {})
 
 
 def test_the_options_of_a_run_are_read_back(tmp_path):
-  prepare(tmp_path / 'a' / 'b', {'num_actions': 3}, seed=7)
-  loaded = checkpointing.load_config(str(tmp_path / 'a' / 'b'))
+  begin(tmp_path / 'a' / 'b', seed=7)
+  loaded = logdirs.load_config(str(tmp_path / 'a' / 'b'))
   assert loaded == make_config(seed=7)
+
+
+def test_config_json_has_one_option_per_line(tmp_path):
+  begin(tmp_path)
+  text = (tmp_path / 'config.json').read_text()
+  assert len(text.splitlines()) == len(config.FIELDS) + 2
+  assert set(json.loads(text)) == set(config.FIELDS)
+
+
+def test_a_start_that_is_refused_leaves_no_options(tmp_path):
+  logdirs.prepare_logdir(str(tmp_path), make_config()).close()
+  assert not (tmp_path / 'config.json').exists()
+
+
+def test_without_a_checkpoint_every_option_can_change(tmp_path):
+  begin(tmp_path, network='deep')
+  begin(tmp_path, network='mlp', lstm=True)
+  assert logdirs.load_config(str(tmp_path)).network == 'mlp'
 
 
 @pytest.mark.parametrize(
@@ -528,37 +553,37 @@ def test_the_options_of_a_run_are_read_back(tmp_path):
 def test_an_option_that_the_weights_depend_on_cannot_change(
   tmp_path, option, value
 ):
-  prepare(tmp_path)
-  before = (tmp_path / 'config.json').read_text()
+  begin(tmp_path)
+  save(tmp_path)
   changed = dataclasses.replace(make_config(), **{option: value})
   with pytest.raises(ValueError, match='--logdir') as error:
-    checkpointing.prepare_logdir(str(tmp_path), changed)
+    logdirs.prepare_logdir(str(tmp_path), changed)
   old = getattr(make_config(), option)
   assert f'--{option} was {old} and is {value}' in str(error.value)
-  assert (tmp_path / 'config.json').read_text() == before
-  prepare(tmp_path)  # The lock is free again.
+  begin(tmp_path)  # The lock is free again.
 
 
 def test_every_difference_is_named_at_once(tmp_path):
-  prepare(tmp_path, {'num_actions': 3})
+  begin(tmp_path)
+  save(tmp_path)
   with pytest.raises(ValueError, match='--lstm was') as error:
-    prepare(tmp_path, {'num_actions': 4}, lstm=True, width=96)
+    begin(tmp_path, lstm=True, width=96)
   assert '--width was 84 and is 96' in str(error.value)
-  assert 'num_actions was 3 and is 4' in str(error.value)
 
 
 def test_other_options_may_change_and_are_listed(tmp_path, monkeypatch):
   messages = []
   monkeypatch.setattr(
-    checkpointing.prepare_logdir.__globals__['logging'],
+    logdirs.logging,
     'warning',
     lambda message, *args: messages.append(message % args),
   )
-  prepare(tmp_path, total_environment_frames=100, seed=1)
-  prepare(tmp_path, total_environment_frames=200, seed=2)
+  begin(tmp_path, total_environment_frames=100, seed=1)
+  save(tmp_path)
+  begin(tmp_path, total_environment_frames=200, seed=2)
   assert len(messages) == 2
   assert messages[0].startswith('--total_environment_frames was 100 so far')
-  loaded = checkpointing.load_config(str(tmp_path))
+  loaded = logdirs.load_config(str(tmp_path))
   assert (loaded.total_environment_frames, loaded.seed) == (200, 2)
 
 
@@ -567,7 +592,7 @@ def test_other_options_may_change_and_are_listed(tmp_path, monkeypatch):
 )
 def test_a_corrupt_config_is_named_with_the_remedy(tmp_path, content):
   (tmp_path / 'config.json').write_text(content)
-  for function in (prepare, lambda d: checkpointing.load_config(str(d))):
+  for function in (begin, lambda d: logdirs.load_config(str(d))):
     with pytest.raises(ValueError, match='cannot be read') as error:
       function(tmp_path)
     assert f'--logdir={tmp_path}' in str(error.value)
@@ -577,25 +602,26 @@ def test_a_corrupt_config_is_named_with_the_remedy(tmp_path, content):
 
 def test_a_folder_without_a_run_is_named(tmp_path):
   with pytest.raises(ValueError, match='nothing was trained there'):
-    checkpointing.load_config(str(tmp_path / 'none'))
+    logdirs.load_config(str(tmp_path / 'none'))
 
 
 def test_a_logdir_that_is_a_file_is_refused(tmp_path):
   (tmp_path / 'file').write_text('')
   for logdir in (tmp_path / 'file', tmp_path / 'file' / 'inside'):
     with pytest.raises(ValueError, match='cannot be written') as error:
-      prepare(logdir)
+      begin(logdir)
     assert f'--logdir={logdir}' in str(error.value)
 
 
 def test_a_logdir_in_use_is_refused_until_it_is_free(tmp_path):
-  with checkpointing.prepare_logdir(str(tmp_path), make_config()):
+  begin(tmp_path)
+  with logdirs.prepare_logdir(str(tmp_path), make_config()):
     with pytest.raises(ValueError, match='in use') as error:
-      prepare(tmp_path)
+      begin(tmp_path)
     assert f'id {os.getpid()}' in str(error.value)
     # Testing an agent while it is trained is fine.
-    assert checkpointing.load_config(str(tmp_path)) == make_config()
-  prepare(tmp_path)
+    assert logdirs.load_config(str(tmp_path)) == make_config()
+  begin(tmp_path)
 
 
 def test_a_dead_process_keeps_no_lock(tmp_path):
@@ -607,4 +633,4 @@ def test_a_dead_process_keeps_no_lock(tmp_path):
   )
   subprocess.run([sys.executable, '-c', code, str(tmp_path)], check=False)
   assert (tmp_path / '.lock').read_text().strip().isdigit()
-  prepare(tmp_path)
+  begin(tmp_path)
