@@ -141,10 +141,19 @@ def _is_image(spec: structures.TensorSpec) -> bool:
 
 
 class _PixelConv(snt.Module):
-  """A first convolution; uint8 pixels count as numbers from 0 to 1.
+  """A first convolution; uint8 pixels count as -2 to 2, padding as black, -2.
 
-  The output is scaled instead of the input, which has more numbers.
+  With 0 to 1 instead, the grey that fills most of a game's screen drowns the
+  few pixels that matter: on Pong the baseline of `Shallow` explained nothing
+  of its targets after 100,000 agent steps, and most of them with -2 to 2 (see
+  docs/results).
+
+  Convolution is linear: its output is shifted and scaled instead of the input,
+  which has more numbers.
   """
+
+  _ZERO = 128.0
+  _UNIT = 64.0
 
   def __init__(self, channels: int, kernel: int, stride: int, padding: str):
     super().__init__(name='pixel_conv')
@@ -154,8 +163,11 @@ class _PixelConv(snt.Module):
     self._bias = snt.Bias(bias_dims=[-1])
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
-    scale = 1 / 255 if x.dtype == tf.uint8 else 1.0
-    return self._bias(self._conv(tf.cast(x, tf.float32)) * scale)
+    y = self._conv(tf.cast(x, tf.float32))
+    if x.dtype == tf.uint8:
+      of_zero = self._ZERO * tf.reduce_sum(self._conv.w, [0, 1, 2])
+      y = (y - of_zero) / self._UNIT
+    return self._bias(y)
 
 
 class Shallow(snt.Module):

@@ -413,20 +413,39 @@ class TestParameterCounts:
     assert len(kernels) == 15
 
 
-@pytest.mark.parametrize('torso_class', [networks.Shallow, networks.Deep])
-def test_bytes_count_as_numbers_from_0_to_1(torso_class):
-  shape = (36, 40, 4)
-  torso = torso_class(structures.TensorSpec(shape, np.dtype(np.uint8)))
-  pixels = np.random.default_rng(0).integers(0, 256, (3, *shape))
-  bytes_ = torso(tf.constant(pixels, tf.uint8))
-  # Not the bias's initial zero, which scaling would not change.
-  for variable in torso.trainable_variables:
-    if variable.shape.rank == 1:
-      variable.assign(tf.linspace(-0.5, 0.5, variable.shape[0]))
-  bytes_ = torso(tf.constant(pixels, tf.uint8))
-  numbers = torso(tf.constant(pixels / 255, tf.float32))
-  np.testing.assert_allclose(bytes_, numbers, rtol=1e-4, atol=1e-5)
-  assert np.std(bytes_) > 0
+@pytest.mark.parametrize('padding', ['VALID', 'SAME'])
+def test_bytes_count_as_numbers_from_minus_2_to_2_and_padding_is_black(padding):
+  conv = networks._PixelConv(3, kernel=3, stride=1, padding=padding)
+  pixels = np.random.default_rng(0).integers(0, 256, (2, 9, 10, 4))
+  pixels[0, 0, 0] = 0, 64, 128, 192
+  conv(tf.constant(pixels, tf.uint8))
+  bias, kernel = sorted(conv.trainable_variables, key=lambda v: v.shape.rank)
+  bias.assign([-0.5, 0.1, 0.5])
+  numbers = (pixels.astype(np.float32) - 128) / 64
+  assert numbers[0, 0, 0].tolist() == [-2, -1, 0, 1]
+  if padding == 'SAME':
+    numbers = np.pad(
+      numbers, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-2
+    )
+  np.testing.assert_allclose(
+    conv(tf.constant(pixels, tf.uint8)),
+    tf.nn.conv2d(numbers, kernel, 1, 'VALID') + bias,
+    rtol=1e-4,
+    atol=1e-4,
+  )
+
+
+def test_numbers_are_taken_as_they_are():
+  conv = networks._PixelConv(3, kernel=3, stride=2, padding='VALID')
+  image = np.random.default_rng(0).normal(size=(2, 9, 10, 4)).astype('float32')
+  conv(image)
+  _, kernel = sorted(conv.trainable_variables, key=lambda v: v.shape.rank)
+  np.testing.assert_allclose(
+    conv(tf.constant(image)),
+    tf.nn.conv2d(image, kernel, 2, 'VALID'),
+    rtol=1e-4,
+    atol=1e-5,
+  )
 
 
 class HalfTorso(snt.Module):
