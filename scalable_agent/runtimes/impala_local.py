@@ -109,20 +109,24 @@ class Run:
 
   def train(self) -> None:
     """Runs until the frames are learned from, `stop` or a failure."""
-    serial = self._config.num_actors == 0
-    self._make_actors(serial)
     try:
-      with self._metrics:
-        self._metrics.set_gauges(self._gauges)
-        if serial:
-          self._restore_serial()
-          self._train_serially()
-        else:
-          self._train_in_threads()
-        self._save()
+      if not self._done():
+        self._train()
     finally:
       for environment in self._environments:
         environment.close()
+
+  def _train(self) -> None:
+    serial = self._config.num_actors == 0
+    self._make_actors(serial)
+    with self._metrics:
+      self._metrics.set_gauges(self._gauges)
+      if serial:
+        self._restore_serial()
+        self._train_serially()
+      else:
+        self._train_in_threads()
+      self._save()
 
   def _restore(self) -> dict[str, Any]:
     """Returns the state of the newest checkpoint, {} without one."""
@@ -134,7 +138,15 @@ class Run:
       return {}
     self._metrics.set_state(state['metrics'])
     self._seeds.count = int(state['seeds'])
-    print(f'Resuming at {self.frames():,} frames.', flush=True)
+    if self._done():
+      print(
+        f'{self._config.logdir} already holds {self.frames():,} frames, and '
+        '--total_environment_frames asks for '
+        f'{self._config.total_environment_frames:,.0f}. Raise it to train on.',
+        flush=True,
+      )
+    else:
+      print(f'Resuming at {self.frames():,} frames.', flush=True)
     return state
 
   def _make_actors(self, serial: bool) -> None:

@@ -270,6 +270,25 @@ class TestSerialMode:
     assert 'begin anew: --envs_per_actor or --unroll_length' in log.text
 
 
+@pytest.mark.parametrize(
+  'options', [SERIAL, THREADS], ids=['serial', 'threads']
+)
+def test_a_run_that_has_its_frames_says_so_and_does_nothing(
+  tmp_path, capsys, monkeypatch, options
+):
+  options = options | {'total_environment_frames': 50}
+  frames = train(tmp_path, **options).frames()
+  before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')}
+  capsys.readouterr()
+  monkeypatch.delattr(impala_local.actor, 'Actor')
+  train(tmp_path, **options)
+  assert capsys.readouterr().out == (
+    f'{tmp_path} already holds {frames} frames, and --total_environment_frames '
+    'asks for 50. Raise it to train on.\n'
+  )
+  assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')} == before
+
+
 class TestThreads:
   def test_a_resumed_run_goes_on_counting(self, tmp_path, capsys):
     options = THREADS | {'learning_rate_schedule': 'linear'}
