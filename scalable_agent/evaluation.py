@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import rich.box
 import rich.console
 import rich.table
 from absl import logging
@@ -144,7 +145,6 @@ def report(
   if path is not None:
     levels = [{**r._asdict(), **_statistics(r.returns)} for r in results]
     files.write_json(path, {'levels': levels, 'aggregate': aggregate})
-    console.print(f'Wrote {path}', soft_wrap=True)
 
 
 class _Film:
@@ -201,23 +201,34 @@ def _statistics(returns: list[float]) -> dict[str, float]:
 
 
 def _table(results: Sequence[LevelResult]) -> rich.table.Table:
+  """Returns a table of at most 80 columns, unless the console has fewer."""
   scored = any(r.human_normalized is not None for r in results)
-  table = rich.table.Table()
-  table.add_column('level')
-  table.add_column('policy')
-  columns = ['episodes', 'mean return', 'std', 'min', 'max', 'mean steps']
-  for name in [*columns, *(['human-normalised'] if scored else [])]:
-    table.add_column(name, justify='right')
+  table = rich.table.Table(
+    box=rich.box.SIMPLE_HEAD,
+    padding=(0, 1, 0, 0),
+    pad_edge=False,
+    show_edge=False,
+  )
+  # Of all columns this one gives way, and loses nothing by it.
+  table.add_column('level', overflow='fold')
+  table.add_column('policy', no_wrap=True)
+  names = ['episodes', 'mean', 'std', 'min', 'max', 'steps']
+  for name in [*names, *(['human'] if scored else [])]:
+    table.add_column(name, justify='right', no_wrap=True)
   for r in results:
     row = [
       r.level,
       r.policy,
       str(len(r.returns)),
-      *(f'{value:.2f}' for value in _statistics(r.returns).values()),
-      f'{np.mean(r.lengths):.1f}',
+      *(_format_return(value) for value in _statistics(r.returns).values()),
+      f'{np.mean(r.lengths):.0f}',
     ]
     if scored:
       known = r.human_normalized is not None
       row.append(f'{r.human_normalized:.1f}%' if known else '-')
     table.add_row(*row)
   return table
+
+
+def _format_return(value: float) -> str:
+  return f'{value:.2f}' if abs(value) < 1000 else f'{value:.0f}'

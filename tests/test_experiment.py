@@ -161,13 +161,21 @@ class TestTrainAndTest:
 
   def test_the_agent_can_be_tested_by_its_logdir_alone(self, trained):
     logdir, _ = trained
-    result = run('--mode=test', f'--logdir={logdir}', '--test_num_episodes=5')
+    result = run(
+      '--mode=test',
+      f'--logdir={logdir}',
+      '--test_num_episodes=5',
+      f'--video_dir={logdir}/videos',
+    )
     assert result.status == 0, result.output
     assert 'Traceback' not in result.output
     assert 'catch' in result.output
     # What it scored is left in a file, too.
-    report = json.loads((logdir / 'test.json').read_text())
-    assert '"catch"' in json.dumps(report)
+    path, video = logdir / 'test.json', logdir / 'videos' / 'catch.mp4'
+    assert '"catch"' in json.dumps(json.loads(path.read_text()))
+    assert video.stat().st_size > 0
+    assert result.output.endswith(f'\nWrote {path} and {video}.\n')
+    assert result.output.count('test.json') == 1
 
 
 def assert_stopped_well(result, logdir, name):

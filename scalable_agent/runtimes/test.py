@@ -99,4 +99,4 @@ def test(
     environment.close()
   path = os.path.join(config.logdir, 'test.json')
   evaluation.report([result], path)
-  print(f'Written: {path}{f", {video_path}" if video_path else ""}')
+  print(f'Wrote {path}{f" and {video_path}" if video_path else ""}.')
