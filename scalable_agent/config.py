@@ -432,12 +432,15 @@ def from_dict(values: Any) -> Config:
   return Config(**values)
 
 
-def describe(config: Config, given: Collection[str]) -> str:
+def describe(
+  config: Config, given: Collection[str], hidden: Collection[str] = ()
+) -> str:
   """Returns the options that decide what is learned, one line per group.
 
   Args:
     config: resolved.
     given: names of the options that the user set; they are marked with a *.
+    hidden: names of options to leave out, as they mean nothing to the level.
   """
   groups = {
     'level': (
@@ -463,6 +466,7 @@ def describe(config: Config, given: Collection[str]) -> str:
     items = (
       f'{name}={getattr(config, name)}{"*" if name in given else ""}'
       for name in names.split()
+      if name not in hidden
     )
     lines.append(f'  {group + ":":10} {" ".join(items)}')
   return '\n'.join(lines)

@@ -26,6 +26,7 @@ from scalable_agent.environments.levels import level_names, parse_level
 from scalable_agent.environments.options import (
   OPTIONS_OF_SUITE,
   EnvironmentOptions,
+  options_without_effect,
 )
 
 __all__ = (
@@ -36,6 +37,7 @@ __all__ = (
   'Level',
   'level_names',
   'make',
+  'options_without_effect',
   'parse_level',
 )
 

@@ -56,7 +56,7 @@ def parse(level_name: str) -> batched.Level | None:
   by_name = {game.replace('_', ''): game for game in games()}
   game = by_name.get(level_name.lower().replace('_', ''))
   if game is not None:
-    return batched.Level('atari', game, {})
+    return batched.Level('atari', game, {'sticky_actions': 0.0})
   by_id = {game_id(game): game for game in games()}
   match = re.fullmatch(r'ALE/(\w+)-v5', level_name)
   if match is not None and match[1] in by_id:

@@ -74,6 +74,12 @@ OPTIONS_OF_SUITE: Mapping[str, frozenset[str]] = {
 _ACTION_REPEATS_OF_SUITE = {'atari': 4, 'gymnasium': 1, 'catch': 1}
 
 
+def options_without_effect(level: Level) -> frozenset[str]:
+  """Returns the names of the options that mean nothing to a level."""
+  names = {field.name for field in dataclasses.fields(EnvironmentOptions)}
+  return frozenset(names - OPTIONS_OF_SUITE[level.suite])
+
+
 def resolve(level: Level, options: EnvironmentOptions) -> EnvironmentOptions:
   """Returns `options` with every None replaced by what `level` implies."""
   implied = {
@@ -92,10 +98,9 @@ def check(level: Level, options: EnvironmentOptions) -> None:
     options: resolved options.
   """
   neutral = resolve(Level(level.suite, level.name, {}), EnvironmentOptions())
-  for field in dataclasses.fields(options):
-    name, value = field.name, getattr(options, field.name)
-    default = getattr(neutral, name)
-    if name not in OPTIONS_OF_SUITE[level.suite] and value != default:
+  for name in sorted(options_without_effect(level)):
+    value, default = getattr(options, name), getattr(neutral, name)
+    if value != default:
       raise ValueError(
         f'{name}={value} has no effect on {level.name}, a level of the '
         f'{level.suite} suite. Leave it at {default}.'

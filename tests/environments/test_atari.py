@@ -87,10 +87,10 @@ class TestAtari(contract.Contract):
 @pytest.mark.parametrize(
   ('level_name', 'game', 'implied'),
   [
-    ('pong', 'pong', {}),
-    ('Pong', 'pong', {}),
-    ('ms_pacman', 'ms_pacman', {}),
-    ('MsPacman', 'ms_pacman', {}),
+    ('pong', 'pong', {'sticky_actions': 0.0}),
+    ('Pong', 'pong', {'sticky_actions': 0.0}),
+    ('ms_pacman', 'ms_pacman', {'sticky_actions': 0.0}),
+    ('MsPacman', 'ms_pacman', {'sticky_actions': 0.0}),
     ('ALE/Pong-v5', 'pong', {'sticky_actions': 0.25, 'num_action_repeats': 4}),
     (
       'ALE/MsPacman-v5',

@@ -15,7 +15,6 @@ from scalable_agent.suites import dmlab30
     ('catch', 'catch', 'catch'),
     ('catch_hidden', 'catch', 'catch_hidden'),
     ('CartPole-v1', 'gymnasium', 'CartPole-v1'),
-    ('pong', 'atari', 'pong'),
     (
       'tests.environments.toys:Toys/Gray-v0',
       'gymnasium',

@@ -9,6 +9,7 @@ import pytest
 
 import experiment
 from scalable_agent import config as config_lib
+from scalable_agent import environments
 from scalable_agent.config import Config
 
 ROOT = pathlib.Path(config_lib.__file__).resolve().parent.parent
@@ -292,6 +293,60 @@ def test_describe_marks_what_the_user_set():
   assert 'level_name=catch*' in text
   assert 'seed=5*' in text
   assert f'unroll_length={config.unroll_length} ' in text
+
+
+def described(level_name, **options):
+  """What a user reads at the start of a training."""
+  level = environments.parse_level(level_name)
+  config = Config(level_name=level_name, **options)
+  config = config_lib.resolve(config, level.suite, level.options)
+  hidden = environments.options_without_effect(level)
+  return config_lib.describe(config, {'level_name', *options}, hidden)
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'shown'),
+  [
+    ('catch', 'level_name=catch* frame_stack=1'),
+    (
+      'CartPole-v1',
+      'level_name=CartPole-v1* num_action_repeats=1 frame_stack=1',
+    ),
+    (
+      'pong',
+      'level_name=pong* num_action_repeats=4 height=84 width=84 frame_stack=4 '
+      'sticky_actions=0.0 noop_max=30 life_loss_is_terminal=True',
+    ),
+  ],
+)
+def test_describe_shows_what_concerns_the_level(level_name, shown):
+  line = described(level_name).splitlines()[1]
+  assert line.removeprefix('  level:').strip() == shown
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'options', 'shown'),
+  [
+    ('SpaceInvadersDeterministic-v4', {}, 'num_action_repeats=3 '),
+    (
+      'SpaceInvadersDeterministic-v4',
+      {'num_action_repeats': 2},
+      'num_action_repeats=2* ',
+    ),
+    ('ALE/Pong-v5', {}, 'sticky_actions=0.25 '),
+    ('ALE/Pong-v5', {'sticky_actions': 0.5}, 'sticky_actions=0.5* '),
+    ('pong', {'preset': 'paper'}, 'num_action_repeats=4 '),
+    (
+      'SpaceInvadersDeterministic-v4',
+      {'preset': 'paper'},
+      'num_action_repeats=3 ',
+    ),
+  ],
+)
+def test_a_flag_wins_over_the_level_and_the_level_over_the_preset(
+  level_name, options, shown
+):
+  assert shown in described(level_name, **options)
 
 
 class TestFlags:
