@@ -478,12 +478,18 @@ def test_checkpoints_come_at_their_time(tmp_path):
   assert len(kept) in (3, 4)  # The newest three, and the best.
 
 
-def test_the_options_of_the_level_reach_the_emulator():
-  level = environments.parse_level('ALE/Pong-v5')
+@pytest.mark.parametrize(
+  ('level_name', 'frames_per_step'),
+  [('ALE/Pong-v5', 4), ('SpaceInvadersDeterministic-v4', 3)],
+)
+def test_the_options_of_the_level_reach_the_emulator(
+  level_name, frames_per_step
+):
+  level = environments.parse_level(level_name)
   config = config_lib.resolve(
     config_lib.Config(**ATARI), level.suite, level.options
   )
   environment = assembly.make_environment(config, level, 1, seed=1)
   assert environment.spec.observation.shape == (36, 36, 1)
-  assert environment.spec.frames_per_step == 4
+  assert environment.spec.frames_per_step == frames_per_step
   environment.close()
