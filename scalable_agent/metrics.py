@@ -32,7 +32,7 @@ class Metrics:
 
   ```
   metrics = Metrics(logdir, ['pong'], 10e6, 4, 10.0, 2.0)
-  metrics.set_state(state)  # When a run continues.
+  metrics.set_state(state, updates)  # When a run continues.
   with metrics:
     metrics.set_gauges(lambda: {'queue_fill': len(queue) / queue.capacity})
     metrics.record_unroll(unroll)  # By each actor.
@@ -104,6 +104,10 @@ class Metrics:
     )
     self._summaries = summaries.Summaries(self._logdir)
     self._restart_clock()
+    # Else a run of one report would have no rates.
+    self._rates.add(
+      self._start, {'frames': self._frames, 'updates': self._updates}
+    )
     self._open = True
     return self
 
@@ -305,11 +309,17 @@ class Metrics:
         'scores': self._scores.get_state(),
       }
 
-  def set_state(self, state: Mapping[str, Any]) -> None:
-    """Continues from what `get_state` returned; before entering only."""
+  def set_state(self, state: Mapping[str, Any], updates: int) -> None:
+    """Continues a run; before entering only.
+
+    Args:
+      state: what `get_state` returned.
+      updates: learner updates so far.
+    """
     if self._open:
       raise RuntimeError('Metrics.set_state must be called before entering.')
     self._frames = state['frames']
+    self._updates = updates
     self._episode_count = state['episode_count']
     self._elapsed_before = state['elapsed_seconds']
     self._scores.set_state(state['scores'])

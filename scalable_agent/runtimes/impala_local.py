@@ -136,7 +136,7 @@ class Run:
       raise ValueError(str(error)) from error
     if state is None:
       return {}
-    self._metrics.set_state(state['metrics'])
+    self._metrics.set_state(state['metrics'], int(self._learner.updates))
     self._seeds.count = int(state['seeds'])
     if self._done():
       print(

@@ -369,7 +369,7 @@ def test_a_run_that_is_killed_and_resumed_reports_as_if_it_were_not(tmp_path):
   clock = Clock()
   clock.now += 12345
   m = make_metrics(parts, clock)
-  m.set_state(state)
+  m.set_state(state, updates=40)
   with m:
     assert len(rows(parts)) == 41
     play(m, clock, frames[40:], returns[40:])
@@ -396,7 +396,7 @@ def test_rows_beyond_the_frames_are_cut_off(tmp_path):
 
 def test_state_cannot_change_under_way(tmp_path):
   with make_metrics(tmp_path) as m, pytest.raises(RuntimeError):
-    m.set_state(m.get_state())
+    m.set_state(m.get_state(), 0)
 
 
 def test_a_half_written_last_row_is_left_out(tmp_path):
@@ -549,6 +549,19 @@ def test_the_bottleneck_is_that_of_the_latest_time(tmp_path):
       m.record_update(100 * (i + 1), i, {})
   assert 'bottleneck inference' in stream.getvalue().splitlines()[1]
   assert scalars(tmp_path)['busy/inference'][1] == (200, 0.5)
+
+
+def test_the_only_report_of_a_short_run_has_rates_since_its_start(tmp_path):
+  clock, stream = Clock(), io.StringIO()
+  m = make_metrics(tmp_path, clock, stream=stream)
+  m.set_state(m.get_state() | {'frames': 1000}, updates=500)
+  clock.now += 60  # Until the actors are made.
+  with m:
+    clock.now += 2
+    m.record_update(1200, 510, {})
+    assert not stream.getvalue()
+  assert '| 100 frames/s | 5.0 updates/s' in stream.getvalue()
+  assert scalars(tmp_path)['frames_per_second'] == [(1200, 100)]
 
 
 @pytest.mark.parametrize(
