@@ -10,6 +10,7 @@ import functools
 import time
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from scalable_agent import (
@@ -63,12 +64,13 @@ class Run:
         checkpoints in the logdir are damaged or of another agent.
     """
     self._config = config
+    seed = _environment_seed(config)
     self._environments = [
       assembly.make_environment(
         config,
         level,
         config.envs_per_actor,
-        seed=config.seed + index * config.envs_per_actor,
+        seed=seed + index * config.envs_per_actor,
         # In serial mode a resumed run goes on bit for bit.
         replayable=config.num_actors == 0,
       )
@@ -277,3 +279,16 @@ class Run:
     if isinstance(self._policy, policies.Batched):
       gauges['batcher'] = self._policy.statistics()
     return gauges
+
+
+def _environment_seed(config: Config) -> int:
+  """Returns the seed of the first environment.
+
+  Where episodes begin anew at every start of a run, they are to be others.
+  """
+  frames = checkpointing.saved_frames(config.logdir)
+  if config.num_actors == 0 or not frames:
+    return config.seed
+  word = np.random.SeedSequence([config.seed, frames[-1]]).generate_state(1)[0]
+  # Environments take 31 bits and add their index.
+  return int(word) >> 2

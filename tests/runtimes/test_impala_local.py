@@ -1,6 +1,7 @@
 """Whole trainings: what they leave behind, how they end and how they go on."""
 
 import csv
+import itertools
 import logging as python_logging
 import os
 import signal
@@ -12,7 +13,8 @@ import tensorflow as tf
 import tree
 
 from scalable_agent import config as config_lib
-from scalable_agent import environments, losses, nest_files
+from scalable_agent import environments, losses, nest_files, structures
+from scalable_agent.environments import catch
 from scalable_agent.runtimes import assembly, impala_local
 
 NEVER = 1e9
@@ -459,6 +461,37 @@ def test_every_actor_plays_its_own_episodes(tmp_path):
   assert not np.array_equal(
     np.concatenate([boards[0], later[0]]), np.concatenate([boards[1], later[1]])
   )
+
+
+def first_balls(run, episodes=8):
+  """Where the balls of the first episodes of all environments start."""
+  balls = []
+  for environment in run._environments:
+    output = environment.reset()
+    for _ in range(10 * episodes):
+      if (output.step_type == structures.FIRST).all():
+        boards = output.observation.reshape([-1, catch.ROWS, catch.COLUMNS])
+        balls.append(boards[:, 0].argmax(-1))
+      output = environment.step(np.ones([environment.num_envs], np.int32))
+  return np.array(balls)
+
+
+@pytest.mark.parametrize(
+  'options', [SERIAL, THREADS], ids=['serial', 'threads']
+)
+def test_in_threads_every_start_plays_other_episodes(tmp_path, options):
+  plays = []
+  for frames in (100, 200, 300):
+    options = options | {'total_environment_frames': frames}
+    plays.append(first_balls(make_run(tmp_path, **options)))
+    # What a run without checkpoints plays does not depend on chance.
+    np.testing.assert_array_equal(
+      plays[0], first_balls(make_run(tmp_path / 'new', **options))
+    )
+    train(tmp_path, **options)
+  # In serial mode they are those of the checkpoint, restored later.
+  for one, two in itertools.combinations(plays, 2):
+    assert np.array_equal(one, two) == (options['num_actors'] == 0)
 
 
 def test_checkpoints_come_at_their_time(tmp_path):
