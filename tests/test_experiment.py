@@ -333,9 +333,9 @@ MISTAKES = {
   ),
   'an_option_without_effect': (
     {'num_action_repeats': 4},
-    ['num_action_repeats=4', 'no effect on catch'],
+    ['--num_action_repeats=4', 'no effect on catch'],
   ),
-  'a_seed_too_large': ({'seed': 2**40}, [f'seed={2**40}', 'catch']),
+  'a_seed_too_large': ({'seed': 2**40}, [f'--seed={2**40}', 'catch']),
   'a_logdir_below_a_file': (
     {'logdir': '{tmp}/file/logdir'},
     ['--logdir=', '/file/logdir cannot be written', 'Choose a folder'],

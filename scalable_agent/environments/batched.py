@@ -254,6 +254,6 @@ def check_arguments(level: Level, num_envs: int, seed: int) -> None:
     )
   if seed < 0 or seed + num_envs > _SEED_END:
     raise ValueError(
-      f'seed={seed} for {level.name} must lie between 0 and '
+      f'--seed={seed} for {level.name} must lie between 0 and '
       f'{_SEED_END - num_envs}: environment i is seeded with seed + i.'
     )

@@ -96,8 +96,9 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
     """
     if options.render and options.env_processes:
       raise ValueError(
-        f'render={options.render} of {level.name} does not work with '
-        f'env_processes={options.env_processes}. Set env_processes to 0.'
+        f'--env_processes={options.env_processes} and a video (render='
+        f'{options.render}) of {level.name} exclude each other. Set '
+        '--env_processes=0.'
       )
     self._has_processes = options.env_processes > 0
     factories = [
@@ -208,8 +209,8 @@ class _Factory:
       modes = environment.metadata.get('render_modes', [])
       if 'rgb_array' not in modes:
         raise ValueError(
-          f'{self.name} cannot be rendered to images: its render_modes are '
-          f'{modes}, without rgb_array. Leave render off.'
+          f'{self.name} cannot be filmed: its render_modes are '
+          f'{modes}, without rgb_array. Leave --video_dir out, or render off.'
         )
     environment = _Plain(environment, self.name, self.num_action_repeats)
     return _Explained(environment) if in_own_process else environment

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 
+from scalable_agent import config
 from scalable_agent.environments.batched import Level
 
 
@@ -102,7 +103,7 @@ def check(level: Level, options: EnvironmentOptions) -> None:
     value, default = getattr(options, name), getattr(neutral, name)
     if value != default:
       raise ValueError(
-        f'{name}={value} has no effect on {level.name}, a level of the '
+        f'{_flag(name)}={value} has no effect on {level.name}, a level of the '
         f'{level.suite} suite. Leave it at {default}.'
       )
   minima = {
@@ -117,8 +118,13 @@ def check(level: Level, options: EnvironmentOptions) -> None:
   for name, minimum in minima.items():
     value = getattr(options, name)
     if value < minimum:
-      raise ValueError(f'{name}={value} must be at least {minimum}.')
+      raise ValueError(f'{_flag(name)}={value} must be at least {minimum}.')
   if not 0 <= options.sticky_actions <= 1:
     raise ValueError(
-      f'sticky_actions={options.sticky_actions} must lie between 0 and 1.'
+      f'--sticky_actions={options.sticky_actions} must lie between 0 and 1.'
     )
+
+
+def _flag(name: str) -> str:
+  """Returns an option as the user wrote it; some can be set in code only."""
+  return f'--{name}' if name in config.FIELDS else name

@@ -318,7 +318,7 @@ def test_fire_reset_starts_the_ball():
 
 
 def test_seeds_beyond_those_of_ale_are_refused():
-  with pytest.raises(ValueError, match=r'seed=2147483647 .* between 0 and'):
+  with pytest.raises(ValueError, match=r'^--seed=2147483647 .* between 0 and'):
     make(seed=2**31 - 1)
   with pytest.raises(ValueError, match=r'num_envs=0 .* at least 1'):
     make(num_envs=0)

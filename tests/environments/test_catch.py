@@ -126,7 +126,9 @@ def test_it_renders_the_first_board():
 
 
 def test_an_option_of_another_suite_is_refused():
-  with pytest.raises(ValueError, match=r'noop_max=5 has no effect on catch'):
+  with pytest.raises(ValueError, match=r'^--noop_max=5 has no effect on catch'):
     make(noop_max=5)
-  with pytest.raises(ValueError, match='num_action_repeats=4 has no effect'):
+  with pytest.raises(
+    ValueError, match=r'^--num_action_repeats=4 has no effect'
+  ):
     make(num_action_repeats=4)
