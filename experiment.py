@@ -19,6 +19,9 @@ from absl import app, flags, logging
 
 from scalable_agent import config as config_lib
 
+# By the custom of shells, 128 and the number of SIGINT.
+_INTERRUPTED = 130
+
 _DEFINE = {
   bool: flags.DEFINE_boolean,
   int: flags.DEFINE_integer,
@@ -76,7 +79,7 @@ def _load_tensorflow() -> None:
       import tensorflow as tf
 
       tf.config.list_physical_devices()
-    except BaseException:
+    except Exception:
       notes.seek(0)
       os.write(stderr, notes.read())
       raise
@@ -138,8 +141,12 @@ def main(argv: list[str]) -> None:
   config = _config_from_flags()
   with _one_line_errors():
     config_lib.validate(config)
-  _load_tensorflow()
-  {'train': train, 'test': test}[config.mode](config)
+  try:
+    _load_tensorflow()
+    {'train': train, 'test': test}[config.mode](config)
+  except KeyboardInterrupt:
+    print('experiment.py: interrupted.', file=sys.stderr)
+    sys.exit(_INTERRUPTED)
 
 
 if __name__ == '__main__':

@@ -237,6 +237,20 @@ class TestSignals:
     assert checkpoints(tmp_path)[-1] >= frames + 500
 
 
+@pytest.mark.parametrize('mode', ['train', 'test'])
+def test_ctrl_c_before_the_work_ends_it_with_one_line(tmp_path, mode):
+  # Importing the level is part of the set-up.
+  (tmp_path / 'slow_module.py').write_text(
+    'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n'
+  )
+  result = run(
+    '--level_name=slow_module:Slow-v0', f'--mode={mode}', python_path=tmp_path
+  )
+  assert result.status == 130
+  assert 'Traceback' not in result.output
+  assert result.output.splitlines()[-1] == 'experiment.py: interrupted.'
+
+
 BROKEN = """
 import gymnasium
 import numpy as np
