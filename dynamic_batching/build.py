@@ -116,6 +116,8 @@ def build(
   library = directory / library_name(tf.__version__)
   with _lock(directory):
     if force or not library.is_file():
+      if compiler() is not None:
+        _tell('Building the native dynamic batcher (half a minute, once) ...')
       _compile(
         [
           *_FLAGS,
@@ -168,8 +170,19 @@ def _lock(directory: pathlib.Path) -> Iterator[None]:
   # where the file system has no locks.
   with open(directory / '.libbatcher.lock', 'w', encoding='utf-8') as file:
     with contextlib.suppress(OSError):
-      fcntl.flock(file, fcntl.LOCK_EX)
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        _tell(
+          'Waiting for a process that builds the native dynamic batcher ...'
+        )
+        fcntl.flock(file, fcntl.LOCK_EX)
     yield
+
+
+def _tell(message: str) -> None:
+  # Not logged: whoever waits is to know why, at any log level.
+  print(message, file=sys.stderr, flush=True)
 
 
 def _compile(flags: Sequence[str], output: pathlib.Path) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 import tensorflow as tf
@@ -88,15 +89,47 @@ def test_processes_that_build_at_once_compile_once(package, threads):
   assert len(compiled) == 1
 
 
+@needs_compiler
+def test_who_has_to_wait_is_told_why(package, threads, monkeypatch, capfd):
+  compiling, go_on = threading.Event(), threading.Event()
+  compile_nothing = build._compile
+
+  def compile_slowly(flags, output):
+    compiling.set()
+    assert go_on.wait(30)
+    compile_nothing(flags, output)
+
+  monkeypatch.setattr(build, '_compile', compile_slowly)
+  first = threads.start(build.build)
+  assert compiling.wait(30)
+  lines = [capfd.readouterr().err]
+  assert lines == [
+    'Building the native dynamic batcher (half a minute, once) ...\n'
+  ]
+  second = threads.start(build.build)
+
+  def second_waits():
+    lines.append(capfd.readouterr().err)
+    return 'Waiting for a process that builds' in ''.join(lines)
+
+  threads.until(second_waits)
+  go_on.set()
+  assert threads.result(first) == threads.result(second)
+  build.build()  # It is there: nothing to say.
+  assert not capfd.readouterr().err
+  assert ''.join(lines).count('\n') == 2
+
+
 def test_the_library_can_be_put_elsewhere(package, tmp_path):
   library = build.build(tmp_path / 'wheel' / 'dynamic_batching')
   assert library.parent == tmp_path / 'wheel' / 'dynamic_batching'
 
 
-def test_no_compiler_is_an_error_with_a_remedy(monkeypatch, tmp_path):
+def test_no_compiler_is_an_error_with_a_remedy(monkeypatch, tmp_path, capfd):
   monkeypatch.setenv('CXX', '/no/such/compiler')
   with pytest.raises(build.BuildError, match=r'Install one .* or set CXX'):
     build.build(tmp_path)
+  assert 'Building' not in capfd.readouterr().err
   assert not list(tmp_path.glob('*.so*'))
 
 
