@@ -90,12 +90,12 @@ def _load_tensorflow() -> None:
 
 def train(config: config_lib.Config) -> None:
   """Trains with what the command line gave; resumes if the logdir has a run."""
-  from scalable_agent import environments, logdirs
+  from scalable_agent import environments, logdirs, presets
   from scalable_agent.runtimes import assembly, impala_local
 
   with _one_line_errors():
     level = environments.parse_level(config.level_name)
-    config = config_lib.resolve(config, level.suite, level.options)
+    config = presets.resolve(config, level.suite, level.options)
     config_lib.validate(config)
     lock = logdirs.prepare_logdir(config.logdir, config)
     hidden = environments.options_without_effect(level)

@@ -34,7 +34,7 @@ from rich import box, console, table
 
 from scalable_agent import actor as actor_lib
 from scalable_agent import config as config_lib
-from scalable_agent import environments, policies
+from scalable_agent import environments, policies, presets
 from scalable_agent.runtimes import assembly, impala_local
 
 PARTS = ('environment', 'inference', 'learner', 'training')
@@ -62,7 +62,7 @@ def _config() -> tuple[config_lib.Config, environments.Level]:
     summary_secs=5.0,
     progress_secs=1e9,
   )
-  return config_lib.resolve(config, level.suite, level.options), level
+  return presets.resolve(config, level.suite, level.options), level
 
 
 def _rate(step, num_threads: int) -> float:

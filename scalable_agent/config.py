@@ -2,14 +2,11 @@
 
 `Config` is plain data. `experiment.py` turns its fields into flags; everything
 else receives the finished object, or only the values it needs. A default of
-None means that the level's suite decides (see `PRESETS`), and `resolve` fills
-it in.
+None means that the level's suite decides: `presets.resolve` fills it in.
 """
 
 import dataclasses
-import os
 from collections.abc import Collection, Mapping
-from types import MappingProxyType
 from typing import Any
 
 
@@ -261,97 +258,6 @@ class Config:
 FIELDS: Mapping[str, dataclasses.Field] = {
   field.name: field for field in dataclasses.fields(Config)
 }
-
-# IMPALA paper, Table G.1 (Atari, shallow and deep feed-forward experts). The
-# learning rate decays to zero; RMSProp's decay of 0.99 is from the 2018 code.
-_PAPER = {
-  'total_environment_frames': 200e6,
-  'batch_size': 32,
-  'unroll_length': 20,
-  'updates_per_batch': 1,
-  'discounting': 0.99,
-  'baseline_cost': 0.5,
-  'entropy_cost': 0.01,
-  'lambda_': 1.0,
-  'optimizer': 'rmsprop',
-  'learning_rate': 6e-4,
-  'epsilon': 0.01,
-  'clip_gradient_norm': 40.0,
-  'frame_stack': 4,
-  'num_action_repeats': 4,
-  'width': 84,
-  'height': 84,
-  'num_actors': 2,
-  'envs_per_actor': 32,
-}
-
-# Found on Pong with two cores and half an hour: see docs/results.
-_ATARI = _PAPER | {
-  'total_environment_frames': 15e6,
-  'batch_size': 8,
-  'entropy_cost': 0.002,
-  'lambda_': 0.95,
-  'optimizer': 'adam',
-  'learning_rate': 5e-4,
-  'epsilon': 1e-5,
-}
-
-_VECTOR = {
-  'total_environment_frames': 1e6,
-  'batch_size': 16,
-  'unroll_length': 20,
-  'updates_per_batch': 1,
-  'discounting': 0.99,
-  'baseline_cost': 0.5,
-  'entropy_cost': 0.01,
-  'lambda_': 1.0,
-  'optimizer': 'adam',
-  'learning_rate': 1e-3,
-  'epsilon': 1e-5,
-  'clip_gradient_norm': 40.0,
-  'frame_stack': 1,
-  'num_action_repeats': 1,
-  'width': 84,
-  'height': 84,
-  'num_actors': 2,
-  'envs_per_actor': 16,
-}
-
-PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-  'auto': {
-    'atari': _ATARI,
-    'gymnasium': _VECTOR,
-    'catch': _VECTOR,
-  },
-  'paper': {
-    'atari': _PAPER,
-    'gymnasium': _PAPER | {'num_action_repeats': 1, 'frame_stack': 1},
-    'catch': _PAPER | {'num_action_repeats': 1, 'frame_stack': 1},
-  },
-}
-
-
-def resolve(
-  config: Config, suite: str, implied: Mapping[str, Any] = MappingProxyType({})
-) -> Config:
-  """Returns `config` with every unset option filled in from the preset.
-
-  Args:
-    config: options as given; None where the user said nothing.
-    suite: suite of the level: 'atari', 'gymnasium' or 'catch'.
-    implied: options that the name of the level implies; they win over the
-      preset's.
-  """
-  defaults = {**PRESETS[config.preset][suite], **implied}
-  defaults['logdir'] = os.path.join(
-    'logs', config.level_name.replace('/', '_').replace(':', '_')
-  )
-  unset = {
-    name: value
-    for name, value in defaults.items()
-    if getattr(config, name) is None
-  }
-  return dataclasses.replace(config, **unset)
 
 
 def validate(config: Config) -> None:

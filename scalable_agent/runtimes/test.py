@@ -9,6 +9,7 @@ from scalable_agent import (
   evaluation,
   logdirs,
   networks,
+  presets,
 )
 from scalable_agent import config as config_lib
 from scalable_agent.runtimes import assembly
@@ -34,7 +35,7 @@ def prepare(
   """
   if config.logdir is None:
     level = environments.parse_level(config.level_name)
-    config = config_lib.resolve(config, level.suite, level.options)
+    config = presets.resolve(config, level.suite, level.options)
   trained = logdirs.load_config(config.logdir)
   config = config_lib.for_test(config, trained, given)
   if config.video_dir:

@@ -13,7 +13,13 @@ import tensorflow as tf
 import tree
 
 from scalable_agent import config as config_lib
-from scalable_agent import environments, losses, nest_files, structures
+from scalable_agent import (
+  environments,
+  losses,
+  nest_files,
+  presets,
+  structures,
+)
 from scalable_agent.environments import catch
 from scalable_agent.runtimes import assembly, impala_local
 
@@ -45,7 +51,7 @@ ATARI = {
 def make_run(logdir, **options):
   level = environments.parse_level(options['level_name'])
   config = config_lib.Config(logdir=str(logdir), **options)
-  config = config_lib.resolve(config, level.suite, level.options)
+  config = presets.resolve(config, level.suite, level.options)
   config_lib.validate(config)
   return impala_local.Run(config, level)
 
@@ -519,7 +525,7 @@ def test_the_options_of_the_level_reach_the_emulator(
   level_name, frames_per_step
 ):
   level = environments.parse_level(level_name)
-  config = config_lib.resolve(
+  config = presets.resolve(
     config_lib.Config(**ATARI), level.suite, level.options
   )
   environment = assembly.make_environment(config, level, 1, seed=1)

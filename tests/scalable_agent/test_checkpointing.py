@@ -23,6 +23,7 @@ from scalable_agent import (
   logdirs,
   nest_files,
   optimizers,
+  presets,
   structures,
 )
 
@@ -495,7 +496,7 @@ def test_a_file_cannot_name_a_class_of_another_package(tmp_path):
 
 
 def make_config(**options):
-  return config.resolve(config.Config(level_name='catch', **options), 'catch')
+  return presets.resolve(config.Config(level_name='catch', **options), 'catch')
 
 
 def begin(logdir, **options):

@@ -9,7 +9,7 @@ import pytest
 
 import experiment
 from scalable_agent import config as config_lib
-from scalable_agent import environments
+from scalable_agent import environments, presets
 from scalable_agent.config import Config
 
 ROOT = pathlib.Path(config_lib.__file__).resolve().parent.parent
@@ -49,9 +49,9 @@ def options_of(config):
 class TestValidate:
   def test_the_defaults_are_valid_resolved_or_not(self):
     config_lib.validate(Config())
-    for preset, suites in config_lib.PRESETS.items():
+    for preset, suites in presets.PRESETS.items():
       for suite in suites:
-        config_lib.validate(config_lib.resolve(Config(preset=preset), suite))
+        config_lib.validate(presets.resolve(Config(preset=preset), suite))
 
   @pytest.mark.parametrize(
     'name', [n for n, f in config_lib.FIELDS.items() if f.metadata['choices']]
@@ -151,35 +151,35 @@ class TestValidate:
 
 
 class TestResolve:
-  @pytest.mark.parametrize('preset', config_lib.PRESETS)
+  @pytest.mark.parametrize('preset', presets.PRESETS)
   @pytest.mark.parametrize('suite', ['atari', 'gymnasium', 'catch'])
   def test_nothing_stays_unset_but_what_only_the_level_knows(
     self, preset, suite
   ):
-    config = config_lib.resolve(Config(preset=preset), suite)
+    config = presets.resolve(Config(preset=preset), suite)
     unset = {n for n, v in options_of(config).items() if v is None}
     assert unset == {'sticky_actions'}
 
   def test_what_the_user_says_wins(self):
     given = {
       name: 0 if name == 'num_actors' else 1.0
-      for name in config_lib.PRESETS['auto']['atari']
+      for name in presets.PRESETS['auto']['atari']
     }
     given |= {'logdir': 'mine', 'sticky_actions': 0.5}
-    config = config_lib.resolve(
+    config = presets.resolve(
       Config(**given), 'atari', {'sticky_actions': 0.25, 'lambda_': 0.7}
     )
     assert {n: getattr(config, n) for n in given} == given
 
   def test_what_the_level_implies_wins_over_the_preset(self):
-    config = config_lib.resolve(
+    config = presets.resolve(
       Config(), 'atari', {'sticky_actions': 0.25, 'num_action_repeats': 3}
     )
     assert config.sticky_actions == 0.25
     assert config.num_action_repeats == 3
 
   def test_the_paper_preset_is_table_g1(self):
-    config = config_lib.resolve(Config(preset='paper'), 'atari')
+    config = presets.resolve(Config(preset='paper'), 'atari')
     expected = {
       'batch_size': 32,
       'unroll_length': 20,
@@ -217,7 +217,7 @@ class TestResolve:
     ],
   )
   def test_the_folder_has_the_name_of_the_level(self, level_name, folder):
-    config = config_lib.resolve(Config(level_name=level_name), 'catch')
+    config = presets.resolve(Config(level_name=level_name), 'catch')
     assert pathlib.Path(config.logdir) == pathlib.Path('logs') / folder
 
 
@@ -225,7 +225,7 @@ class TestFromDict:
   def test_comes_back_as_it_was(self):
     for config in (
       Config(),
-      config_lib.resolve(Config(seed=7, lstm=True, decay=0.5), 'atari'),
+      presets.resolve(Config(seed=7, lstm=True, decay=0.5), 'atari'),
     ):
       values = json.loads(json.dumps(dataclasses.asdict(config)))
       assert config_lib.from_dict(values) == config
@@ -288,7 +288,7 @@ class TestForTest:
 
 
 def test_describe_marks_what_the_user_set():
-  config = config_lib.resolve(Config(level_name='catch', seed=5), 'catch')
+  config = presets.resolve(Config(level_name='catch', seed=5), 'catch')
   text = config_lib.describe(config, {'level_name', 'seed'})
   assert 'level_name=catch*' in text
   assert 'seed=5*' in text
@@ -299,7 +299,7 @@ def described(level_name, **options):
   """What a user reads at the start of a training."""
   level = environments.parse_level(level_name)
   config = Config(level_name=level_name, **options)
-  config = config_lib.resolve(config, level.suite, level.options)
+  config = presets.resolve(config, level.suite, level.options)
   hidden = environments.options_without_effect(level)
   return config_lib.describe(config, {'level_name', *options}, hidden)
 
@@ -430,8 +430,8 @@ def test_no_option_is_parsed_and_then_ignored(name):
   users = [
     path
     for path in files
-    if path.name not in ('config.py', 'logdirs.py')
+    if path.name not in ('config.py', 'presets.py', 'logdirs.py')
     and name in names_used(ast.parse(path.read_text(encoding='utf-8')))
   ]
-  # `preset` chooses among the tables of config.py itself.
+  # `preset` chooses among the tables of presets.py.
   assert users or name == 'preset'
