@@ -258,6 +258,19 @@ def test_the_first_game_is_filmed_frame_by_frame(tmp_path, ending):
   assert all(np.any(a != b) for a, b in itertools.pairwise(frames))
 
 
+def test_a_classic_control_task_is_filmed(tmp_path):
+  path = str(tmp_path / 'cart_pole.mp4')
+  environment = make('CartPole-v1', 1, render=True)
+  played = evaluation.evaluate(
+    networks.Agent(environment.spec), environment, 1, video_path=path
+  )
+  environment.close()
+  frames = imageio.mimread(path, memtest=False)
+  assert len(frames) == played.lengths[0] + 1
+  assert frames[0].shape == (400, 600, 3)
+  assert np.any(frames[0] != frames[-1])
+
+
 def test_an_atari_game_is_filmed_in_colour_and_scored(tmp_path):
   path = str(tmp_path / 'pong.mp4')
   environment = make('pong', 1, render=True, max_episode_frames=100, noop_max=0)
