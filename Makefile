@@ -55,6 +55,10 @@ plot: setup ## Draws learning curves of LOGDIR='logs/pong ...' to OUTPUT=curve.p
 benchmark: setup ## Measures training and its parts; --output=throughput.json
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
+.PHONY: benchmark-batcher
+benchmark-batcher: setup ## Measures the dynamic batcher beside TensorFlow's.
+	$(BIN)/python benchmarks/batcher.py $(ARGS)
+
 .PHONY: test
 test: setup-dev ## Runs all Python tests. ARGS='-k vtrace' runs some.
 	$(BIN)/python -m pytest $(ARGS)

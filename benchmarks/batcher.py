@@ -26,7 +26,7 @@ Kinds of callers, the same for all contestants of a row of the table:
 called: `Batcher.compute` eagerly, `tf.nondifferentiable_batch_function` inside
 a `tf.function`.
 
-Run `python -m benchmarks.batcher --output=batcher.json`.
+Run `python benchmarks/batcher.py --output=batcher.json`.
 """
 
 import contextlib
@@ -37,16 +37,20 @@ import json
 import os
 import platform
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
 import dynamic_batching
+from scalable_agent import threads
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list('callers', ['1', '8', '32', '128'], 'Numbers of threads.')
@@ -79,24 +83,20 @@ def measure(call: Call, callers: int, row_bytes: int) -> Measurement:
   call(row)
   latencies: list[list[float]] = [[] for _ in range(callers)]
   barrier = threading.Barrier(callers + 1)
-  stop = threading.Event()
 
   def run(mine: list[float]) -> None:
     barrier.wait()
-    while not stop.is_set():
+    while not group.stopping:
       start = time.perf_counter()
       call(row)
       mine.append(time.perf_counter() - start)
 
-  threads = [threading.Thread(target=run, args=(x,)) for x in latencies]
-  for thread in threads:
-    thread.start()
-  barrier.wait()
-  start = time.perf_counter()
-  stop.wait(FLAGS.seconds)
-  stop.set()
-  for thread in threads:
-    thread.join()
+  with threads.ThreadGroup() as group:
+    for index, mine in enumerate(latencies):
+      group.start(f'caller_{index}', functools.partial(run, mine))
+    barrier.wait()
+    start = time.perf_counter()
+    group.wait_for_stop(FLAGS.seconds)
   elapsed = time.perf_counter() - start
   flat = 1000 * np.concatenate(latencies)
   p50, p99 = np.percentile(flat, [50, 99])

@@ -13,6 +13,7 @@ The training cannot be faster than its parts one after the other on all cores,
 """
 
 import dataclasses
+import functools
 import json
 import os
 import resource
@@ -20,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -34,10 +34,12 @@ from rich import box, console, table
 
 from scalable_agent import actor as actor_lib
 from scalable_agent import config as config_lib
-from scalable_agent import environments, policies, presets
+from scalable_agent import environments, policies, presets, threads
 from scalable_agent.runtimes import assembly, impala_local
 
 PARTS = ('environment', 'inference', 'learner', 'training')
+# Seconds that a part may take besides those asked for: tracing, building.
+_PART_TIMEOUT = 600.0
 
 _LEVEL = flags.DEFINE_string('level_name', 'pong', 'What to play.')
 _NETWORK = flags.DEFINE_string('network', 'auto', 'Torso.')
@@ -68,33 +70,29 @@ def _config() -> tuple[config_lib.Config, environments.Level]:
 def _rate(step, num_threads: int) -> float:
   """Calls `step(thread)`, which returns agent steps, in several threads."""
   counts = np.zeros(num_threads)
-  stop = threading.Event()
 
   def run(index: int) -> None:
-    while not stop.is_set():
+    while not group.stopping:
       counts[index] += step(index)
 
-  workers = [
-    threading.Thread(target=run, args=(i,), daemon=True)
-    for i in range(num_threads)
-  ]
-  for worker in workers:
-    worker.start()
-  rate = _measure(lambda: counts.sum())
-  stop.set()
-  for worker in workers:
-    worker.join()
-  return rate
+  with threads.ThreadGroup() as group:
+    for index in range(num_threads):
+      group.start(f'worker_{index}', functools.partial(run, index))
+    return _measure(group, counts.sum)
 
 
-def _measure(count) -> float:
-  """Returns the increase of `count()` per second, after the warm-up."""
+def _measure(group: threads.ThreadGroup, count) -> float:
+  """Returns the increase of `count()` per second, after the warm-up.
+
+  When a thread fails it returns early, for the group to raise the failure.
+  """
   start_count = count()
-  while count() == start_count:  # Tracing and building are no part of it.
-    time.sleep(0.01)
-  time.sleep(_WARM_UP.value)
+  # Tracing and building are no part of it.
+  while count() == start_count and not group.wait_for_stop(0.01):
+    pass
+  group.wait_for_stop(_WARM_UP.value)
   start, start_count = time.perf_counter(), count()
-  time.sleep(_SECONDS.value)
+  group.wait_for_stop(_SECONDS.value)
   return (count() - start_count) / (time.perf_counter() - start)
 
 
@@ -166,12 +164,10 @@ def _columns(path, x: np.ndarray, size: int) -> np.ndarray:
 def _training(config, level) -> float:
   with tempfile.TemporaryDirectory() as logdir:
     run = impala_local.Run(dataclasses.replace(config, logdir=logdir), level)
-    worker = threading.Thread(target=run.train)
-    worker.start()
-    rate = _measure(run.frames) / run.spec.frames_per_step
-    run.stop()
-    worker.join()
-  return rate
+    with threads.ThreadGroup() as group:
+      group.on_stop(run.stop)
+      group.start('training', run.train)
+      return _measure(group, run.frames) / run.spec.frames_per_step
 
 
 def _measure_part(part: str) -> None:
@@ -198,7 +194,13 @@ def _spawn(part: str) -> dict:
     f'--{flag.name}={flag.value}'
     for flag in (_LEVEL, _NETWORK, _SECONDS, _WARM_UP)
   ]
-  result = subprocess.run(command, capture_output=True, text=True)
+  timeout = _PART_TIMEOUT + _WARM_UP.value + _SECONDS.value
+  try:
+    result = subprocess.run(
+      command, capture_output=True, text=True, timeout=timeout
+    )
+  except subprocess.TimeoutExpired:
+    sys.exit(f'{part} did not end within {timeout:.0f} s')
   if result.returncode:
     sys.exit(f'{part} failed:\n{result.stderr[-4000:]}')
   return json.loads(result.stdout.splitlines()[-1])
