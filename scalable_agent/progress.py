@@ -1,6 +1,7 @@
 """The line that tells how a run is doing, and what holds it up."""
 
 import collections
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -8,7 +9,11 @@ from typing import Any, TextIO
 
 from absl import logging
 
+from scalable_agent import scores
+
 _CLEAR_LINE = '\r\x1b[2K'
+_LINE_ABOVE = '\x1b[A'
+_SEPARATOR = ' | '
 
 
 class Rates:
@@ -97,7 +102,8 @@ def format_progress(
     f'{frames_per_second:,.0f} frames/s',
   ]
   if mean_return is not None:
-    parts.append(f'return {mean_return:.2f} ({episodes:,} episodes)')
+    recent = min(episodes, scores.RECENT_EPISODES)
+    parts.append(f'return {mean_return:.2f} (last {recent} episodes)')
   parts.append(f'{updates_per_second:.1f} updates/s')
   if policy_lag is not None:
     parts.append(f'lag {policy_lag:.1f}')
@@ -108,11 +114,27 @@ def format_progress(
     parts.append(f'ETA {format_duration(left)}')
   if bottleneck is not None:
     parts.append(f'bottleneck {bottleneck}')
-  return ' | '.join(parts)
+  return _SEPARATOR.join(parts)
+
+
+def wrap(text: str, width: int) -> list[str]:
+  """Breaks a text between its items into lines of at most `width`.
+
+  Args:
+    text: of `format_progress`.
+    width: characters; only an item that is wider is cut.
+  """
+  lines: list[str] = []
+  for item in text.split(_SEPARATOR):
+    if lines and len(lines[-1] + _SEPARATOR + item) <= width:
+      lines[-1] += _SEPARATOR + item
+    else:
+      lines.append(item[:width])
+  return lines
 
 
 class ProgressLine:
-  """One line, rewritten in place on a terminal; plain lines elsewhere."""
+  """Rewritten in place on a terminal, as wide as it; plain lines elsewhere."""
 
   def __init__(
     self,
@@ -129,7 +151,7 @@ class ProgressLine:
     """
     self._stream = stream or sys.stderr
     self._terminal = self._stream.isatty()
-    self._shown = False
+    self._shown = 0  # Lines on the terminal.
     self.secs = secs if self._terminal else max(secs, plain_secs)
     if self._terminal:
       logging.get_absl_handler().addFilter(self._make_room)
@@ -138,17 +160,30 @@ class ProgressLine:
     """Clears the line before a log message is written on it."""
     del record
     if self._shown:
-      self._shown = False
-      self._stream.write(_CLEAR_LINE)
+      self._clear()
       self._stream.flush()
     return True
 
+  def _clear(self) -> None:
+    above = (_LINE_ABOVE + _CLEAR_LINE) * (self._shown - 1)
+    self._stream.write(_CLEAR_LINE + above)
+    self._shown = 0
+
+  def _columns(self) -> int:
+    try:
+      columns = os.get_terminal_size(self._stream.fileno()).columns
+    except OSError:
+      columns = 0
+    # Some terminals do not know their size either.
+    return columns or shutil.get_terminal_size().columns
+
   def show(self, text: str) -> None:
-    """Shows `text`, cut to the width of the terminal."""
+    """Shows `text`, of `format_progress`, instead of the one before."""
     if self._terminal:
-      width = shutil.get_terminal_size().columns
-      self._stream.write(f'{_CLEAR_LINE}{text[: width - 1]}')
-      self._shown = True
+      lines = wrap(text, self._columns() - 1)
+      self._clear()
+      self._stream.write('\n'.join(lines))
+      self._shown = len(lines)
     else:
       self._stream.write(f'{text}\n')
     self._stream.flush()
@@ -160,4 +195,4 @@ class ProgressLine:
     if self._shown:
       self._stream.write('\n')
       self._stream.flush()
-      self._shown = False
+      self._shown = 0

@@ -1,8 +1,11 @@
 """What a run reports, and that it goes on seamlessly after a restart."""
 
+import fcntl
 import io
 import json
 import os
+import struct
+import termios
 import threading
 from typing import NamedTuple
 
@@ -23,6 +26,11 @@ from scalable_agent import (
 
 FIRST, MID, LAST = structures.FIRST, structures.MID, structures.LAST
 HEADER = 'frames,seconds,level,episode_return,episode_length,episode_frames'
+LONG_LINE = (
+  '4.512M/15M frames 30.1% | 8,969 frames/s | return -18.47 (last 100 episodes)'
+  ' | 14.1 updates/s | lag 9.9 | queue 15% | ETA 0:19:21'
+  ' | bottleneck environment'
+)
 
 
 class Clock:
@@ -475,13 +483,42 @@ def test_a_log_message_does_not_mix_with_the_line():
   assert stream.getvalue().endswith('again')
 
 
-def test_a_line_is_cut_to_the_terminal(monkeypatch):
-  monkeypatch.setattr(
-    progress.shutil, 'get_terminal_size', lambda: os.terminal_size((20, 5))
-  )
+def test_lines_are_broken_between_items():
+  assert progress.wrap('aaa | bb | c', 12) == ['aaa | bb | c']
+  assert progress.wrap('aaa | bb | c', 11) == ['aaa | bb', 'c']
+  assert progress.wrap('aaa | bb | c', 2) == ['aa', 'bb', 'c']
+
+
+@pytest.mark.parametrize(('columns', 'lines'), [(80, 2), (160, 1)])
+def test_a_terminal_shows_every_item_and_rewrites_all_lines(
+  monkeypatch, columns, lines
+):
+  monkeypatch.setenv('COLUMNS', str(columns))
   stream = Terminal()
-  progress.ProgressLine(stream).show('x' * 100)
-  assert stream.getvalue().count('x') == 19
+  line = progress.ProgressLine(stream)
+  line.show(LONG_LINE)
+  shown = stream.getvalue().removeprefix('\r\x1b[2K').split('\n')
+  assert ' | '.join(shown) == LONG_LINE
+  assert len(shown) == lines
+  assert max(map(len, shown)) < columns
+  line.show('next')
+  clear = '\r\x1b[2K' + '\x1b[A\r\x1b[2K' * (lines - 1)
+  assert stream.getvalue().endswith(f'{shown[-1]}{clear}next')
+
+
+def test_the_terminal_of_the_stream_is_asked_for_its_width(monkeypatch):
+  monkeypatch.setenv('COLUMNS', '1000')
+  reader, writer = os.openpty()
+  size = struct.pack('4H', 24, 20, 0, 0)  # Lines, columns, pixels.
+  fcntl.ioctl(writer, termios.TIOCSWINSZ, size)
+  with open(writer, 'w') as stream, open(reader, 'rb', buffering=0) as screen:
+    line = progress.ProgressLine(stream)
+    line.show('a' * 10 + ' | ' + 'b' * 10)
+    line.close()
+    text = b''
+    while not text.endswith(b'b\r\n'):
+      text += screen.read(100)
+  assert text.endswith(b'a\r\nbbbbbbbbbb\r\n')
 
 
 def test_the_line_says_everything():
@@ -490,15 +527,24 @@ def test_the_line_says_everything():
     total_frames=10e6,
     frames_per_second=1234.5,
     mean_return=-3.25,
-    episodes=1500,
+    episodes=99,
     updates_per_second=3.21,
     policy_lag=1.25,
     queue_fill=0.5,
     bottleneck='learner',
   ) == (
-    '1.235M/10M frames 12.3% | 1,234 frames/s | return -3.25 (1,500 episodes)'
-    ' | 3.2 updates/s | lag 1.2 | queue 50% | ETA 1:58:20 | bottleneck learner'
+    '1.235M/10M frames 12.3% | 1,234 frames/s | return -3.25 (last 99 '
+    'episodes) | 3.2 updates/s | lag 1.2 | queue 50% | ETA 1:58:20 | '
+    'bottleneck learner'
   )
+
+
+def test_the_return_is_that_of_the_last_hundred_episodes(tmp_path):
+  stream = io.StringIO()
+  with make_metrics(tmp_path, stream=stream) as m:
+    for i in range(300):
+      m.record_unroll(one_episode(i))
+  assert '| return 249.50 (last 100 episodes) |' in stream.getvalue()
 
 
 def test_the_line_leaves_out_what_is_not_known():
