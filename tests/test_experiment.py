@@ -310,6 +310,14 @@ MISTAKES = {
     {'level_name': 'Pendulum-v1'},
     ['Pendulum-v1', 'Box(-2.0, 2.0, (1,), float32)', 'Discrete', 'Wrap'],
   ),
+  'a_level_that_needs_what_is_not_installed': (
+    {'level_name': 'tests.environments.toys:Toys/Unmakeable-v0'},
+    ['Unmakeable-v0 cannot be made: Box3D is not installed', '--level_name'],
+  ),
+  'a_video_that_needs_what_is_not_installed': (
+    {'logdir': '{tmp}/unfilmable', 'mode': 'test', 'video_dir': '{tmp}/v'},
+    ['Unfilmable-v0 cannot be filmed', 'no_such_module', '--video_dir'],
+  ),
   'a_batch_that_cannot_be_filled': (
     {'batch_size': 9},
     ['--batch_size=9', '--num_actors=2', '--envs_per_actor=4', 'Lower'],
@@ -390,18 +398,20 @@ class TestMistakes:
   def results(cls, tmp, trained):
     """Runs all mistakes; returns the Results by name."""
     (tmp / 'file').touch()
-    for name in 'damaged', 'broken':
+    for name in 'damaged', 'broken', 'unfilmable':
       (tmp / name).mkdir()
     (tmp / 'damaged' / 'config.json').write_text('{"seed": 1')
     (tmp / 'broken' / 'checkpoints' / '000000001234').mkdir(parents=True)
+    config = json.loads((trained[0] / 'config.json').read_text())
+    config['level_name'] = 'tests.environments.toys:Toys/Unfilmable-v0'
+    (tmp / 'unfilmable' / 'config.json').write_text(json.dumps(config))
     places = {'tmp': tmp, 'trained': trained[0]}
     argvs = []
     for name, (options, _) in MISTAKES.items():
       given = {'logdir': f'{tmp}/{name}'} | options
       if given.get('mode') != 'test':
         given = SMALL | given
-      logdir = str(given.pop('logdir')).format(**places)
-      argvs.append(flags(logdir, given))
+      argvs.append([flag.format(**places) for flag in flags(None, given)])
     (tmp / 'outputs').mkdir()
     process = subprocess.Popen(
       [sys.executable, '-c', SERVER, json.dumps(argvs), str(tmp / 'outputs')],
@@ -433,7 +443,7 @@ class TestMistakes:
   def test_a_mistake_leaves_no_options_behind(self, tmp):
     # Else the corrected command might be refused because of them.
     left = {path.parent.name for path in tmp.glob('*/config.json')}
-    assert left == {'damaged'}
+    assert left == {'damaged', 'unfilmable'}
 
 
 def test_an_unknown_flag_is_named():

@@ -61,7 +61,7 @@ def find_spec(level_name: str) -> EnvSpec:
   if module:
     try:
       importlib.import_module(module)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
       raise ValueError(
         f'The module {module} cannot be imported ({error}). It must be on '
         'PYTHONPATH and register its environments when imported.'
@@ -92,7 +92,8 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
       seed: environment i is seeded with seed + i.
 
     Raises:
-      ValueError: if the actions or observations are of an unsupported kind.
+      ValueError: if the actions or observations are of an unsupported kind, or
+        something that the environment needs is not installed.
     """
     if options.render and options.env_processes:
       raise ValueError(
@@ -149,7 +150,8 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
     )
 
   def _render(self) -> np.ndarray:
-    return np.array(self._envs.envs[0].render(), np.uint8)
+    with _impossible(f'{self.level.name} cannot be filmed', '--video_dir'):
+      return np.array(self._envs.envs[0].render(), np.uint8)
 
   def _close(self, healthy: bool) -> None:
     if healthy or not self._has_processes:
@@ -203,17 +205,32 @@ class _Factory:
       module = self.name.rpartition(':')[0]
       if module:
         importlib.import_module(module)
-    kwargs = {'render_mode': 'rgb_array'} if self.render else {}
-    environment = gymnasium.make(self.spec, **kwargs)
+    with _impossible(f'{self.name} cannot be made', '--level_name'):
+      environment = gymnasium.make(self.spec)
     if self.render:
       modes = environment.metadata.get('render_modes', [])
+      environment.close()
       if 'rgb_array' not in modes:
         raise ValueError(
           f'{self.name} cannot be filmed: its render_modes are '
           f'{modes}, without rgb_array. Leave --video_dir out, or render off.'
         )
+      with _impossible(f'{self.name} cannot be filmed', '--video_dir'):
+        environment = gymnasium.make(self.spec, render_mode='rgb_array')
     environment = _Plain(environment, self.name, self.num_action_repeats)
     return _Explained(environment) if in_own_process else environment
+
+
+@contextlib.contextmanager
+def _impossible(what: str, flag: str) -> Iterator[None]:
+  """Turns what Gymnasium refuses, or misses, into a message for the user."""
+  try:
+    yield
+  except (gymnasium.error.Error, ImportError) as error:
+    raise ValueError(
+      f'{what}: {str(error).rstrip(".")}. Install what is missing, or change '
+      f'{flag}.'
+    ) from error
 
 
 class _Plain(gymnasium.Wrapper):

@@ -29,8 +29,8 @@ def prepare(
     The options of the test, the agent and the environment.
 
   Raises:
-    ValueError: the logdir has no run or no intact checkpoint, or options that
-      contradict it.
+    ValueError: the logdir has no run or no intact checkpoint, options that
+      contradict it, or the level cannot be made or filmed.
     OSError: --video_dir cannot be made.
   """
   if config.logdir is None:
@@ -48,6 +48,10 @@ def prepare(
     seed=config.seed,
     render=bool(config.video_dir),
   )
+  if config.video_dir:
+    # What cannot be filmed is to fail before the games.
+    environment.reset()
+    environment.render()
   agent = assembly.make_agent(config, environment.spec)
   learner = assembly.make_learner(config, agent, environment.spec)
   checkpointer = checkpointing.Checkpointer(

@@ -167,6 +167,16 @@ def test_continuous_actions_are_refused():
     make('Pendulum-v1')
 
 
+@pytest.mark.parametrize('env_processes', [0, 1])
+def test_what_is_not_installed_is_named_with_a_remedy(env_processes):
+  with pytest.raises(
+    ValueError,
+    match=r'^.*Toys/Unmakeable-v0 cannot be made: Box3D is not installed\. '
+    r'Install what is missing, or change --level_name\.$',
+  ):
+    toy('Unmakeable', env_processes=env_processes)
+
+
 def test_the_first_environment_can_be_rendered():
   environment = toy('Colour', render=True)
   environment.reset()
@@ -176,8 +186,19 @@ def test_the_first_environment_can_be_rendered():
 
 
 def test_what_cannot_be_rendered_says_so():
-  with pytest.raises(ValueError, match=r'Toys/Gray-v0 .* without rgb_array'):
-    toy('Gray', render=True)
+  for name in 'Gray', 'Modeless':
+    with pytest.raises(
+      ValueError, match=rf'Toys/{name}-v0 .* without rgb_array'
+    ):
+      toy(name, render=True)
+  environment = toy('Unfilmable', render=True)
+  environment.reset()
+  with pytest.raises(
+    ValueError,
+    match=r'Toys/Unfilmable-v0 cannot be filmed: .*no_such_module.*\. '
+    r'Install what is missing, or change --video_dir\.$',
+  ):
+    environment.render()
   with pytest.raises(ValueError, match=r'^--env_processes=1 .* video .*render'):
     make(render=True, env_processes=1)
 

@@ -126,6 +126,29 @@ class Many(Toy):
   action_space = spaces.MultiDiscrete([2, 2])
 
 
+class Unmakeable(Toy):
+  """Needs what is not installed."""
+
+  def __init__(self, render_mode=None):
+    raise gymnasium.error.DependencyNotInstalled('Box3D is not installed')
+
+
+class Unfilmable(Toy):
+  """Needs what is not installed, for rendering only."""
+
+  metadata = Colour.metadata
+
+  def render(self):
+    import no_such_module  # noqa: F401
+
+
+class Modeless(Toy):
+  """Takes no render_mode."""
+
+  def __init__(self):
+    super().__init__()
+
+
 class Failing(Toy):
   """Raises in its second step."""
 
@@ -161,6 +184,9 @@ for _class in (
   NestedImage,
   Endless,
   Many,
+  Unmakeable,
+  Unfilmable,
+  Modeless,
   Failing,
   Dying,
   Modules,
