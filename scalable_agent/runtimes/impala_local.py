@@ -268,15 +268,17 @@ class Run:
 
   def _gauges(self) -> dict[str, Any]:
     fills, self._fills = self._fills, []
-    gauges = {
-      'queue_fill': sum(fills) / max(len(fills), 1),
+    # Seconds of each stage are per thread: that is what can reach one a second.
+    gauges: dict[str, Any] = {
       'stage_seconds': {
-        'environment': sum(one.environment_seconds for one in self._actors),
+        'environment': sum(one.environment_seconds for one in self._actors)
+        / len(self._actors),
         'inference': self._policy.seconds,
         'learner': self._learner_seconds,
       },
     }
     if isinstance(self._policy, policies.Batched):
+      gauges['queue_fill'] = sum(fills) / max(len(fills), 1)
       gauges['batcher'] = self._policy.statistics()
     return gauges
 

@@ -500,6 +500,37 @@ def test_in_threads_every_start_plays_other_episodes(tmp_path, options):
     assert np.array_equal(one, two) == (options['num_actors'] == 0)
 
 
+def gauges_of_actors(run, environment_seconds):
+  """What a run reports whose actors have worked for so long."""
+  run._make_actors(serial=len(environment_seconds) == 1)
+  for one, seconds in zip(run._actors, environment_seconds, strict=True):
+    one.environment_seconds = seconds
+  run._policy.seconds = 4.0
+  run._learner_seconds = 3.0
+  run._fills = [1.0, 0.5]
+  return run._gauges()
+
+
+def test_without_threads_no_queue_tells_the_bottleneck(tmp_path):
+  assert gauges_of_actors(make_run(tmp_path, **SERIAL), [2.0]) == {
+    'stage_seconds': {'environment': 2.0, 'inference': 4.0, 'learner': 3.0}
+  }
+
+
+def test_the_seconds_of_a_stage_are_those_of_one_of_its_threads(tmp_path):
+  run = make_run(tmp_path, **THREADS)
+  gauges = gauges_of_actors(run, [5.0, 2.0])
+  assert gauges['stage_seconds'] == {
+    'environment': 3.5,
+    'inference': 4.0,
+    'learner': 3.0,
+  }
+  assert gauges['queue_fill'] == 0.75
+  assert gauges['batcher'].batches == 0
+  assert run._gauges()['queue_fill'] == 0  # It is since the last time.
+  run._policy.close()
+
+
 def test_checkpoints_come_at_their_time(tmp_path):
   run = make_run(tmp_path, **(SERIAL | {'save_checkpoint_secs': 0.0}))
   folders = []
