@@ -36,7 +36,7 @@ class Metrics:
   with metrics:
     metrics.set_gauges(lambda: {'queue_fill': len(queue) / queue.capacity})
     metrics.record_unroll(unroll)  # By each actor.
-    metrics.record_update(frames, updates, learner_metrics, lag, max_lag)
+    metrics.record_update(frames, updates, learner_metrics)
   ```
   """
 
@@ -48,8 +48,6 @@ class Metrics:
     frames_per_step: int,
     summary_secs: float = 10.0,
     progress_secs: float = 2.0,
-    start_frames: int = 0,
-    start_episodes: int = 0,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
   ):
@@ -63,9 +61,6 @@ class Metrics:
       summary_secs: seconds between two TensorBoard summaries.
       progress_secs: seconds between two progress lines; at least 10 where
         there is no terminal.
-      start_frames: environment frames that the run continues from.
-      start_episodes: episodes that the run continues from. What episodes.csv
-        has beyond either is cut off.
       stream: of the progress line; default: standard error.
       clock: seconds, monotonic.
     """
@@ -75,9 +70,9 @@ class Metrics:
     self._frames_per_step = frames_per_step
     self._summary_secs = summary_secs
     self._clock = clock
-    self._frames = start_frames
+    self._frames = 0
     self._updates = 0
-    self._episode_count = start_episodes
+    self._episode_count = 0
     self._elapsed_before = 0.0
     self._scores = scores.Scores(levels)
     self._new_episodes: dict[str, list[tuple[float, int]]] = {
@@ -173,8 +168,6 @@ class Metrics:
     frames: int,
     updates: int,
     learner_metrics: Mapping[str, Any],
-    policy_lag: Any = 0.0,
-    max_policy_lag: Any = 0.0,
   ) -> None:
     """Takes what the learner knows after an update.
 
@@ -183,16 +176,19 @@ class Metrics:
     Args:
       frames: environment frames that the learner has seen.
       updates: learner updates so far.
-      learner_metrics: scalar tensors or numbers by name.
-      policy_lag: mean age of the batch's policies, in updates.
-      max_policy_lag: the greatest age, in updates.
+      learner_metrics: scalar tensors or numbers by name, of them `policy_lag`
+        and `max_policy_lag`, the mean and the greatest age of the batch's
+        policies in updates.
     """
     with self._lock:
       # Several trainers may come out of order.
       if frames >= self._frames:
         self._frames, self._updates = frames, updates
         self._learner_metrics = learner_metrics
-      self._lags.append((policy_lag, max_policy_lag))
+      if 'policy_lag' in learner_metrics:
+        self._lags.append(
+          (learner_metrics['policy_lag'], learner_metrics['max_policy_lag'])
+        )
     self.maybe_report()
 
   def maybe_report(self) -> None:
@@ -272,32 +268,10 @@ class Metrics:
       self._summaries.flush()
 
   @property
-  def episode_count(self) -> int:
-    """Episodes finished, over all starts of the run."""
-    return self._episode_count
-
-  @property
-  def mean_return(self) -> float | None:
-    """Mean return of the last 100 episodes, averaged over levels."""
-    with self._lock:
-      return self._scores.mean
-
-  @property
-  def mean_returns(self) -> dict[str, float]:
-    """Mean return of the last 100 episodes of each level that has any."""
-    with self._lock:
-      return self._scores.means
-
-  @property
   def score(self) -> float | None:
-    """`mean_return` once every level has 20 episodes: what to save by."""
+    """See `Scores.score`: what to save by."""
     with self._lock:
       return self._scores.score
-
-  @property
-  def best_mean_return(self) -> float | None:
-    """The greatest `score` so far."""
-    return self._scores.best
 
   def get_state(self) -> dict[str, Any]:
     """Returns what must survive a restart, as JSON-able data."""

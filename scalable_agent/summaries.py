@@ -10,7 +10,7 @@ import tensorflow as tf
 from scalable_agent import structures
 
 # Of the learner's metrics: the x-axis, and what Metrics reports itself.
-_NOT_SUMMARISED = ('frames', 'updates', 'policy_lag')
+_NOT_SUMMARISED = ('frames', 'updates', 'policy_lag', 'max_policy_lag')
 _LOSSES = ('loss', 'entropy')
 # A histogram of more samples looks the same.
 _MAXIMUM_SAMPLES = 10_000

@@ -223,13 +223,7 @@ class Run:
     # Reading a value waits for the update, so the time is its own.
     frames, updates = int(values['frames']), int(values['updates'])
     self._learner_seconds += time.perf_counter() - start
-    self._metrics.record_update(
-      frames,
-      updates,
-      values,
-      values['policy_lag'],
-      values['max_policy_lag'],
-    )
+    self._metrics.record_update(frames, updates, values)
 
   def _done(self) -> bool:
     return self.frames() >= self._config.total_environment_frames
