@@ -77,10 +77,13 @@ class Checkpointer:
     Raises:
       OSError: it could not be written; the older ones are as they were.
     """
-    path = self._path(f'{int(frames):012d}')
+    name = f'{int(frames):012d}'
+    path = self._path(name)
     try:
       self._write(path, state, score)
-      self._record_if_best(os.path.basename(path), score)
+      names = _names(self._folder)
+      past = names[: names.index(name) + 1]
+      self._record_if_best(past, score)
     except (OSError, tf.errors.OpError) as error:
       raise OSError(
         f'cannot save {path}: {error}. Free some space there, or choose '
@@ -88,7 +91,7 @@ class Checkpointer:
       ) from error
     finally:
       shutil.rmtree(self._path(_SCRATCH), ignore_errors=True)
-    self._prune(path)
+    self._prune(past)
     return path
 
   def restore(self) -> Any | None:
@@ -108,8 +111,8 @@ class Checkpointer:
   def restore_best(self) -> Any | None:
     """Like `restore`, but tries the one with the best score first."""
     names = list(reversed(_names(self._folder)))
-    best = self._best().get('checkpoint')
-    if best in names:
+    best = self._best(names).get('checkpoint')
+    if best:
       names.remove(best)
       names.insert(0, best)
     elif names:
@@ -125,21 +128,21 @@ class Checkpointer:
   def _path(self, name: str) -> str:
     return os.path.join(self._folder, name)
 
-  def _record_if_best(self, name: str, score: float | None) -> None:
+  def _record_if_best(self, past: list[str], score: float | None) -> None:
     if score is None:
       return
-    best = self._best()
+    name, best = past[-1], self._best(past)
     if best.get('checkpoint', name) == name or score >= best['score']:
       files.write_json(
         self._best_path, {'checkpoint': name, 'score': float(score)}
       )
 
-  def _best(self) -> dict[str, Any]:
-    """Returns the content of best.json, {} if there is none to be had."""
+  def _best(self, names: list[str]) -> dict[str, Any]:
+    """Returns the content of best.json, {} if it is of none of `names`."""
     try:
       best = files.read_json(self._best_path)
       best = {'checkpoint': best['checkpoint'], 'score': float(best['score'])}
-      return best if best['checkpoint'] in _names(self._folder) else {}
+      return best if best['checkpoint'] in names else {}
     except FileNotFoundError:
       return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -171,10 +174,8 @@ class Checkpointer:
     files.sync(self._folder)
     shutil.rmtree(replaced, ignore_errors=True)
 
-  def _prune(self, newest: str) -> None:
-    names = _names(self._folder)
-    past = names[: names.index(os.path.basename(newest)) + 1]
-    kept = {*past[-self._keep :], self._best().get('checkpoint')}
+  def _prune(self, past: list[str]) -> None:
+    kept = {*past[-self._keep :], self._best(past).get('checkpoint')}
     for name in os.listdir(self._folder):
       known = _NAME.match(name.removesuffix(_REPLACED)) or name == _SCRATCH
       if known and name not in kept:

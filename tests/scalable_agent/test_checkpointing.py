@@ -341,15 +341,19 @@ def test_a_kill_while_replacing_loses_nothing(tmp_path):
   assert saved(tmp_path) == [200, 300]
 
 
-def test_going_back_to_an_older_checkpoint_gives_the_newer_ones_up(tmp_path):
-  save_frames(tmp_path, [100, 200, 300, 400])
+@pytest.mark.parametrize('scores', [None, [1, 2, 3, 4]])
+def test_going_back_to_an_older_checkpoint_gives_the_newer_ones_up(
+  tmp_path, scores
+):
+  save_frames(tmp_path, [100, 200, 300, 400], scores=scores)
   for frames in (300, 400):
     (folder(tmp_path, frames) / 'state.npz').unlink()
   _, checkpointer = counter_checkpointer(tmp_path)
   assert checkpointer.restore() == {'frames': 200}
-  checkpointer.save(250, {'frames': 250})
+  checkpointer.save(250, {'frames': 250}, None if scores is None else 2.5)
   assert saved(tmp_path) == [200, 250]
   assert checkpointer.restore() == {'frames': 250}
+  assert checkpointer.restore_best() == {'frames': 250}
 
 
 class Stop(BaseException):
