@@ -6,6 +6,7 @@ None means that the level's suite decides: `presets.resolve` fills it in.
 """
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -290,6 +291,10 @@ def validate(config: Config) -> None:
 
 def _validate_combinations(config: Config) -> None:
   if config.task != -1:
+  for name in FIELDS:
+    value = getattr(config, name)
+    if isinstance(value, float) and not math.isfinite(value):
+      raise ValueError(f'--{name}={value} must be finite.')
     raise ValueError(
       f'--task={config.task}: this version trains on one machine in one '
       'process only. Leave --task at -1.'
@@ -330,6 +335,59 @@ def _validate_combinations(config: Config) -> None:
 def from_dict(values: Any) -> Config:
   """Returns the Config of which `dataclasses.asdict` made `values`.
 
+  if config.num_actors > 0:
+    _validate_inference(config, columns)
+
+
+def _validate_inference(config: Config, rows: int) -> None:
+  """Refuses batches that the actors, with `rows` in all, cannot make."""
+  if config.inference_maximum_batch_size < config.envs_per_actor:
+    raise ValueError(
+      f'--inference_maximum_batch_size={config.inference_maximum_batch_size} '
+      f'has no room for the {config.envs_per_actor} rows of one actor '
+      f'(--envs_per_actor={config.envs_per_actor}). Raise it or lower the '
+      'other.'
+    )
+  if config.inference_minimum_batch_size > rows:
+    raise ValueError(
+      f'--inference_minimum_batch_size={config.inference_minimum_batch_size} '
+      f'cannot be reached: --num_actors={config.num_actors} with '
+      f'--envs_per_actor={config.envs_per_actor} give {rows} rows at a time. '
+      'Lower it or raise one of the others.'
+    )
+
+
+# Options that mean nothing while another one has a certain value.
+_WITHOUT_EFFECT: Mapping[tuple[str, Any], tuple[str, ...]] = {
+  ('optimizer', 'adam'): ('decay', 'momentum', 'rmsprop_initial_slot'),
+  ('correction', 'one_step_is'): ('clip_rho_threshold',),
+  ('correction', 'epsilon'): ('clip_rho_threshold', 'clip_pg_rho_threshold'),
+  ('correction', 'none'): ('clip_rho_threshold', 'clip_pg_rho_threshold'),
+  ('num_actors', 0): (
+    'batcher',
+    'inference_minimum_batch_size',
+    'inference_maximum_batch_size',
+    'inference_timeout_ms',
+  ),
+}
+
+
+def check_given(config: Config, given: Collection[str]) -> None:
+  """Raises ValueError that names an option that was set without effect.
+
+  Args:
+    config: resolved options.
+    given: names of the options that the user set.
+  """
+  for (owner, value), names in _WITHOUT_EFFECT.items():
+    if getattr(config, owner) != value:
+      continue
+    for name in names:
+      if name in given:
+        raise ValueError(
+          f'--{name}={getattr(config, name)} has no effect with '
+          f'--{owner}={value}. Leave it out, or change --{owner}.'
+        )
   Raises:
     ValueError: `values` is no dict, or has an option that this version does
       not know.

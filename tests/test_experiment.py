@@ -380,6 +380,18 @@ MISTAKES = {
   ),
   'damaged_checkpoints': (
     {'logdir': '{tmp}/broken'},
+  'the_logdir_of_another_network': (
+    {'logdir': '{trained}', 'network': 'deep'},
+    ['--network was mlp and is deep', 'another --logdir'],
+  ),
+  'an_option_without_effect_on_the_optimizer': (
+    {'decay': 0.9},
+    ['--decay=0.9 has no effect with --optimizer=adam', 'Leave it out'],
+  ),
+  'endless_frames': (
+    {'total_environment_frames': 'inf'},
+    ['--total_environment_frames=inf must be finite'],
+  ),
     ['no checkpoint', 'is intact', 'another --logdir'],
   ),
 }

@@ -39,6 +39,9 @@ FLAGS_OF_2018 = {
   'decay': float,
   'momentum': float,
   'epsilon': float,
+SIZES = {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 5}
+
+
 }
 
 
@@ -101,6 +104,20 @@ class TestValidate:
   def test_what_must_be_positive_is(self, name, bad):
     with pytest.raises(
       ValueError, match=rf'^--{name}={bad} must be greater than 0\.$'
+  @pytest.mark.parametrize(
+    'name',
+    [
+      'total_environment_frames',
+      'learning_rate',
+      'epsilon',
+      'baseline_cost',
+      'summary_secs',
+    ],
+  )
+  def test_an_infinite_number_is_refused(self, name):
+    with pytest.raises(ValueError, match=rf'^--{name}=inf must be finite\.$'):
+      config_lib.validate(Config(**{name: float('inf')}))
+
     ):
       config_lib.validate(Config(**{name: bad}))
 
@@ -128,6 +145,16 @@ class TestValidate:
         r'--envs_per_actor=5 give 15 .*Lower the batch size or raise',
       ),
       (
+      (
+        SIZES | {'inference_maximum_batch_size': 4},
+        r'^--inference_maximum_batch_size=4 has no room for the 5 rows .*'
+        r'\(--envs_per_actor=5\)\. Raise it or lower the other\.$',
+      ),
+      (
+        SIZES | {'inference_minimum_batch_size': 16},
+        r'^--inference_minimum_batch_size=16 cannot be reached: '
+        r'--num_actors=3 with --envs_per_actor=5 give 15 .*Lower it or raise',
+      ),
         {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 6},
         r'^--batch_size=6 cannot be filled: --num_actors=0 .* give 5 ',
       ),
@@ -141,6 +168,9 @@ class TestValidate:
     'options',
     [
       {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 15},
+      SIZES | {'inference_maximum_batch_size': 5},
+      SIZES | {'inference_minimum_batch_size': 15},
+      SIZES | {'num_actors': 0, 'inference_maximum_batch_size': 1},
       {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 5},
       {'num_actors': 3, 'batch_size': 10**6},  # Unresolved: not known yet.
       {'video_dir': 'v', 'mode': 'test'},
