@@ -1,7 +1,22 @@
 """A group of threads in which the first failure stops all."""
 
 import threading
+import time
 from collections.abc import Callable
+
+
+class StuckError(TimeoutError):
+  """Threads did not end in time.
+
+  Attributes:
+    names: of these threads.
+  """
+
+  def __init__(self, names: list[str], seconds: float):
+    super().__init__(
+      f'threads did not end within {seconds} s: {", ".join(names)}'
+    )
+    self.names = names
 
 
 class ThreadGroup:
@@ -17,7 +32,8 @@ class ThreadGroup:
     """Initialises an empty group.
 
     Args:
-      join_timeout: seconds that the threads have to end after `stop`.
+      join_timeout: seconds that all threads together have to end when the
+        group is left, or else leaving it raises a StuckError.
     """
     self._join_timeout = join_timeout
     self._threads: list[threading.Thread] = []
@@ -82,12 +98,11 @@ class ThreadGroup:
     if failure is not None:
       self.fail(failure)
     self.stop()
+    deadline = time.monotonic() + self._join_timeout
     for thread in self._threads:
-      thread.join(self._join_timeout)
+      thread.join(max(0.0, deadline - time.monotonic()))
     stuck = [thread.name for thread in self._threads if thread.is_alive()]
     if self._failure is not None and self._failure is not failure:
       raise self._failure
     if stuck and failure is None:
-      raise TimeoutError(
-        f'threads did not end within {self._join_timeout} s: {", ".join(stuck)}'
-      )
+      raise StuckError(stuck, self._join_timeout)

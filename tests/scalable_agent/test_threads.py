@@ -147,6 +147,21 @@ def test_a_thread_that_does_not_end_is_named():
   released.set()
 
 
+def test_all_threads_have_one_deadline(monkeypatch):
+  now, timeouts = [1000.0], []
+  join = threading.Thread.join
+
+  def slow_join(thread, timeout):
+    timeouts.append(timeout)
+    now[0] += 20
+    join(thread, DEADLINE_S)
+
+  monkeypatch.setattr(threads.time, 'monotonic', lambda: now[0])
+  monkeypatch.setattr(threading.Thread, 'join', slow_join)
+  run_group(*[waits] * 4, body=lambda group, _: group.stop(), join_timeout=50.0)
+  assert timeouts == [50, 30, 10, 0]
+
+
 def test_a_thread_that_does_not_end_does_not_hide_the_failure():
   released = threading.Event()
   with pytest.raises(WorkError):
