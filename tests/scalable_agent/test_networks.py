@@ -366,6 +366,12 @@ def num_parameters(module):
   return sum(int(tf.size(v)) for v in module.trainable_variables)
 
 
+# 20-dimensional embeddings of 1000 hash buckets, an LSTM of 64 units and its 64
+# outputs at the input of the core: the part of the paper's agents for DeepMind
+# Lab that this agent does not have.
+LANGUAGE = 1000 * 20 + lstm(20, 64) + 64 * 4 * 256
+
+
 class TestParameterCounts:
   def test_shallow_is_that_of_a3c(self):
     agent = networks.Agent(
@@ -381,30 +387,32 @@ class TestParameterCounts:
     )
     assert num_parameters(agent) == expected == 677_943
 
-  def test_deep_is_that_of_the_papers_figure_3(self):
+  @pytest.mark.parametrize('network', ['shallow', 'deep'])
+  def test_both_are_those_of_the_papers_figure_3(self, network):
     num_actions = 9
     agent = networks.Agent(
       environment_spec((72, 96, 3), np.uint8, num_actions),
-      network='deep',
+      network=network,
       lstm=True,
       last_action_reward=True,
     )
+    # 72 x 96 -> 17 x 23 -> 7 x 10, without padding.
+    shallow = conv(8, 3, 16) + conv(4, 16, 32) + linear(7 * 10 * 32, 256)
     convs = 0  # Parameters of them.
     for inputs, outputs in ((3, 16), (16, 32), (32, 32)):
       convs += conv(3, inputs, outputs) + 4 * conv(3, outputs, outputs)
     # Three max-pools of stride 2 with SAME padding: 72 x 96 -> 9 x 12.
+    deep = convs + linear(9 * 12 * 32, 256)
     without_language = (
-      convs
-      + linear(9 * 12 * 32, 256)
+      {'shallow': shallow, 'deep': deep}[network]
       + lstm(256 + num_actions + 1, 256)
       + linear(256, num_actions)
       + linear(256, 1)
     )
     assert num_parameters(agent) == without_language
-    # 20-dimensional embeddings of 1000 hash buckets, an LSTM of 64 units and
-    # its 64 outputs at the input of the core.
-    language = 1000 * 20 + lstm(20, 64) + 64 * 4 * 256
-    assert without_language + language == 1_628_010
+    # The paper says 1.2 and 1.6 million.
+    published = {'shallow': 1_230_426, 'deep': 1_628_010}
+    assert without_language + LANGUAGE == published[network]
 
   def test_deep_has_15_convolutions(self):
     torso = networks.Deep(structures.TensorSpec((72, 96, 3), np.dtype('uint8')))
