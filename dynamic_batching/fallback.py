@@ -54,6 +54,7 @@ class PythonBatcher:
     self._calls: collections.deque[_Call] = collections.deque()
     self._consumers: collections.deque[Reply] = collections.deque()
     self._serving: dict[int, list[_Call]] = {}
+    self._tickets: graph_calls.Tickets = {}
     self._ids = itertools.count()
     self._waiting_rows = 0
     self._served_calls = 0
@@ -65,14 +66,19 @@ class PythonBatcher:
   def compute(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
     if not tf.executing_eagerly():
       types = [spec.dtype for spec in self._output_specs]
-      return graph_calls.Wait(self._enqueue, inputs, types).values
+      return graph_calls.Wait(
+        self._tickets, self._enqueue, inputs, types
+      ).values
     return _wait(lambda reply: self._enqueue(inputs, reply), self._cancel_call)
 
   def get_inputs(self) -> tuple[list[tf.Tensor], tf.Tensor]:
     if not tf.executing_eagerly():
       types = [spec.dtype for spec in self._input_specs]
       flat = graph_calls.Wait(
-        lambda _, reply: self._await_batch(reply), [], [*types, tf.int64]
+        self._tickets,
+        lambda _, reply: self._await_batch(reply),
+        [],
+        [*types, tf.int64],
       ).values
     else:
       flat = _wait(self._await_batch, self._cancel_consumer)
@@ -222,13 +228,16 @@ class PythonBatcher:
       computation_id = next(self._ids)
       self._serving[computation_id] = calls = self._take_batch()
       matches.append((self._consumers.popleft(), computation_id, calls))
-    if self._options.timeout_ms and self._consumers and self._calls:
-      if not self._watching:
-        self._watching = True
-        threading.Thread(
-          target=self._watch, name='dynamic_batching_deadline', daemon=True
-        ).start()
-      self._changed.notify()
+    if (
+      self._options.timeout_ms
+      and self._consumers
+      and self._calls
+      and not self._watching
+    ):
+      self._watching = True
+      threading.Thread(
+        target=self._watch, name='dynamic_batching_deadline', daemon=True
+      ).start()
     return matches
 
   def _take_batch(self) -> list[_Call]:
@@ -259,14 +268,17 @@ class PythonBatcher:
       reply([*inputs, tf.constant(computation_id, tf.int64)], None)
 
   def _watch(self) -> None:
-    """Serves the batches whose deadline passes, in a thread of its own."""
+    """Serves the batches whose deadline passes, in a thread of its own.
+
+    It ends when there is no deadline left: a thread that waited for the next
+    one would keep the batcher alive.
+    """
     while True:
       with self._changed:
-        if self._closed:
-          return
         if not (self._consumers and self._calls):
-          self._changed.wait()
-        elif not self._ready():
+          self._watching = False
+          return
+        if not self._ready():
           self._changed.wait(self._deadline() - time.monotonic())
         matches = self._match()
       self._deliver(matches)

@@ -6,16 +6,16 @@ So the graph waits in a queue op, which holds no thread.
 """
 
 import itertools
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-_tickets = itertools.count()
-_lock = threading.Lock()
-# Ticket -> [queue that gets one element with the answer, values, error].
-_pending: dict[int, list[Any]] = {}
+# Ticket -> [queue that gets one element with the answer, values, error]. Nobody
+# claims the ticket of a graph that is cancelled, so its owner has to go first.
+Tickets = dict[int, list[Any]]
+
+_numbers = itertools.count()
 
 
 def error_type(code: int) -> type[tf.errors.OpError]:
@@ -67,6 +67,7 @@ class Wait:
 
   def __init__(
     self,
+    tickets: Tickets,
     start: Callable[[list[tf.Tensor], Callable[..., None]], Any],
     inputs: Sequence[tf.Tensor],
     types: Sequence[tf.DType],
@@ -74,29 +75,32 @@ class Wait:
     """Adds the nodes.
 
     Args:
+      tickets: Of the owner of `start`.
       start: Gets eager tensors and a reply function, which it has called, now
         or later, with a list of values or with an error.
       inputs: Symbolic tensors.
       types: Types of the values.
     """
     ticket, handle = tf.py_function(
-      lambda *args: _begin(start, list(args)), inputs, [tf.int64, tf.resource]
+      lambda *args: _begin(tickets, start, list(args)),
+      inputs,
+      [tf.int64, tf.resource],
     )
     (answered,) = tf.raw_ops.QueueDequeueV2(
       handle=handle, component_types=[tf.bool]
     )
-    self.values = tf.py_function(_end, [ticket, answered], list(types))
+    self.values = tf.py_function(
+      lambda *args: _end(tickets, *args), [ticket, answered], list(types)
+    )
 
 
 def _begin(
-  start: Callable[..., Any], inputs: list[tf.Tensor]
+  tickets: Tickets, start: Callable[..., Any], inputs: list[tf.Tensor]
 ) -> tuple[int, tf.Tensor]:
-  ticket = next(_tickets)
+  ticket = next(_numbers)
   with tf.device('cpu'):
     queue = tf.queue.FIFOQueue(1, [tf.bool], [[]])
-  entry = [queue, None, None]
-  with _lock:
-    _pending[ticket] = entry
+  tickets[ticket] = entry = [queue, None, None]
 
   def reply(values: Any, error: tf.errors.OpError | None) -> None:
     entry[1:] = [values, error]
@@ -106,15 +110,13 @@ def _begin(
     with _Translated():
       start(inputs, reply)
   except BaseException:
-    with _lock:
-      del _pending[ticket]
+    del tickets[ticket]
     raise
   return ticket, queue.queue_ref
 
 
-def _end(ticket: tf.Tensor, _: tf.Tensor) -> list[tf.Tensor]:
-  with _lock:
-    _, values, error = _pending.pop(int(ticket))
+def _end(tickets: Tickets, ticket: tf.Tensor, _: tf.Tensor) -> list[tf.Tensor]:
+  _, values, error = tickets.pop(int(ticket))
   with _Translated():
     if error is not None:
       raise error

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import dynamic_batching
-from dynamic_batching import build, ops
+from dynamic_batching import build, fallback, ops
 
 
 def rows(*values):
@@ -82,21 +82,38 @@ def test_a_cancelled_consumer_takes_no_batch(batcher, threads):
     threads.result(call)
 
 
-def live_batchers():
+def live(kind):
+  gc.collect()
+  return sum(type(thing) is kind for thing in gc.get_objects())
+
+
+@pytest.fixture
+def live_batchers(implementation):
+  """Counts the batchers of an implementation."""
+  if implementation == 'fallback':
+    return lambda: live(fallback.PythonBatcher)
+  ops.load()
   library = ctypes.CDLL(str(build.find(tf.__version__)))
   function = library.dynamic_batching_live_batchers
   function.restype = ctypes.c_int64
-  gc.collect()
-  return function()
+
+  def count():
+    gc.collect()
+    return function()
+
+  return count
 
 
-def test_a_batcher_is_deleted_with_its_last_python_reference(threads):
-  ops.load()
+def test_a_batcher_is_deleted_with_its_last_python_reference(
+  threads, implementation, live_batchers
+):
   spec = tf.TensorSpec([None], tf.int32)
   before = live_batchers()
 
   def use():
-    batcher = dynamic_batching.Batcher(spec, spec, implementation='op')
+    batcher = dynamic_batching.Batcher(
+      spec, spec, implementation=implementation
+    )
     server = threads.start(batcher.serve_forever, tf.function(lambda x: x))
     for i in range(10):
       threads.result(threads.start(batcher.compute, rows(i)))
@@ -110,22 +127,55 @@ def test_a_batcher_is_deleted_with_its_last_python_reference(threads):
 
 
 def test_a_batcher_with_a_deadline_thread_is_deleted_though_never_closed(
-  threads,
+  threads, implementation, live_batchers
 ):
-  ops.load()
   spec = tf.TensorSpec([None], tf.int32)
   before = live_batchers()
 
   def use():
     batcher = dynamic_batching.Batcher(
-      spec, spec, minimum_batch_size=2, timeout_ms=1, implementation='op'
+      spec,
+      spec,
+      minimum_batch_size=2,
+      timeout_ms=1,
+      implementation=implementation,
     )
-    call = threads.start(batcher.compute, rows(1))
-    assert batcher.serve_once(lambda inputs: inputs)
-    threads.result(call)
+    server = threads.start(batcher.serve_once, lambda inputs: inputs)
+    threads.result(threads.start(batcher.compute, rows(1)))
+    threads.result(server)
 
   use()
   threads.until(lambda: live_batchers() == before)
+
+
+def test_what_a_cancelled_graph_waited_for_is_deleted_with_the_batcher(threads):
+  spec = tf.TensorSpec([None], tf.int32)
+  before = live(tf.queue.FIFOQueue)
+
+  def use():
+    batcher = dynamic_batching.Batcher(
+      spec,
+      spec,
+      minimum_batch_size=2,
+      timeout_ms=None,
+      implementation='fallback',
+    )
+
+    failing = tf.queue.FIFOQueue(1, [tf.bool], [[]])
+
+    @tf.function(autograph=False)
+    def compute_and_fail():
+      failing.dequeue()
+      return batcher.compute(rows(1))
+
+    call = threads.start(compute_and_fail)
+    threads.until(lambda: batcher.statistics().waiting_rows == 1)
+    failing.close()
+    assert isinstance(threads.error(call), tf.errors.OutOfRangeError)
+    assert live(tf.queue.FIFOQueue) == before + 2
+
+  use()
+  threads.until(lambda: live(tf.queue.FIFOQueue) == before)
 
 
 def test_the_tensors_of_a_single_call_are_not_copied(threads):
