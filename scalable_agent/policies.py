@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -142,12 +143,25 @@ class Batched:
     env_output = env_output._replace(info=(), discount=())
     return self._batcher.compute((env_output, last_action, state))
 
-  def serve(self) -> None:
-    """Evaluates batch after batch until `close`."""
+  def serve(
+    self, on_error: Callable[[BaseException], None] = lambda error: None
+  ) -> None:
+    """Evaluates batch after batch until `close`.
+
+    Args:
+      on_error: gets what the agent raises before the callers see its message.
+
+    Raises:
+      Exception: what the agent raised.
+    """
 
     def evaluate(inputs):
       start = time.perf_counter()
-      result = self._step(*inputs, self._seeds())
+      try:
+        result = self._step(*inputs, self._seeds())
+      except BaseException as error:
+        on_error(error)
+        raise
       self.seconds += time.perf_counter() - start
       return result
 

@@ -193,7 +193,7 @@ class Run:
     with threads.ThreadGroup() as group:
       group.on_stop(self._queue.close)
       group.on_stop(self._policy.close)
-      group.start('inference', self._policy.serve)
+      group.start('inference', lambda: self._policy.serve(group.fail))
       for index, one in enumerate(self._actors):
         group.start(f'actor_{index}', functools.partial(self._act, one, group))
       group.start('learner', lambda: self._learn_until_done(group))

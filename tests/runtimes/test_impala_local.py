@@ -6,6 +6,7 @@ import logging as python_logging
 import os
 import signal
 import threading
+import traceback
 
 import numpy as np
 import pytest
@@ -343,13 +344,13 @@ class TestThreads:
     calls = []
 
     def failing(function, limit):
-      def call(*args):
+      def fails_in_the_end(*args):
         calls.append(1)
         if len(calls) > limit:
           raise ZeroDivisionError(f'the {broken} broke')
         return function(*args)
 
-      return call
+      return fails_in_the_end
 
     if broken == 'environment':
       environment = run._environments[1]
@@ -363,8 +364,10 @@ class TestThreads:
         'make_step',
         lambda agent: failing(make_step(agent), 30),
       )
-    with pytest.raises(Exception, match=f'the {broken} broke'):
+    with pytest.raises(ZeroDivisionError, match=f'the {broken} broke') as error:
       impala_local.train(run)
+    frames = traceback.extract_tb(error.value.__traceback__)
+    assert frames[-1].name == 'fails_in_the_end'
     assert len(calls) > 2
 
 

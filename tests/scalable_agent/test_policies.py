@@ -162,6 +162,27 @@ def test_an_exception_of_the_agent_reaches_callers_and_server(
 
 
 @IMPLEMENTATIONS
+def test_an_exception_of_the_agent_is_told_before_the_callers_see_it(
+  agent, implementation
+):
+  def broken(*unused_args):
+    raise RuntimeError('the agent is broken')
+
+  def on_error(error):
+    assert not call.done()
+    told.append(error)
+
+  told = []
+  batched = make_batched(agent, broken, implementation)
+  call = Server().start(batched, *inputs(agent, 0))
+  serving = Server().start(batched.serve, on_error)
+  assert told == [serving.exception(DEADLINE_S)]
+  assert isinstance(told[0], RuntimeError)
+  with pytest.raises(tf.errors.UnknownError, match='the agent is broken'):
+    call.result(DEADLINE_S)
+
+
+@IMPLEMENTATIONS
 def test_an_exception_in_the_graph_reaches_callers_and_server(
   agent, implementation
 ):
