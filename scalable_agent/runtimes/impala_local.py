@@ -27,6 +27,8 @@ from scalable_agent.runtimes import assembly, interruption
 
 # Seconds between two looks at signals and reports.
 _TICK = 0.2
+# Seconds that all threads together have to end.
+_JOIN_TIMEOUT = 60.0
 
 
 def train(run: 'Run') -> None:
@@ -127,7 +129,13 @@ class Run:
         self._restore_serial()
         self._train_serially()
       else:
-        self._train_in_threads()
+        try:
+          self._train_in_threads()
+        except threads.StuckError as error:
+          # An environment that hangs must not cost what was learned.
+          if 'learner' not in error.names:
+            self._save()
+          raise
       self._save()
 
   def _restore(self) -> dict[str, Any]:
@@ -190,7 +198,7 @@ class Run:
       last_save = self._save_if_due(last_save)
 
   def _train_in_threads(self) -> None:
-    with threads.ThreadGroup() as group:
+    with threads.ThreadGroup(_JOIN_TIMEOUT) as group:
       group.on_stop(self._queue.close)
       group.on_stop(self._policy.close)
       group.start('inference', lambda: self._policy.serve(group.fail))

@@ -370,6 +370,34 @@ class TestThreads:
     assert frames[-1].name == 'fails_in_the_end'
     assert len(calls) > 2
 
+  def test_a_stuck_environment_costs_nothing_that_was_learned(
+    self, tmp_path, monkeypatch
+  ):
+    monkeypatch.setattr(impala_local, '_JOIN_TIMEOUT', 3.0)
+    run = make_run(tmp_path, **(THREADS | {'total_environment_frames': NEVER}))
+    stuck, released = threading.Event(), threading.Event()
+    step, update = run._environments[1].step, run._learner.update
+
+    def block(action):
+      stuck.set()
+      released.wait()
+      return step(action)
+
+    def update_and_stop(batch):
+      values = update(batch)
+      if stuck.is_set():
+        run.stop()
+      return values
+
+    run._environments[1].step = block
+    run._learner.update = update_and_stop
+    try:
+      with pytest.raises(TimeoutError, match=r'actor_1$'):
+        impala_local.train(run)
+    finally:
+      released.set()
+    assert int(newest_checkpoint(tmp_path).name) == run.frames() > 0
+
 
 @pytest.mark.parametrize(
   'options', [SERIAL, THREADS], ids=['serial', 'threads']
