@@ -243,6 +243,11 @@ class Config:
   )
 
   # Test.
+  checkpoint: str = _option(
+    'newest',
+    '--mode=test: the newest checkpoint, or the one of the best return.',
+    choices=('newest', 'best'),
+  )
   test_num_episodes: int = _option(
     10, 'Episodes per level in --mode=test.', minimum=1
   )
@@ -452,6 +457,7 @@ _TEST_OPTIONS = frozenset(
     'noop_max',
     'max_episode_frames',
     'env_processes',
+    'checkpoint',
     'test_num_episodes',
     'test_policy',
     'video_dir',
@@ -487,6 +493,6 @@ def for_test(config: Config, trained: Config, given: Collection[str]) -> Config:
   }
   untouched = {
     name: getattr(config, name)
-    for name in ('test_num_episodes', 'test_policy', 'video_dir')
+    for name in ('checkpoint', 'test_num_episodes', 'test_policy', 'video_dir')
   }
   return dataclasses.replace(trained, **(untouched | chosen))

@@ -58,7 +58,10 @@ def prepare(
     config.logdir, learner.checkpoint_items()
   )
   try:
-    state = checkpointer.restore()
+    if config.checkpoint == 'best':
+      state = checkpointer.restore_best()
+    else:
+      state = checkpointer.restore()
   except checkpointing.DamagedError as error:
     raise ValueError(str(error)) from error
   if state is None:

@@ -277,6 +277,7 @@ class TestForTest:
     network='mlp',
     lstm=True,
     seed=3,
+    checkpoint='best',
     test_num_episodes=99,
   )
 
@@ -292,9 +293,10 @@ class TestForTest:
   def test_how_to_test_is_never_taken_from_the_training(self):
     config = config_lib.for_test(Config(mode='test'), self.TRAINED, set())
     assert config.test_num_episodes == Config().test_num_episodes
+    assert config.checkpoint == 'newest'
 
   def test_what_a_test_may_choose_is_taken_from_the_user(self):
-    given = {'seed': 8, 'test_policy': 'greedy', 'envs_per_actor': 2}
+    given = {'seed': 8, 'checkpoint': 'best', 'envs_per_actor': 2}
     config = config_lib.for_test(
       Config(mode='test', **given), self.TRAINED, given.keys()
     )

@@ -1,0 +1,46 @@
+"""Which agent of a logdir is tested."""
+
+import pytest
+
+from scalable_agent import checkpointing, environments, logdirs, presets
+from scalable_agent import config as config_lib
+from scalable_agent.runtimes import assembly, test
+
+
+@pytest.fixture
+def logdir(tmp_path):
+  """A logdir with checkpoints of 100 (the best) and 200 frames."""
+  config = config_lib.Config(
+    level_name='catch', logdir=str(tmp_path), intra_op_threads=1
+  )
+  config = presets.resolve(config, 'catch')
+  logdirs.write_config(config.logdir, config)
+  environment = assembly.make_environment(
+    config, environments.parse_level('catch'), 1, seed=1
+  )
+  agent = assembly.make_agent(config, environment.spec)
+  learner = assembly.make_learner(config, agent, environment.spec)
+  items = learner.checkpoint_items()
+  checkpointer = checkpointing.Checkpointer(config.logdir, items)
+  for frames, score in (100, 2.0), (200, 1.0):
+    items['frames'].assign(frames)
+    checkpointer.save(frames, {}, score)
+  environment.close()
+  return config.logdir
+
+
+@pytest.mark.parametrize(
+  ('options', 'frames'),
+  [({}, 200), ({'checkpoint': 'newest'}, 200), ({'checkpoint': 'best'}, 100)],
+)
+def test_the_checkpoint_that_was_asked_for_is_tested(
+  logdir, capsys, monkeypatch, options, frames
+):
+  # The threads of a process can be set once only.
+  monkeypatch.setattr(assembly, 'use_threads', lambda config: None)
+  config = config_lib.Config(mode='test', logdir=logdir, **options)
+  _, _, environment = test.prepare(config, {'mode', 'logdir', *options})
+  environment.close()
+  assert capsys.readouterr().out == (
+    f'Testing the agent of {logdir} on catch after {frames} frames.\n'
+  )
