@@ -97,12 +97,15 @@ def train(config: config_lib.Config) -> None:
     level = environments.parse_level(config.level_name)
     config = presets.resolve(config, level.suite, level.options)
     config_lib.validate(config)
+    config_lib.check_given(config, _given_flags())
+    config = assembly.resolve_network(config, level)
     lock = logdirs.prepare_logdir(config.logdir, config)
     hidden = environments.options_without_effect(level)
     print(config_lib.describe(config, _given_flags(), hidden), flush=True)
     assembly.use_threads(config)
     run = impala_local.Run(config, level)
-    logdirs.write_config(config.logdir, config)
+    if run.frames() < config.total_environment_frames:
+      logdirs.write_config(config.logdir, config)
   with lock:
     impala_local.train(run)
 

@@ -291,15 +291,15 @@ def validate(config: Config) -> None:
     value = getattr(config, name)
     if value is not None and not value > 0:
       raise ValueError(f'--{name}={value} must be greater than 0.')
+  for name in FIELDS:
+    value = getattr(config, name)
+    if isinstance(value, float) and not math.isfinite(value):
+      raise ValueError(f'--{name}={value} must be finite.')
   _validate_combinations(config)
 
 
 def _validate_combinations(config: Config) -> None:
   if config.task != -1:
-  for name in FIELDS:
-    value = getattr(config, name)
-    if isinstance(value, float) and not math.isfinite(value):
-      raise ValueError(f'--{name}={value} must be finite.')
     raise ValueError(
       f'--task={config.task}: this version trains on one machine in one '
       'process only. Leave --task at -1.'
@@ -335,11 +335,6 @@ def _validate_combinations(config: Config) -> None:
       f'give {columns} trajectories at a time. Lower the batch size or raise '
       'one of the others.'
     )
-
-
-def from_dict(values: Any) -> Config:
-  """Returns the Config of which `dataclasses.asdict` made `values`.
-
   if config.num_actors > 0:
     _validate_inference(config, columns)
 
@@ -393,6 +388,11 @@ def check_given(config: Config, given: Collection[str]) -> None:
           f'--{name}={getattr(config, name)} has no effect with '
           f'--{owner}={value}. Leave it out, or change --{owner}.'
         )
+
+
+def from_dict(values: Any) -> Config:
+  """Returns the Config of which `dataclasses.asdict` made `values`.
+
   Raises:
     ValueError: `values` is no dict, or has an option that this version does
       not know.

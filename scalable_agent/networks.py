@@ -253,15 +253,20 @@ class Mlp(snt.Module):
 _TORSOS = {'shallow': Shallow, 'deep': Deep, 'mlp': Mlp}
 
 
+def resolve(network: str, observation: structures.TensorSpec) -> str:
+  """Returns `--network`, with auto replaced by what fits the observation."""
+  if network != 'auto':
+    return network
+  return 'shallow' if _is_image(observation) else 'mlp'
+
+
 def find_torso(network: str, observation: structures.TensorSpec) -> type:
   """Returns the torso class that `--network` names.
 
   Raises:
     ValueError: no such network, or one that does not fit the observation.
   """
-  image = _is_image(observation)
-  if network == 'auto':
-    return Shallow if image else Mlp
+  network = resolve(network, observation)
   if ':' in network:
     module, _, name = network.partition(':')
     try:
@@ -276,7 +281,7 @@ def find_torso(network: str, observation: structures.TensorSpec) -> type:
       f'--network={network} is not known. Choose one of: auto, '
       f'{", ".join(_TORSOS)}, or module:Class of your own.'
     )
-  if network != 'mlp' and not image:
+  if network != 'mlp' and not _is_image(observation):
     raise ValueError(
       f'--network={network} needs image observations; this level gives '
       f'{observation.shape}. Use --network=mlp.'

@@ -150,6 +150,7 @@ class TestTrainAndTest:
     assert options['level_name'] == 'catch'
     assert options['unroll_length'] == 10
     assert options['learning_rate'] is not None  # Resolved.
+    assert options['network'] == 'mlp'
     assert checkpoints(logdir)[-1] >= 2000
     assert len(episodes(logdir)) > 100
     assert list(logdir.glob('events.out.tfevents.*'))
@@ -158,6 +159,15 @@ class TestTrainAndTest:
     _, result = trained
     assert 'level_name=catch*' in result.output
     assert 'frames/s' in result.output
+
+  def test_a_finished_training_stays_as_it_is(self, trained):
+    logdir, _ = trained
+    before = (logdir / 'config.json').read_text()
+    # The network is what auto stood for.
+    result = run(*flags(logdir, SMALL | {'seed': 2, 'network': 'mlp'}))
+    assert result.status == 0, result.output
+    assert f'{logdir} already holds' in result.output
+    assert (logdir / 'config.json').read_text() == before
 
   def test_the_agent_can_be_tested_by_its_logdir_alone(self, trained):
     logdir, _ = trained
@@ -370,16 +380,6 @@ MISTAKES = {
     {'logdir': '{trained}', 'level_name': 'catch_hidden'},
     ['--level_name was catch and is catch_hidden', 'another --logdir'],
   ),
-  'a_test_without_a_training': (
-    {'logdir': '{tmp}/nothing', 'mode': 'test'},
-    ['--logdir=', 'nothing was trained there'],
-  ),
-  'a_test_of_another_network': (
-    {'logdir': '{trained}', 'mode': 'test', 'network': 'deep'},
-    ['--network=deep (trained with auto)'],
-  ),
-  'damaged_checkpoints': (
-    {'logdir': '{tmp}/broken'},
   'the_logdir_of_another_network': (
     {'logdir': '{trained}', 'network': 'deep'},
     ['--network was mlp and is deep', 'another --logdir'],
@@ -392,6 +392,16 @@ MISTAKES = {
     {'total_environment_frames': 'inf'},
     ['--total_environment_frames=inf must be finite'],
   ),
+  'a_test_without_a_training': (
+    {'logdir': '{tmp}/nothing', 'mode': 'test'},
+    ['--logdir=', 'nothing was trained there'],
+  ),
+  'a_test_of_another_network': (
+    {'logdir': '{trained}', 'mode': 'test', 'network': 'deep'},
+    ['--network=deep (trained with mlp)'],
+  ),
+  'damaged_checkpoints': (
+    {'logdir': '{tmp}/broken'},
     ['no checkpoint', 'is intact', 'another --logdir'],
   ),
 }

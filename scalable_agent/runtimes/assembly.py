@@ -51,6 +51,25 @@ def make_environment(
   return environments.make(level, num_envs, options, seed)
 
 
+def resolve_network(
+  config: config_lib.Config, level: environments.Level
+) -> config_lib.Config:
+  """Returns `config` with the network that --network=auto stands for.
+
+  Raises:
+    ValueError: the level cannot be made with these options.
+  """
+  if config.network != 'auto':
+    return config
+  # What the level shows is known only once it is made.
+  environment = make_environment(config, level, 1, config.seed, env_processes=0)
+  environment.close()
+  return dataclasses.replace(
+    config,
+    network=networks.resolve(config.network, environment.spec.observation),
+  )
+
+
 def make_agent(
   config: config_lib.Config, spec: structures.EnvironmentSpec
 ) -> networks.Agent:

@@ -39,10 +39,10 @@ FLAGS_OF_2018 = {
   'decay': float,
   'momentum': float,
   'epsilon': float,
-SIZES = {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 5}
-
-
 }
+
+
+SIZES = {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 5}
 
 
 def options_of(config):
@@ -104,6 +104,9 @@ class TestValidate:
   def test_what_must_be_positive_is(self, name, bad):
     with pytest.raises(
       ValueError, match=rf'^--{name}={bad} must be greater than 0\.$'
+    ):
+      config_lib.validate(Config(**{name: bad}))
+
   @pytest.mark.parametrize(
     'name',
     [
@@ -117,9 +120,6 @@ class TestValidate:
   def test_an_infinite_number_is_refused(self, name):
     with pytest.raises(ValueError, match=rf'^--{name}=inf must be finite\.$'):
       config_lib.validate(Config(**{name: float('inf')}))
-
-    ):
-      config_lib.validate(Config(**{name: bad}))
 
   @pytest.mark.parametrize(
     ('options', 'message'),
@@ -145,6 +145,9 @@ class TestValidate:
         r'--envs_per_actor=5 give 15 .*Lower the batch size or raise',
       ),
       (
+        {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 6},
+        r'^--batch_size=6 cannot be filled: --num_actors=0 .* give 5 ',
+      ),
       (
         SIZES | {'inference_maximum_batch_size': 4},
         r'^--inference_maximum_batch_size=4 has no room for the 5 rows .*'
@@ -154,9 +157,6 @@ class TestValidate:
         SIZES | {'inference_minimum_batch_size': 16},
         r'^--inference_minimum_batch_size=16 cannot be reached: '
         r'--num_actors=3 with --envs_per_actor=5 give 15 .*Lower it or raise',
-      ),
-        {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 6},
-        r'^--batch_size=6 cannot be filled: --num_actors=0 .* give 5 ',
       ),
     ],
   )
@@ -168,16 +168,51 @@ class TestValidate:
     'options',
     [
       {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 15},
-      SIZES | {'inference_maximum_batch_size': 5},
-      SIZES | {'inference_minimum_batch_size': 15},
-      SIZES | {'num_actors': 0, 'inference_maximum_batch_size': 1},
       {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 5},
       {'num_actors': 3, 'batch_size': 10**6},  # Unresolved: not known yet.
       {'video_dir': 'v', 'mode': 'test'},
+      SIZES | {'inference_maximum_batch_size': 5},
+      SIZES | {'inference_minimum_batch_size': 15},
+      SIZES | {'num_actors': 0, 'inference_maximum_batch_size': 1},
     ],
   )
   def test_options_that_do_go_together_pass(self, options):
     config_lib.validate(Config(**options))
+
+
+class TestCheckGiven:
+  @pytest.mark.parametrize(
+    ('name', 'owner', 'value'),
+    [
+      ('decay', 'optimizer', 'adam'),
+      ('momentum', 'optimizer', 'adam'),
+      ('rmsprop_initial_slot', 'optimizer', 'adam'),
+      ('clip_rho_threshold', 'correction', 'one_step_is'),
+      ('clip_rho_threshold', 'correction', 'epsilon'),
+      ('clip_rho_threshold', 'correction', 'none'),
+      ('clip_pg_rho_threshold', 'correction', 'epsilon'),
+      ('clip_pg_rho_threshold', 'correction', 'none'),
+      ('batcher', 'num_actors', 0),
+      ('inference_minimum_batch_size', 'num_actors', 0),
+      ('inference_maximum_batch_size', 'num_actors', 0),
+      ('inference_timeout_ms', 'num_actors', 0),
+    ],
+  )
+  def test_what_was_set_without_effect_is_refused(self, name, owner, value):
+    config = presets.resolve(Config(**{owner: value}), 'catch')
+    config_lib.check_given(config, {owner})
+    with pytest.raises(
+      ValueError,
+      match=rf'^--{name}={getattr(config, name)} has no effect with '
+      rf'--{owner}={value}\. Leave it out, or change --{owner}\.$',
+    ):
+      config_lib.check_given(config, {name})
+
+  def test_what_has_an_effect_passes(self):
+    config = presets.resolve(Config(optimizer='rmsprop'), 'catch')
+    config_lib.check_given(config, config_lib.FIELDS)
+    config = dataclasses.replace(config, correction='one_step_is')
+    config_lib.check_given(config, {'clip_pg_rho_threshold'})
 
 
 class TestResolve:
