@@ -1,4 +1,4 @@
-"""Trains and tests agents of the asynchronous actor-critic family.
+"""Trains and tests IMPALA agents on one machine.
 
   python experiment.py                          # IMPALA on Pong
   python experiment.py --level_name=CartPole-v1
