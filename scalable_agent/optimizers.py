@@ -55,8 +55,6 @@ def make_optimizer(
   momentum: float = 0.0,
   epsilon: float = 0.1,
   rmsprop_initial_slot: float = 1.0,
-  beta_1: float = 0.9,
-  beta_2: float = 0.999,
 ) -> keras.optimizers.Optimizer:
   """Makes an optimizer, its learning rate 0 until the learner assigns one.
 
@@ -70,8 +68,6 @@ def make_optimizer(
       root. They are not the same number: Adam's is usually far smaller.
     rmsprop_initial_slot: start value of RMSProp's mean squares: 1 as in
       TensorFlow 1, 0 as in Keras.
-    beta_1: Adam's discount of the mean gradients per update.
-    beta_2: Adam's discount of the mean squares per update.
 
   Returns:
     A Keras optimizer, not yet built.
@@ -88,9 +84,7 @@ def make_optimizer(
       initial_mean_square=rmsprop_initial_slot,
     )
   if name == 'adam':
-    return keras.optimizers.Adam(
-      learning_rate=0.0, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon
-    )
+    return keras.optimizers.Adam(learning_rate=0.0, epsilon=epsilon)
   raise ValueError(
     f'optimizer is {name!r}; it must be one of {", ".join(OPTIMIZERS)}.'
   )

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import inspect
 import json
 import pathlib
 
@@ -9,8 +10,9 @@ import pytest
 
 import experiment
 from scalable_agent import config as config_lib
-from scalable_agent import environments, presets
+from scalable_agent import environments, losses, optimizers, presets
 from scalable_agent.config import Config
+from scalable_agent.environments import options as environment_options
 
 ROOT = pathlib.Path(config_lib.__file__).resolve().parent.parent
 
@@ -360,6 +362,53 @@ def test_describe_marks_what_the_user_set():
   assert 'level_name=catch*' in text
   assert 'seed=5*' in text
   assert f'unroll_length={config.unroll_length} ' in text
+
+
+class TestWhatIsWrittenTwice:
+  """The parts do not import `config`, but their users know both."""
+
+  @pytest.mark.parametrize(
+    ('name', 'choices'),
+    [
+      ('correction', losses.CORRECTIONS),
+      ('reward_clipping', losses.REWARD_CLIPPINGS),
+      ('optimizer', optimizers.OPTIMIZERS),
+      ('learning_rate_schedule', optimizers.DECAYS),
+    ],
+  )
+  def test_the_choices_are_those_of_the_part(self, name, choices):
+    assert config_lib.FIELDS[name].metadata['choices'] == choices
+
+  @pytest.mark.parametrize(
+    ('part', 'num_shared'),
+    [
+      (losses.LossOptions, 4),
+      (environments.EnvironmentOptions, 7),
+      (optimizers.make_optimizer, 3),
+    ],
+  )
+  def test_the_defaults_are_those_of_the_part(self, part, num_shared):
+    # None in a Config leaves the choice to the preset.
+    defaults = {
+      name: parameter.default
+      for name, parameter in inspect.signature(part).parameters.items()
+      if getattr(Config(), name, None) is not None
+    }
+    assert len(defaults) == num_shared
+    assert defaults == {name: getattr(Config(), name) for name in defaults}
+
+  @pytest.mark.parametrize('suite', environments.OPTIONS_OF_SUITE)
+  def test_a_minimum_suits_the_environments(self, suite):
+    level = environments.Level(suite, 'level', {})
+    options = environment_options.resolve(
+      level, environments.EnvironmentOptions()
+    )
+    for name in environments.OPTIONS_OF_SUITE[suite] & set(config_lib.FIELDS):
+      minimum = config_lib.FIELDS[name].metadata['minimum']
+      if minimum is not None:
+        environment_options.check(
+          level, dataclasses.replace(options, **{name: minimum})
+        )
 
 
 def described(level_name, **options):

@@ -236,9 +236,7 @@ def test_replicas_sum_gradients_and_share_mean_squares():
 
 def test_adam_updates_as_in_its_paper():
   variables = make_variables()
-  optimizer = optimizers.make_optimizer(
-    'adam', epsilon=1e-3, beta_1=0.8, beta_2=0.95
-  )
+  optimizer = optimizers.make_optimizer('adam', epsilon=1e-3)
   optimizer.learning_rate.assign(LEARNING_RATE)
   weights = [v.numpy().astype(np.float64) for v in variables]
   means, squares = [0.0, 0.0], [0.0, 0.0]
@@ -247,9 +245,9 @@ def test_adam_updates_as_in_its_paper():
     optimizer.apply([tf.constant(g) for g in gradients], variables)
     for i, g in enumerate(gradients):
       # Kingma and Ba 2015, end of section 2: epsilon is that of epsilon hat.
-      means[i] = 0.8 * means[i] + 0.2 * g
-      squares[i] = 0.95 * squares[i] + 0.05 * g.astype(np.float64) ** 2
-      alpha = LEARNING_RATE * np.sqrt(1 - 0.95**n) / (1 - 0.8**n)
+      means[i] = 0.9 * means[i] + 0.1 * g
+      squares[i] = 0.999 * squares[i] + 0.001 * g.astype(np.float64) ** 2
+      alpha = LEARNING_RATE * np.sqrt(1 - 0.999**n) / (1 - 0.9**n)
       weights[i] -= alpha * means[i] / (np.sqrt(squares[i]) + 1e-3)
   for variable, expected in zip(variables, weights, strict=True):
     np.testing.assert_allclose(variable, expected, rtol=1e-4, atol=1e-6)
