@@ -199,7 +199,7 @@ def test_either_batcher_trains(tmp_path, batcher):
   ],
   ids=['memory', 'rmsprop', 'losses'],
 )
-def test_options_reach_their_parts(tmp_path, options):
+def test_other_options_train(tmp_path, options):
   options = SERIAL | options | {'total_environment_frames': 100}
   assert train(tmp_path, **options).frames() >= 100
 
@@ -443,8 +443,13 @@ class TestLearning:
     assert len(returns) > 5000
     return np.mean(returns[-500:])
 
-  def test_catch_is_solved(self, tmp_path):
-    assert self._final_return(tmp_path) >= 0.9
+  @pytest.mark.parametrize(
+    'options',
+    [{}, {'num_actors': 2, 'envs_per_actor': 16}],
+    ids=['serial', 'threads'],
+  )
+  def test_catch_is_solved(self, tmp_path, options):
+    assert self._final_return(tmp_path, self.OPTIONS | options) >= 0.9
 
   @pytest.mark.slow
   @pytest.mark.parametrize('lstm', [True, False])
