@@ -1,0 +1,179 @@
+"""Every option reaches the part of a run that it is for."""
+
+import collections
+import inspect
+from unittest import mock
+
+import pytest
+import tensorflow as tf
+
+from scalable_agent import (
+  actor,
+  checkpointing,
+  environments,
+  learner,
+  losses,
+  metrics,
+  networks,
+  optimizers,
+  policies,
+  presets,
+  unroll_queue,
+)
+from scalable_agent import config as config_lib
+from scalable_agent.runtimes import assembly, impala_local
+
+PARTS = (
+  (actor, 'Actor'),
+  (checkpointing, 'Checkpointer'),
+  (environments, 'make'),
+  (learner, 'Learner'),
+  (losses, 'LossOptions'),
+  (metrics, 'Metrics'),
+  (networks, 'Agent'),
+  (optimizers, 'learning_rate_schedule'),
+  (optimizers, 'make_optimizer'),
+  (policies, 'Batched'),
+  (policies, 'Seeds'),
+  (policies, 'make_step'),
+  (tf.config.threading, 'set_intra_op_parallelism_threads'),
+  (tf.random, 'set_seed'),
+  (unroll_queue, 'UnrollQueue'),
+)
+
+# Part, option, a value that is no default, and the name of the argument where
+# it is not that of the option.
+REACHED = (
+  ('Actor', 'unroll_length', 7),
+  ('Agent', 'frame_stack', 5),
+  ('Agent', 'last_action_reward', True),
+  ('Agent', 'lstm', True),
+  ('Agent', 'network', 'deep'),
+  ('Batched', 'batcher', 'op', 'implementation'),
+  ('Batched', 'inference_maximum_batch_size', 77, 'maximum_batch_size'),
+  ('Batched', 'inference_minimum_batch_size', 7, 'minimum_batch_size'),
+  ('Batched', 'inference_timeout_ms', 7, 'timeout_ms'),
+  ('Checkpointer', 'keep_checkpoints', 7, 'keep'),
+  ('Checkpointer', 'logdir', 'elsewhere'),
+  ('EnvironmentOptions', 'env_processes', 1),
+  ('EnvironmentOptions', 'fire_reset', True),
+  ('EnvironmentOptions', 'full_action_space', True),
+  ('EnvironmentOptions', 'grayscale', False),
+  ('EnvironmentOptions', 'height', 77),
+  ('EnvironmentOptions', 'life_loss_is_terminal', False),
+  ('EnvironmentOptions', 'max_episode_frames', 77),
+  ('EnvironmentOptions', 'noop_max', 7),
+  ('EnvironmentOptions', 'num_action_repeats', 7),
+  ('EnvironmentOptions', 'sticky_actions', 0.7),
+  ('EnvironmentOptions', 'width', 77),
+  ('Learner', 'clip_gradient_norm', 7.0),
+  ('Learner', 'updates_per_batch', 7),
+  ('LossOptions', 'baseline_cost', 0.7),
+  ('LossOptions', 'clip_pg_rho_threshold', 7.0),
+  ('LossOptions', 'clip_rho_threshold', 7.0),
+  ('LossOptions', 'correction', 'epsilon'),
+  ('LossOptions', 'discounting', 0.7),
+  ('LossOptions', 'entropy_cost', 0.7),
+  ('LossOptions', 'lambda_', 0.7),
+  ('LossOptions', 'reward_clipping', 'none'),
+  ('Metrics', 'logdir', 'elsewhere'),
+  ('Metrics', 'progress_secs', 7.0),
+  ('Metrics', 'summary_secs', 7.0),
+  ('Metrics', 'total_environment_frames', 7e7, 'total_frames'),
+  ('Seeds', 'seed', 7),
+  ('UnrollQueue', 'batch_size', 7),
+  ('UnrollQueue', 'queue_capacity', 7, 'capacity'),
+  ('learning_rate_schedule', 'learning_rate', 0.7),
+  ('learning_rate_schedule', 'learning_rate_schedule', 'constant', 'decay'),
+  ('learning_rate_schedule', 'total_environment_frames', 7e7),
+  ('make', 'envs_per_actor', 7, 'num_envs'),
+  ('make', 'seed', 7),
+  ('make_optimizer', 'decay', 0.7),
+  ('make_optimizer', 'epsilon', 0.7),
+  ('make_optimizer', 'momentum', 0.7),
+  ('make_optimizer', 'optimizer', 'adam', 'name'),
+  ('make_optimizer', 'rmsprop_initial_slot', 0.7),
+  (
+    'set_intra_op_parallelism_threads',
+    'intra_op_threads',
+    7,
+    'num_threads',
+  ),
+  ('set_seed', 'seed', 7),
+)
+
+# They choose what is run, or have tests of their own, or `validate` refuses
+# every value but the default.
+OTHERS = {
+  'algorithm',
+  'checkpoint',
+  'dataset_path',
+  'job_name',
+  'level_name',
+  'mode',
+  'num_actors',
+  'preset',
+  'save_checkpoint_secs',
+  'task',
+  'test_num_episodes',
+  'test_policy',
+  'video_dir',
+}
+
+
+@pytest.fixture
+def assemble(monkeypatch):
+  """Makes a run of nothing; returns what each part was made of."""
+  made = collections.defaultdict(list)
+
+  def replace(module, name):
+    signature = inspect.signature(getattr(module, name))
+    part = mock.MagicMock()
+    part.restore.return_value = None
+
+    def make(*args, **kwargs):
+      bound = signature.bind(*args, **kwargs)
+      made[name].append({**bound.arguments, **bound.kwargs})
+      return part
+
+    monkeypatch.setattr(module, name, make)
+
+  def run(**options):
+    level = environments.parse_level('pong')
+    config = presets.resolve(
+      config_lib.Config(level_name='pong', preset='paper', **options),
+      level.suite,
+    )
+    made.clear()
+    assembly.use_threads(config)
+    impala_local.Run(config, level)._make_actors(serial=False)
+    made['EnvironmentOptions'] = [
+      vars(call['options']) for call in made['make']
+    ]
+    return made
+
+  for module, name in PARTS:
+    replace(module, name)
+  return run
+
+
+@pytest.mark.parametrize(
+  ('part', 'option', 'value', 'argument'),
+  [(*row, row[1])[:4] for row in REACHED],
+  ids=[f'{row[1]}-{row[0]}' for row in REACHED],
+)
+def test_an_option_reaches_its_part(assemble, part, option, value, argument):
+  assert assemble()[part][0].get(argument) != value
+  assert assemble(**{option: value})[part][0][argument] == value
+
+
+def test_every_actor_has_environments_of_its_own(assemble):
+  made = assemble(num_actors=3, envs_per_actor=5)
+  assert len(made['Actor']) == 3
+  assert [call['seed'] for call in made['make']] == [1, 6, 11]
+
+
+def test_no_option_is_forgotten():
+  reached = {row[1] for row in REACHED}
+  assert not set(config_lib.FIELDS) - reached - OTHERS
+  assert not reached & OTHERS
