@@ -1,11 +1,7 @@
 """What a run reports, and that it goes on seamlessly after a restart."""
 
-import fcntl
 import io
 import json
-import os
-import struct
-import termios
 import threading
 from typing import NamedTuple
 
@@ -15,22 +11,10 @@ import tensorflow as tf
 from absl import logging
 from tensorboard.backend.event_processing import event_accumulator
 
-from scalable_agent import (
-  episode_log,
-  metrics,
-  progress,
-  scores,
-  structures,
-  summaries,
-)
+from scalable_agent import metrics, structures, summaries
 
 FIRST, MID, LAST = structures.FIRST, structures.MID, structures.LAST
 HEADER = 'frames,seconds,level,episode_return,episode_length,episode_frames'
-LONG_LINE = (
-  '4.512M/15M frames 30.1% | 8,969 frames/s | return -18.47 (last 100 episodes)'
-  ' | 14.1 updates/s | lag 9.9 | queue 15% | ETA 0:19:21'
-  ' | bottleneck environment'
-)
 
 
 class Clock:
@@ -41,13 +25,6 @@ class Clock:
 
   def __call__(self):
     return self.now
-
-
-class Terminal(io.StringIO):
-  """A stream that says it is a terminal."""
-
-  def isatty(self):
-    return True
 
 
 class Statistics(NamedTuple):
@@ -323,25 +300,6 @@ def test_an_episode_is_logged_in_the_words_of_2018(tmp_path, monkeypatch):
   assert lines == ['Level: pong Episode return: 2.000000']
 
 
-def test_few_episodes_do_not_make_a_score():
-  s = scores.Scores(['a', 'b'])
-  for i in range(30):
-    s.add('a', i)
-  assert s.score is None
-  assert s.mean == np.mean(range(30))
-  for _ in range(20):
-    s.add('b', 0)
-  assert s.score == s.mean == np.mean(range(30)) / 2
-
-
-def test_scores_are_of_the_latest_episodes():
-  s = scores.Scores(['a'])
-  assert s.mean is None
-  for episode_return in [5] * 100 + [-100] * 100:
-    s.add('a', episode_return)
-  assert s.score == s.mean == -100
-
-
 def play(m, clock, frames, returns):
   """Records an update for each of `frames` and one episode after it."""
   for frame, episode_return in zip(frames, returns, strict=True):
@@ -404,37 +362,6 @@ def test_state_cannot_change_under_way(tmp_path):
     m.set_state(m.get_state(), 0)
 
 
-def test_a_half_written_last_row_is_left_out(tmp_path):
-  path = tmp_path / 'episodes.csv'
-  path.write_text(f'{HEADER}\n80,1.000,pong,1.0,5,20\n160,2.000,po')
-  assert [e.frames for e in episode_log.read(str(path))] == [80]
-  log = episode_log.EpisodeLog(str(path), frames=1000, episodes=9)
-  log.append([episode_log.Episode(160, 2, 'a,b', -0.5, 1, 4)])
-  log.close()
-  assert rows(tmp_path)[1:] == [
-    '80,1.000,pong,1.0,5,20',
-    '160,2.000,"a,b",-0.5,1,4',
-  ]
-  assert os.listdir(tmp_path) == ['episodes.csv']
-  assert episode_log.read(str(path))[1].level == 'a,b'
-
-
-@pytest.mark.parametrize('bad', ['80,1.0,pong', 'x,1.0,pong,1.0,5,20'])
-def test_a_bad_row_is_named(tmp_path, bad):
-  path = tmp_path / 'episodes.csv'
-  path.write_text(f'{HEADER}\n{bad}\n')
-  with pytest.raises(ValueError, match=r'episodes\.csv, line 2: '):
-    episode_log.read(str(path))
-
-
-@pytest.mark.parametrize('text', ['', 'a,b\n1,2\n', HEADER])
-def test_a_file_without_the_header_is_named(tmp_path, text):
-  path = tmp_path / 'episodes.csv'
-  path.write_text(text)
-  with pytest.raises(ValueError, match='header'):
-    episode_log.read(str(path))
-
-
 def test_elsewhere_than_on_a_terminal_lines_come_every_ten_seconds(tmp_path):
   clock, stream = Clock(), io.StringIO()
   m = make_metrics(
@@ -450,7 +377,8 @@ def test_elsewhere_than_on_a_terminal_lines_come_every_ten_seconds(tmp_path):
 
 
 def test_on_a_terminal_one_line_is_rewritten(tmp_path):
-  clock, stream = Clock(), Terminal()
+  clock, stream = Clock(), io.StringIO()
+  stream.isatty = lambda: True
   m = make_metrics(
     tmp_path, clock, stream=stream, progress_secs=2, summary_secs=1e9
   )
@@ -463,119 +391,12 @@ def test_on_a_terminal_one_line_is_rewritten(tmp_path):
   assert stream.getvalue().endswith('\n')
 
 
-def test_a_log_message_does_not_mix_with_the_line():
-  stream = Terminal()
-  line = progress.ProgressLine(stream)
-  line.show('progress')
-  handler = logging.get_absl_handler()
-  record = logging.get_absl_logger().makeRecord(
-    'absl', 20, 'file', 1, 'message', (), None
-  )
-  assert handler.filter(record)
-  assert stream.getvalue().endswith('progress\r\x1b[2K')
-  line.close()
-  assert stream.getvalue().endswith('progress\r\x1b[2K')
-  line.show('again')
-  assert handler.filter(record)
-  assert stream.getvalue().endswith('again')
-
-
-def test_lines_are_broken_between_items():
-  assert progress.wrap('aaa | bb | c', 12) == ['aaa | bb | c']
-  assert progress.wrap('aaa | bb | c', 11) == ['aaa | bb', 'c']
-  assert progress.wrap('aaa | bb | c', 2) == ['aa', 'bb', 'c']
-
-
-@pytest.mark.parametrize(('columns', 'lines'), [(80, 2), (160, 1)])
-def test_a_terminal_shows_every_item_and_rewrites_all_lines(
-  monkeypatch, columns, lines
-):
-  monkeypatch.setenv('COLUMNS', str(columns))
-  stream = Terminal()
-  line = progress.ProgressLine(stream)
-  line.show(LONG_LINE)
-  shown = stream.getvalue().removeprefix('\r\x1b[2K').split('\n')
-  assert ' | '.join(shown) == LONG_LINE
-  assert len(shown) == lines
-  assert max(map(len, shown)) < columns
-  line.show('next')
-  clear = '\r\x1b[2K' + '\x1b[A\r\x1b[2K' * (lines - 1)
-  assert stream.getvalue().endswith(f'{shown[-1]}{clear}next')
-
-
-def test_the_terminal_of_the_stream_is_asked_for_its_width(monkeypatch):
-  monkeypatch.setenv('COLUMNS', '1000')
-  reader, writer = os.openpty()
-  size = struct.pack('4H', 24, 20, 0, 0)  # Lines, columns, pixels.
-  fcntl.ioctl(writer, termios.TIOCSWINSZ, size)
-  with open(writer, 'w') as stream, open(reader, 'rb', buffering=0) as screen:
-    line = progress.ProgressLine(stream)
-    line.show('a' * 10 + ' | ' + 'b' * 10)
-    line.close()
-    text = b''
-    while not text.endswith(b'b\r\n'):
-      text += screen.read(100)
-  assert text.endswith(b'a\r\nbbbbbbbbbb\r\n')
-
-
-def test_the_line_says_everything():
-  assert progress.format_progress(
-    frames=1_234_567,
-    total_frames=10e6,
-    frames_per_second=1234.5,
-    mean_return=-3.25,
-    episodes=99,
-    updates_per_second=3.21,
-    policy_lag=1.25,
-    queue_fill=0.5,
-    bottleneck='learner',
-  ) == (
-    '1.235M/10M frames 12.3% | 1,234 frames/s | return -3.25 (last 99 '
-    'episodes) | 3.2 updates/s | lag 1.2 | queue 50% | ETA 1:58:20 | '
-    'bottleneck learner'
-  )
-
-
 def test_the_return_is_that_of_the_last_hundred_episodes(tmp_path):
   stream = io.StringIO()
   with make_metrics(tmp_path, stream=stream) as m:
     for i in range(300):
       m.record_unroll(one_episode(i))
   assert '| return 249.50 (last 100 episodes) |' in stream.getvalue()
-
-
-def test_the_line_leaves_out_what_is_not_known():
-  assert (
-    progress.format_progress(
-      frames=0,
-      total_frames=500,
-      frames_per_second=0,
-      mean_return=None,
-      episodes=0,
-      updates_per_second=0,
-      policy_lag=None,
-      queue_fill=None,
-      bottleneck=None,
-    )
-    == '0/500 frames 0.0% | 0 frames/s | 0.0 updates/s'
-  )
-
-
-@pytest.mark.parametrize(
-  ('queue_fill', 'busy', 'expected'),
-  [
-    (1.0, {'environment': 0.9, 'inference': 0.5}, 'learner'),
-    (0.5, {}, 'learner'),
-    (0.0, {'environment': 0.9, 'inference': 0.5, 'learner': 2}, 'environment'),
-    (0.2, {'environment': 0.1, 'inference': 0.5}, 'inference'),
-    (0.0, {}, 'actors'),
-    (0.0, {'environment': 0.0}, 'actors'),
-    (None, {}, None),
-    (None, {'environment': 0.1, 'inference': 0.2, 'learner': 0.7}, 'learner'),
-  ],
-)
-def test_the_bottleneck_is_named(queue_fill, busy, expected):
-  assert progress.bottleneck(queue_fill, busy) == expected
 
 
 def test_the_bottleneck_is_that_of_the_latest_time(tmp_path):
@@ -605,33 +426,3 @@ def test_the_only_report_of_a_short_run_has_rates_since_its_start(tmp_path):
     assert not stream.getvalue()
   assert '| 100 frames/s | 5.0 updates/s' in stream.getvalue()
   assert scalars(tmp_path)['frames_per_second'] == [(1200, 100)]
-
-
-@pytest.mark.parametrize(
-  ('value', 'text'),
-  [
-    (0, '0'),
-    (9999, '9999'),
-    (12345, '12.35k'),
-    (999_999, '1000k'),
-    (1e6, '1M'),
-    (2e8, '200M'),
-    (1.5e9, '1.5G'),
-  ],
-)
-def test_counts_are_short(value, text):
-  assert progress.format_count(value) == text
-
-
-def test_durations_have_hours_without_a_limit():
-  assert progress.format_duration(59.6) == '0:01:00'
-  assert progress.format_duration(360_000) == '100:00:00'
-
-
-def test_rates_forget_the_distant_past():
-  rates = progress.Rates(num_points=3)
-  assert rates['frames'] == 0
-  for seconds, frames in ((0, 0), (1, 1000), (2, 1010), (3, 1020)):
-    rates.add(seconds, {'frames': frames})
-  assert rates['frames'] == 10
-  assert rates['updates'] == 0
