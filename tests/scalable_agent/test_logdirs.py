@@ -12,7 +12,9 @@ from scalable_agent import checkpointing, config, logdirs, presets
 
 
 def make_config(**options):
-  return presets.resolve(config.Config(level_name='catch', **options), 'catch')
+  """Returns options as a run saves them: nothing is left to be resolved."""
+  options = {'level_name': 'catch', 'network': 'mlp'} | options
+  return presets.resolve(config.Config(**options), 'catch')
 
 
 def begin(logdir, **options):
@@ -78,6 +80,13 @@ def test_an_option_that_the_weights_depend_on_cannot_change(
   old = getattr(make_config(), option)
   assert f'--{option} was {old} and is {value}' in str(error.value)
   begin(tmp_path)  # The lock is free again.
+
+
+def test_a_run_whose_network_was_not_resolved_goes_on(tmp_path):
+  begin(tmp_path, network='auto')
+  save(tmp_path)
+  begin(tmp_path, network='mlp')
+  assert logdirs.load_config(str(tmp_path)).network == 'mlp'
 
 
 def test_every_difference_is_named_at_once(tmp_path):
