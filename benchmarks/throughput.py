@@ -172,9 +172,10 @@ def _training(config, level) -> float:
 
 def _measure_part(part: str) -> None:
   config, level = _config()
-  cores = os.cpu_count() or 1
   if part == 'learner':
-    tf.config.threading.set_intra_op_parallelism_threads(cores)
+    tf.config.threading.set_intra_op_parallelism_threads(
+      assembly.usable_cores()
+    )
   else:
     assembly.use_threads(config)
   function = {
@@ -222,7 +223,7 @@ def main(argv: list[str]) -> None:
   of_parts = 1 / sum(1 / rates[part] for part in PARTS[:3])
   summary = {
     'level_name': _LEVEL.value,
-    'cores': os.cpu_count(),
+    'cores': assembly.usable_cores(),
     'steps_per_second': rates,
     'sum_of_parts': of_parts,
     'training_to_sum_of_parts': rates['training'] / of_parts,

@@ -19,15 +19,21 @@ from scalable_agent import (
 )
 
 
+def usable_cores() -> int:
+  """Returns the number of cores that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
 def use_threads(config: config_lib.Config) -> None:
   """Sets TensorFlow's thread pools; must run before its first operation.
 
   Half of the cores for one operation leaves the other half to the emulators:
-  on two cores, one thread trained faster than two (see docs/performance.md).
+  on two cores, one thread trained faster than two (see docs/results).
   """
-  cores = os.cpu_count() or 1
   tf.config.threading.set_intra_op_parallelism_threads(
-    config.intra_op_threads or max(1, cores // 2)
+    config.intra_op_threads or max(1, usable_cores() // 2)
   )
 
 

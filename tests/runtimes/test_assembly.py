@@ -2,6 +2,7 @@
 
 import collections
 import inspect
+import os
 from unittest import mock
 
 import pytest
@@ -165,6 +166,16 @@ def assemble(monkeypatch):
 def test_an_option_reaches_its_part(assemble, part, option, value, argument):
   assert assemble()[part][0].get(argument) != value
   assert assemble(**{option: value})[part][0][argument] == value
+
+
+def test_half_of_the_cores_that_may_be_used_are_for_one_operation(
+  assemble, monkeypatch
+):
+  # A system without this function lets a process use all.
+  monkeypatch.setattr(
+    os, 'sched_getaffinity', lambda process: {1, 4, 5, 6, 7, 9}, raising=False
+  )
+  assert assemble()['set_intra_op_parallelism_threads'] == [{'num_threads': 3}]
 
 
 def test_every_actor_has_environments_of_its_own(assemble):
