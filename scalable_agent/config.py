@@ -151,8 +151,8 @@ class Config:
   learning_rate: float | None = _option(
     None, 'Learning rate at the first frame.'
   )
-  learning_rate_schedule: str = _option(
-    'linear',
+  learning_rate_schedule: str | None = _option(
+    None,
     'linear = to zero at --total_environment_frames; or constant.',
     choices=('linear', 'constant'),
   )

@@ -159,9 +159,6 @@ def _compare(
   logdir: str, old: config_lib.Config, new: config_lib.Config
 ) -> None:
   """Refuses what a checkpoint cannot be carried across, warns of the rest."""
-  if old.network == 'auto':
-    # Written before it was resolved; the checkpoint tells whether it fits.
-    old = dataclasses.replace(old, network=new.network)
   changed = [
     name
     for name in config_lib.FIELDS

@@ -21,6 +21,7 @@ _PAPER = {
   'lambda_': 1.0,
   'optimizer': 'rmsprop',
   'learning_rate': 6e-4,
+  'learning_rate_schedule': 'linear',
   'epsilon': 0.01,
   'clip_gradient_norm': 40.0,
   'frame_stack': 4,
@@ -38,7 +39,8 @@ _ATARI = _PAPER | {
   'entropy_cost': 0.002,
   'lambda_': 0.95,
   'optimizer': 'adam',
-  'learning_rate': 5e-4,
+  'learning_rate': 4e-4,
+  'learning_rate_schedule': 'constant',
   'epsilon': 1e-5,
 }
 
@@ -53,6 +55,7 @@ _VECTOR = {
   'lambda_': 1.0,
   'optimizer': 'adam',
   'learning_rate': 1e-3,
+  'learning_rate_schedule': 'linear',
   'epsilon': 1e-5,
   'clip_gradient_norm': 40.0,
   'frame_stack': 1,

@@ -1,6 +1,5 @@
-"""Options: checks, presets, JSON, flags; none is parsed and then ignored."""
+"""Options: checks, presets, JSON, flags."""
 
-import ast
 import dataclasses
 import inspect
 import json
@@ -13,8 +12,6 @@ from scalable_agent import config as config_lib
 from scalable_agent import environments, losses, optimizers, presets
 from scalable_agent.config import Config
 from scalable_agent.environments import options as environment_options
-
-ROOT = pathlib.Path(config_lib.__file__).resolve().parent.parent
 
 # The flags of the 2018 code (scalable_agent, experiment.py), all of them.
 FLAGS_OF_2018 = {
@@ -520,34 +517,3 @@ class TestFlags:
       ('reward_clipping', {'abs_one', 'soft_asymmetric'}),
     ):
       assert choices <= set(config_lib.FIELDS[name].metadata['choices'])
-
-
-def names_used(tree):
-  """Attributes and strings in a module: `config.seed`, `'seed'`."""
-  for node in ast.walk(tree):
-    if isinstance(node, ast.Attribute):
-      yield node.attr
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-      yield node.value
-    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-      yield node.target.id  # A field of EnvironmentOptions.
-
-
-# `validate` refuses every value but the default; as in 2018, --job_name means
-# nothing with --task=-1.
-WITHOUT_CHOICE = {'algorithm', 'task', 'job_name', 'dataset_path'}
-
-
-@pytest.mark.parametrize('name', config_lib.FIELDS)
-def test_no_option_is_parsed_and_then_ignored(name):
-  if name in WITHOUT_CHOICE:
-    pytest.skip('only its default is accepted')
-  files = [*ROOT.glob('scalable_agent/**/*.py'), ROOT / 'experiment.py']
-  users = [
-    path
-    for path in files
-    if path.name not in ('config.py', 'presets.py', 'logdirs.py')
-    and name in names_used(ast.parse(path.read_text(encoding='utf-8')))
-  ]
-  # `preset` chooses among the tables of presets.py.
-  assert users or name == 'preset'

@@ -82,13 +82,6 @@ def test_an_option_that_the_weights_depend_on_cannot_change(
   begin(tmp_path)  # The lock is free again.
 
 
-def test_a_run_whose_network_was_not_resolved_goes_on(tmp_path):
-  begin(tmp_path, network='auto')
-  save(tmp_path)
-  begin(tmp_path, network='mlp')
-  assert logdirs.load_config(str(tmp_path)).network == 'mlp'
-
-
 def test_every_difference_is_named_at_once(tmp_path):
   begin(tmp_path)
   save(tmp_path)
