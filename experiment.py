@@ -141,6 +141,10 @@ def main(argv: list[str]) -> None:
       'written --name=value; --help lists them.'
     )
   logging.set_verbosity(FLAGS['verbosity'].value)
+  # TensorFlow tells at every save how long a part of it took.
+  logging.get_absl_handler().addFilter(
+    lambda record: record.filename != 'functional_saver.py'
+  )
   config = _config_from_flags()
   with _one_line_errors():
     config_lib.validate(config)

@@ -143,6 +143,7 @@ class TestTrainAndTest:
     _, result = trained
     assert result.status == 0, result.output
     assert 'Traceback' not in result.output
+    assert 'functional_saver.py' not in result.output
 
   def test_it_leaves_what_the_documentation_lists(self, trained):
     logdir, _ = trained
