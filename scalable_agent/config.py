@@ -48,7 +48,7 @@ class Config:
   total_environment_frames: float | None = _option(
     None,
     'Frames (agent steps x action repeat) after which training stops and a '
-    'linearly decaying learning rate reaches its end.',
+    'decaying learning rate reaches zero.',
     minimum=1,
   )
   seed: int = _option(
@@ -153,8 +153,9 @@ class Config:
   )
   learning_rate_schedule: str | None = _option(
     None,
-    'linear = to zero at --total_environment_frames; or constant.',
-    choices=('linear', 'constant'),
+    'linear = to zero at --total_environment_frames; late_linear = the same, '
+    'but constant for the first three quarters; or constant.',
+    choices=('linear', 'late_linear', 'constant'),
   )
   decay: float = _option(0.99, 'RMSProp: decay of the mean square.', minimum=0)
   momentum: float = _option(0.0, 'RMSProp: momentum.', minimum=0)

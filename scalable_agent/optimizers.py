@@ -12,7 +12,9 @@ import keras
 import tensorflow as tf
 
 OPTIMIZERS = ('rmsprop', 'adam')
-DECAYS = ('linear', 'constant')
+DECAYS = ('linear', 'late_linear', 'constant')
+# Where in a training 'late_linear' begins to decay.
+_LATE = 3 / 4
 
 
 class RMSProp(keras.optimizers.RMSprop):
@@ -97,8 +99,9 @@ def learning_rate_schedule(
 
   Args:
     learning_rate: at frame 0.
-    total_environment_frames: at which, and after which, 'linear' is 0.
-    decay: 'linear' or 'constant'.
+    total_environment_frames: at which, and after which, a decaying rate is 0.
+    decay: 'linear' from frame 0 on, 'late_linear' in the last quarter of the
+      frames, or 'constant'.
 
   Returns:
     A function of the frames so far, [] int64, to the learning rate, [] float32.
@@ -116,10 +119,11 @@ def learning_rate_schedule(
       f'total_environment_frames is {total_environment_frames!r}; it must be '
       'positive.'
     )
+  start = int(_LATE * total_environment_frames) if decay == 'late_linear' else 0
   polynomial = keras.optimizers.schedules.PolynomialDecay(
     initial_learning_rate=float(learning_rate),
-    decay_steps=float(total_environment_frames),
-    end_learning_rate=0.0 if decay == 'linear' else float(learning_rate),
+    decay_steps=float(total_environment_frames - start),
+    end_learning_rate=float(learning_rate) if decay == 'constant' else 0.0,
     power=1.0,
   )
 
@@ -127,7 +131,8 @@ def learning_rate_schedule(
     # Keras computes in float32, in which frames / total has a relative error
     # of 1e-7, however many frames there are.
     frames = tf.convert_to_tensor(frames, dtype_hint=tf.int64)
-    return tf.convert_to_tensor(polynomial(frames), tf.float32)
+    late_frames = tf.maximum(frames - start, 0)
+    return tf.convert_to_tensor(polynomial(late_frames), tf.float32)
 
   return schedule
 

@@ -40,7 +40,7 @@ _ATARI = _PAPER | {
   'lambda_': 0.95,
   'optimizer': 'adam',
   'learning_rate': 4e-4,
-  'learning_rate_schedule': 'constant',
+  'learning_rate_schedule': 'late_linear',
   'epsilon': 1e-5,
 }
 

@@ -289,6 +289,20 @@ def test_a_linear_schedule_ends_at_zero_and_stays_there():
     np.testing.assert_allclose(rate, expected, rtol=1e-4)
 
 
+def test_a_late_linear_schedule_is_constant_for_three_quarters():
+  schedule = optimizers.learning_rate_schedule(6e-4, 4000, 'late_linear')
+  for frames, expected in (
+    (0, 6e-4),
+    (3000, 6e-4),
+    (3250, 4.5e-4),
+    (3999, 6e-7),
+    (4000, 0.0),
+    (10**12, 0.0),
+  ):
+    rate = schedule(tf.constant(frames, tf.int64))
+    np.testing.assert_allclose(rate, expected, rtol=1e-4)
+
+
 def test_a_constant_schedule_never_changes():
   schedule = optimizers.learning_rate_schedule(6e-4, 1000, 'constant')
   for frames in (0, 999, 1000, 10**12):
@@ -327,10 +341,14 @@ def test_a_schedule_follows_the_frames_inside_a_graph(decay):
     optimizer.learning_rate.assign(schedule(frames))
 
   rates = []
-  for _ in range(3):
+  for _ in range(4):
     update()
     rates.append(float(optimizer.learning_rate))
-  expected = [0.75, 0.5, 0.25] if decay == 'linear' else [1.0] * 3
+  expected = {
+    'linear': [0.75, 0.5, 0.25, 0.0],
+    'late_linear': [1.0, 1.0, 1.0, 0.0],
+    'constant': [1.0, 1.0, 1.0, 1.0],
+  }[decay]
   np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
