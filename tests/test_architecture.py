@@ -26,6 +26,7 @@ LAYERS = (
     'scalable_agent.suites',
   ),
   (
+    'scalable_agent.frame_stacks',
     'scalable_agent.networks',
     'scalable_agent.environments',
     'scalable_agent.losses',

@@ -1,4 +1,4 @@
-"""Networks: frame stacks and resets from the definition, counts, errors."""
+"""Networks: resets from the definition, parameter counts, errors."""
 
 import numpy as np
 import pytest
@@ -98,96 +98,6 @@ def assert_close(one, two):
     one,
     two,
   )
-
-
-def stacks_by_definition(frames, step_types, num_frames):
-  """The latest `num_frames` frames of the episode, zeros before its first."""
-  time, batch, *_, channels = frames.shape
-  stacks = np.zeros((*frames.shape[:-1], num_frames * channels), frames.dtype)
-  for b in range(batch):
-    start = 0
-    for t in range(time):
-      if step_types[t, b] == FIRST:
-        start = t
-      for age in range(min(num_frames, t - start + 1)):
-        place = num_frames - 1 - age
-        stacks[t, b, ..., place * channels : (place + 1) * channels] = frames[
-          t - age, b
-        ]
-  return stacks
-
-
-FRAME_STACKS = (
-  pytest.param((7, 9, 1), np.uint8, 4, networks.PackedFrameStack, id='packed'),
-  pytest.param((7, 9, 3), np.uint8, 4, networks.FrameStack, id='colour'),
-  pytest.param((7, 9, 1), np.uint8, 2, networks.FrameStack, id='two'),
-  pytest.param((5,), np.float32, 3, networks.FrameStack, id='vectors'),
-  pytest.param((5,), np.float32, 1, networks.FrameStack, id='one'),
-)
-
-
-class TestFrameStack:
-  TIME, BATCH = 12, 6
-
-  def _run(self, shape, dtype, num_frames, lengths):
-    """Runs over TIME columns in pieces; returns stacks and ground truth."""
-    spec = environment_spec(shape, dtype)
-    env_outputs, _ = random_inputs(spec, self.TIME, self.BATCH)
-    frames, step_types = env_outputs.observation, env_outputs.step_type
-    assert_every_case_occurs(step_types)
-    stack = networks.make_frame_stack(spec.observation, num_frames)
-    state, pieces, t = stack.initial_state(self.BATCH), [], 0
-    for length in lengths:
-      piece, state = stack(
-        tf.constant(frames[t : t + length]),
-        tf.constant(step_types[t : t + length] == FIRST),
-        state,
-      )
-      pieces.append(piece.numpy())
-      t += length
-    assert t == self.TIME
-    return (
-      np.concatenate(pieces),
-      stacks_by_definition(frames, step_types, num_frames),
-    )
-
-  @pytest.mark.parametrize(
-    'lengths',
-    [[12], [1] * 12, [5, 7]],
-    ids=['one_unroll', 'step_by_step', 'two_unrolls'],
-  )
-  @pytest.mark.parametrize(
-    ('shape', 'dtype', 'num_frames', 'kind'), FRAME_STACKS
-  )
-  def test_is_what_the_definition_says(
-    self, shape, dtype, num_frames, kind, lengths
-  ):
-    actual, expected = self._run(shape, dtype, num_frames, lengths)
-    assert actual.dtype == expected.dtype
-    np.testing.assert_array_equal(actual, expected)
-
-  @pytest.mark.parametrize(
-    ('shape', 'dtype', 'num_frames', 'kind'), FRAME_STACKS
-  )
-  def test_the_fastest_kind_is_chosen(self, shape, dtype, num_frames, kind):
-    spec = structures.TensorSpec(shape, np.dtype(dtype))
-    stack = networks.make_frame_stack(spec, num_frames)
-    assert isinstance(stack, kind)
-    *rest, channels = shape
-    assert stack.stack_shape == (*rest, num_frames * channels)
-
-  def test_both_kinds_agree(self):
-    spec = structures.TensorSpec((7, 9, 1), np.dtype(np.uint8))
-    env_outputs, _ = random_inputs(environment_spec((7, 9, 1), np.uint8), 9, 8)
-    results = []
-    for stack in networks.PackedFrameStack(spec), networks.FrameStack(spec, 4):
-      stacks, _ = stack(
-        tf.constant(env_outputs.observation),
-        tf.constant(env_outputs.step_type == FIRST),
-        stack.initial_state(8),
-      )
-      results.append(stacks.numpy())
-    np.testing.assert_array_equal(*results)
 
 
 AGENTS = (
