@@ -1,42 +1,25 @@
 """What the tests of the batcher share: no test may hang or sleep."""
 
-import concurrent.futures
-import threading
-import time
-
 import pytest
 import tensorflow as tf
 
-TIMEOUT_S = 30
+from tests import waiting
 
 
 class Threads:
   """Runs functions in daemon threads; waits only up to a deadline."""
 
   def start(self, function, *args):
-    future = concurrent.futures.Future()
-
-    def run():
-      try:
-        future.set_result(function(*args))
-      except BaseException as error:
-        future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
+    return waiting.in_thread(function, *args)
 
   def result(self, future):
-    return future.result(timeout=TIMEOUT_S)
+    return future.result(timeout=waiting.DEADLINE_S)
 
   def error(self, future):
-    return future.exception(timeout=TIMEOUT_S)
+    return future.exception(timeout=waiting.DEADLINE_S)
 
   def until(self, condition):
-    deadline = time.monotonic() + TIMEOUT_S
-    pause = threading.Event()
-    while not condition():
-      assert time.monotonic() < deadline, 'timed out'
-      pause.wait(0.001)
+    waiting.wait_until(condition)
 
 
 @pytest.fixture

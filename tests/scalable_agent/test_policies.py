@@ -1,9 +1,5 @@
 """Policies: the same rows get the same answers, in whichever way."""
 
-import concurrent.futures
-import threading
-import time
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,8 +7,8 @@ import tree
 
 from scalable_agent import networks, policies, structures
 from scalable_agent.structures import FIRST, MID
+from tests.waiting import DEADLINE_S, in_thread, wait_until
 
-DEADLINE_S = 30
 NUM_ACTIONS = 4
 ROWS = 3
 SPEC = structures.EnvironmentSpec(
@@ -66,22 +62,6 @@ def make_batched(agent, step, implementation, minimum=1, seed=1):
   )
 
 
-class Server:
-  """Runs functions in threads; `result` waits up to the deadline only."""
-
-  def start(self, function, *args):
-    future = concurrent.futures.Future()
-
-    def run():
-      try:
-        future.set_result(function(*args))
-      except BaseException as error:
-        future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
-
-
 def numpy(nest):
   return tree.map_structure(np.asarray, nest)
 
@@ -95,7 +75,7 @@ def test_a_single_caller_gets_exactly_what_direct_gives(
 ):
   direct = policies.Direct(step, policies.Seeds(1))
   batched = make_batched(agent, step, implementation)
-  serving = Server().start(batched.serve)
+  serving = in_thread(batched.serve)
   for seed in range(3):
     expected = numpy(direct(*inputs(agent, seed)))
     actual = numpy(batched(*inputs(agent, seed)))
@@ -110,8 +90,8 @@ def test_rows_of_one_batch_do_not_mix(agent, step, implementation):
   callers = 4
   direct = policies.Direct(step, policies.Seeds(1))
   batched = make_batched(agent, step, implementation, minimum=callers * ROWS)
-  serving = Server().start(batched.serve)
-  calls = [Server().start(batched, *inputs(agent, i)) for i in range(callers)]
+  serving = in_thread(batched.serve)
+  calls = [in_thread(batched, *inputs(agent, i)) for i in range(callers)]
   for i, call in enumerate(calls):
     output, state = numpy(call.result(DEADLINE_S))
     expected, expected_state = numpy(direct(*inputs(agent, i)))
@@ -130,12 +110,9 @@ def test_rows_of_one_batch_do_not_mix(agent, step, implementation):
 @IMPLEMENTATIONS
 def test_close_wakes_callers_and_servers(agent, step, implementation):
   batched = make_batched(agent, step, implementation, minimum=64)
-  serving = [Server().start(batched.serve) for _ in range(2)]
-  calls = [Server().start(batched, *inputs(agent, i)) for i in range(3)]
-  deadline = time.monotonic() + DEADLINE_S
-  while batched.statistics().waiting_rows < 3 * ROWS:
-    assert time.monotonic() < deadline
-    threading.Event().wait(0.001)
+  serving = [in_thread(batched.serve) for _ in range(2)]
+  calls = [in_thread(batched, *inputs(agent, i)) for i in range(3)]
+  wait_until(lambda: batched.statistics().waiting_rows >= 3 * ROWS)
   batched.close()
   for call in calls:
     with pytest.raises(tf.errors.CancelledError):
@@ -154,7 +131,7 @@ def test_an_exception_of_the_agent_reaches_callers_and_server(
     raise RuntimeError('the agent is broken')
 
   batched = make_batched(agent, broken, implementation)
-  serving = Server().start(batched.serve)
+  serving = in_thread(batched.serve)
   with pytest.raises(tf.errors.UnknownError, match='the agent is broken'):
     batched(*inputs(agent, 0))
   with pytest.raises(RuntimeError, match='the agent is broken'):
@@ -174,8 +151,8 @@ def test_an_exception_of_the_agent_is_told_before_the_callers_see_it(
 
   told = []
   batched = make_batched(agent, broken, implementation)
-  call = Server().start(batched, *inputs(agent, 0))
-  serving = Server().start(batched.serve, on_error)
+  call = in_thread(batched, *inputs(agent, 0))
+  serving = in_thread(batched.serve, on_error)
   assert told == [serving.exception(DEADLINE_S)]
   assert isinstance(told[0], RuntimeError)
   with pytest.raises(tf.errors.UnknownError, match='the agent is broken'):
@@ -195,8 +172,8 @@ def test_an_exception_in_the_graph_reaches_callers_and_server(
     return output._replace(baseline=baseline), state
 
   batched = make_batched(agent, broken, implementation)
-  serving = Server().start(batched.serve)
-  for failing in Server().start(batched, *inputs(agent, 0)), serving:
+  serving = in_thread(batched.serve)
+  for failing in in_thread(batched, *inputs(agent, 0)), serving:
     with pytest.raises(tf.errors.InvalidArgumentError, match='is broken'):
       failing.result(DEADLINE_S)
 
@@ -204,7 +181,7 @@ def test_an_exception_in_the_graph_reaches_callers_and_server(
 @IMPLEMENTATIONS
 def test_the_weights_are_live(agent, step, implementation):
   batched = make_batched(agent, step, implementation)
-  serving = Server().start(batched.serve)
+  serving = in_thread(batched.serve)
   before, _ = numpy(batched(*inputs(agent, 0)))
   (bias,) = [v for v in agent.trainable_variables if 'baseline/b' in v.name]
   bias.assign_add([1.0])
@@ -243,7 +220,7 @@ class TestSeeds:
   def test_threads_do_not_share_any(self):
     seeds = policies.Seeds(7)
     calls = [
-      Server().start(lambda: [seeds()[1] for _ in range(500)]) for _ in range(4)
+      in_thread(lambda: [seeds()[1] for _ in range(500)]) for _ in range(4)
     ]
     drawn = [int(s) for call in calls for s in call.result(DEADLINE_S)]
     assert sorted(drawn) == list(range(1, 2001))

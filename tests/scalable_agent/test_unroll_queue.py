@@ -2,17 +2,15 @@
 
 import concurrent.futures
 import itertools
-import threading
-import time
 
 import numpy as np
 import pytest
 import tree
 
 from scalable_agent import structures, unroll_queue
+from tests.waiting import DEADLINE_S, in_thread, wait_until
 
 LENGTH = 4  # T + 1
-DEADLINE_S = 30
 
 
 def make_unroll(first_column, num_columns):
@@ -48,27 +46,6 @@ def assert_holds_columns(batch, columns):
     np.testing.assert_array_equal(actual, np.concatenate(parts, axis))
 
   tree.map_structure_with_path(check, batch, *expected)
-
-
-def wait_until(condition):
-  deadline = time.monotonic() + DEADLINE_S
-  while not condition():
-    assert time.monotonic() < deadline, 'nothing happened before the deadline'
-    threading.Event().wait(0.001)
-
-
-def in_thread(function, *args):
-  """Returns a future; the thread dies with the process at the latest."""
-  future = concurrent.futures.Future()
-
-  def run():
-    try:
-      future.set_result(function(*args))
-    except BaseException as error:
-      future.set_exception(error)
-
-  threading.Thread(target=run, daemon=True).start()
-  return future
 
 
 @pytest.mark.parametrize(
