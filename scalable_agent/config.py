@@ -438,12 +438,17 @@ def describe(
   lines = ['Options (* = set by you, the others by preset or default):']
   for group, names in groups.items():
     items = (
-      f'{name}={getattr(config, name)}{"*" if name in given else ""}'
+      f'{name}={_shown(getattr(config, name))}{"*" if name in given else ""}'
       for name in names.split()
       if name not in hidden
     )
     lines.append(f'  {group + ":":10} {" ".join(items)}')
   return '\n'.join(lines)
+
+
+def _shown(value: Any) -> str:
+  """15000000, not 15000000.0."""
+  return f'{value:.15g}' if isinstance(value, float) else str(value)
 
 
 # What a test may choose anew; everything else is part of what was trained.

@@ -354,11 +354,13 @@ class TestForTest:
 
 
 def test_describe_marks_what_the_user_set():
-  config = presets.resolve(Config(level_name='catch', seed=5), 'catch')
+  config = Config(level_name='catch', seed=5, total_environment_frames=2e7)
+  config = presets.resolve(config, 'catch')
   text = config_lib.describe(config, {'level_name', 'seed'})
   assert 'level_name=catch*' in text
   assert 'seed=5*' in text
   assert f'unroll_length={config.unroll_length} ' in text
+  assert 'total_environment_frames=20000000 ' in text
 
 
 class TestWhatIsWrittenTwice:
@@ -428,7 +430,7 @@ def described(level_name, **options):
     (
       'pong',
       'level_name=pong* num_action_repeats=4 height=84 width=84 frame_stack=4 '
-      'sticky_actions=0.0 noop_max=30 life_loss_is_terminal=True',
+      'sticky_actions=0 noop_max=30 life_loss_is_terminal=True',
     ),
   ],
 )
