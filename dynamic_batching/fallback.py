@@ -100,11 +100,16 @@ class PythonBatcher:
     with self._changed:
       self._serving_calls(computation_id)
       del self._serving[computation_id]
+    error = fallback_checks.type_error(outputs, self._output_specs)
     start = 0
     for call in calls:
       rows = slice(start, start + call.rows)
       start += call.rows
-      if not call.cancelled:
+      if call.cancelled:
+        continue
+      if error:
+        call.reply(None, error)
+      else:
         one = len(calls) == 1
         call.reply(outputs if one else [x[rows] for x in outputs], None)
 

@@ -47,6 +47,18 @@ def check_inputs(
     )
 
 
+def type_error(
+  outputs: list[tf.Tensor], specs: list[tf.TensorSpec]
+) -> tf.errors.InvalidArgumentError | None:
+  """Returns what the callers get unless the outputs have their types."""
+  for i, (output, spec) in enumerate(zip(outputs, specs, strict=True)):
+    if output.dtype != spec.dtype:
+      return invalid_error(
+        f'Output {i} must be {spec.dtype.name} but was {output.dtype.name}'
+      )
+  return None
+
+
 def check_outputs(outputs: list[tf.Tensor], rows: int) -> None:
   """Raises an InvalidArgumentError unless the outputs have these rows."""
   for output in outputs:

@@ -153,6 +153,17 @@ def test_outputs_that_are_not_accepted_reach_the_callers(
     assert message in str(threads.error(future))
 
 
+def test_outputs_of_another_type_reach_the_callers_as_an_error(
+  make_batcher, threads
+):
+  batcher = make_batcher()
+  threads.start(batcher.serve_forever, lambda inputs: tf.zeros([1]))
+  for _ in range(2):  # The server lives on.
+    error = threads.error(threads.start(batcher.compute, rows(1)))
+    assert isinstance(error, tf.errors.InvalidArgumentError)
+    assert 'Output 0 must be int32 but was float' in str(error)
+
+
 def test_closing_while_a_batch_is_computed_ends_the_loop_quietly(
   make_batcher, threads
 ):
