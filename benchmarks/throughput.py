@@ -43,7 +43,9 @@ _PART_TIMEOUT = 600.0
 
 _LEVEL = flags.DEFINE_string('level_name', 'pong', 'What to play.')
 _NETWORK = flags.DEFINE_string('network', 'auto', 'Torso.')
-_BATCH_SIZE = flags.DEFINE_integer('batch_size', 32, 'Unrolls per update.')
+_PRESET = flags.DEFINE_enum(
+  'preset', 'paper', ('paper', 'auto'), "Settings: the paper's, batches of 32."
+)
 _SECONDS = flags.DEFINE_float('seconds', 15.0, 'Measured seconds per part.')
 _WARM_UP = flags.DEFINE_float('warm_up', 5.0, 'Seconds before, per part.')
 _ROUNDS = flags.DEFINE_integer('rounds', 3, 'Turns of each part.')
@@ -59,9 +61,7 @@ def _config() -> tuple[config_lib.Config, environments.Level]:
     logdir='unused',
     total_environment_frames=1e12,
     learning_rate_schedule='constant',
-    updates_per_batch=1,
-    batch_size=_BATCH_SIZE.value,
-    unroll_length=20,
+    preset=_PRESET.value,
     summary_secs=5.0,
     progress_secs=1e9,
   )
@@ -178,7 +178,7 @@ def _measure_part(part: str) -> None:
       assembly.usable_cores()
     )
   else:
-    assembly.use_threads(config)
+    assembly.use_threads(assembly.resolve_threads(config))
   function = {
     'environment': _environment,
     'inference': _inference,
@@ -194,7 +194,7 @@ def _spawn(part: str) -> dict:
   command = [sys.executable, os.path.abspath(__file__), f'--part={part}']
   command += [
     f'--{flag.name}={flag.value}'
-    for flag in (_LEVEL, _NETWORK, _BATCH_SIZE, _SECONDS, _WARM_UP)
+    for flag in (_LEVEL, _NETWORK, _PRESET, _SECONDS, _WARM_UP)
   ]
   timeout = _PART_TIMEOUT + _WARM_UP.value + _SECONDS.value
   try:
@@ -224,7 +224,7 @@ def main(argv: list[str]) -> None:
   of_parts = 1 / sum(1 / rates[part] for part in PARTS[:3])
   summary = {
     'level_name': _LEVEL.value,
-    'batch_size': _BATCH_SIZE.value,
+    'preset': _PRESET.value,
     'cores': assembly.usable_cores(),
     'steps_per_second': rates,
     'sum_of_parts': of_parts,
@@ -244,8 +244,8 @@ def main(argv: list[str]) -> None:
 def _print(summary: dict) -> None:
   level, cores = summary['level_name'], summary['cores']
   rows = table.Table(
-    title=f'{level}, batch size {summary["batch_size"]}, {cores} cores: agent '
-    'steps per second',
+    title=f'{level}, --preset={summary["preset"]}, {cores} cores: agent steps '
+    'per second',
     box=box.SIMPLE,
   )
   rows.add_column('part')
