@@ -98,6 +98,7 @@ def train(config: config_lib.Config) -> None:
     config = presets.resolve(config, level.suite, level.options)
     config_lib.validate(config)
     config_lib.check_given(config, _given_flags())
+    config = assembly.resolve_threads(config)
     config = assembly.resolve_network(config, level)
     lock = logdirs.prepare_logdir(config.logdir, config)
     hidden = environments.options_without_effect(level)

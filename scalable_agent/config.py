@@ -7,6 +7,7 @@ None means that the level's suite decides: `presets.resolve` fills it in.
 
 import dataclasses
 import math
+import typing
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -310,11 +311,6 @@ def _validate_combinations(config: Config) -> None:
       f'--dataset_path={config.dataset_path} is for DeepMind Lab levels only; '
       f'{config.level_name} takes no data set. Leave it empty.'
     )
-  if config.video_dir and config.mode != 'test':
-    raise ValueError(
-      f'--video_dir={config.video_dir} needs --mode=test; training records no '
-      'video.'
-    )
   if config.env_processes > 1:
     raise ValueError(
       f'--env_processes={config.env_processes} must be 0 (environments in the '
@@ -360,11 +356,18 @@ def _validate_inference(config: Config, rows: int) -> None:
 
 # Options that mean nothing while another one has a certain value.
 _WITHOUT_EFFECT: Mapping[tuple[str, Any], tuple[str, ...]] = {
+  ('mode', 'train'): (
+    'checkpoint',
+    'test_num_episodes',
+    'test_policy',
+    'video_dir',
+  ),
   ('optimizer', 'adam'): ('decay', 'momentum', 'rmsprop_initial_slot'),
   ('correction', 'one_step_is'): ('clip_rho_threshold',),
   ('correction', 'epsilon'): ('clip_rho_threshold', 'clip_pg_rho_threshold'),
   ('correction', 'none'): ('clip_rho_threshold', 'clip_pg_rho_threshold'),
   ('num_actors', 0): (
+    'queue_capacity',
     'batcher',
     'inference_minimum_batch_size',
     'inference_maximum_batch_size',
@@ -395,15 +398,24 @@ def from_dict(values: Any) -> Config:
   """Returns the Config of which `dataclasses.asdict` made `values`.
 
   Raises:
-    ValueError: `values` is no dict, or has an option that this version does
-      not know.
+    ValueError: `values` is no dict, or has an option or a value that this
+      version does not know.
   """
   if not isinstance(values, dict):
     raise ValueError('expected a JSON object of options')
   unknown = sorted(set(values) - set(FIELDS))
   if unknown:
     raise ValueError(f'unknown options: {", ".join(unknown)}')
-  return Config(**values)
+  types = typing.get_type_hints(Config)
+  for name, value in values.items():
+    kinds = typing.get_args(types[name]) or (types[name],)
+    # JSON may drop the point of a float; True is no number here.
+    fits = type(value) in kinds or (float in kinds and type(value) is int)
+    if not fits:
+      raise ValueError(f'{name} cannot be {value!r}')
+  config = Config(**values)
+  validate(config)
+  return config
 
 
 def describe(

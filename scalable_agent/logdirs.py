@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import os
+import tempfile
 
 from absl import logging
 
@@ -103,6 +104,14 @@ def prepare_logdir(logdir: str, config: config_lib.Config) -> LogdirLock:
   return lock
 
 
+def check_writable(logdir: str) -> None:
+  """Raises ValueError if no file can be made in a folder."""
+  try:
+    tempfile.TemporaryFile(dir=logdir).close()
+  except OSError as error:
+    raise _not_writable(logdir, error) from error
+
+
 def write_config(logdir: str, config: config_lib.Config) -> None:
   """Writes the options of a run to its config.json.
 
@@ -162,7 +171,7 @@ def _compare(
   changed = [
     name
     for name in config_lib.FIELDS
-    if getattr(old, name) != getattr(new, name)
+    if name != 'logdir' and getattr(old, name) != getattr(new, name)
   ]
   refused = [
     f'--{name} was {getattr(old, name)} and is {getattr(new, name)}'

@@ -362,7 +362,7 @@ MISTAKES = {
   'a_data_set': ({'dataset_path': '/data'}, ['--dataset_path=/data']),
   'a_video_of_a_training': (
     {'video_dir': 'videos'},
-    ['--video_dir=videos needs --mode=test'],
+    ['--video_dir=videos has no effect with --mode=train'],
   ),
   'an_option_without_effect': (
     {'num_action_repeats': 4},

@@ -26,15 +26,22 @@ def usable_cores() -> int:
   return os.cpu_count() or 1
 
 
-def use_threads(config: config_lib.Config) -> None:
-  """Sets TensorFlow's thread pools; must run before its first operation.
+def resolve_threads(config: config_lib.Config) -> config_lib.Config:
+  """Returns `config` with what --intra_op_threads=0 stands for.
 
   Half of the cores for one operation leaves the other half to the emulators:
-  on two cores, one thread trained faster than two (see docs/results).
+  on two cores, one thread trained faster than two. It is written to config.json
+  like all options, as sums over other numbers of threads round differently.
   """
-  tf.config.threading.set_intra_op_parallelism_threads(
-    config.intra_op_threads or max(1, usable_cores() // 2)
+  return dataclasses.replace(
+    config,
+    intra_op_threads=config.intra_op_threads or max(1, usable_cores() // 2),
   )
+
+
+def use_threads(config: config_lib.Config) -> None:
+  """Sets TensorFlow's thread pools; must run before its first operation."""
+  tf.config.threading.set_intra_op_parallelism_threads(config.intra_op_threads)
 
 
 def make_environment(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from dynamic_batching import ops
 from scalable_agent import (
   actor,
   checkpointing,
@@ -62,9 +63,12 @@ class Run:
       level: what to play.
 
     Raises:
-      ValueError: the level cannot be made with these options, or the
-        checkpoints in the logdir are damaged or of another agent.
+      ValueError: the level cannot be made with these options, the checkpoints
+        in the logdir are damaged or of another agent, or there is no native
+        batcher though --batcher=op asks for it.
     """
+    if config.batcher == 'op':
+      _check_native_batcher()
     self._config = config
     seed = _environment_seed(config)
     self._environments = [
@@ -283,6 +287,16 @@ class Run:
       gauges['queue_fill'] = sum(fills) / max(len(fills), 1)
       gauges['batcher'] = self._policy.statistics()
     return gauges
+
+
+def _check_native_batcher() -> None:
+  try:
+    ops.load()
+  except ImportError as error:
+    raise ValueError(
+      f'--batcher=op: {error} Install a C++ compiler (apt-get install g++), or '
+      'choose --batcher=auto to do without.'
+    ) from error
 
 
 def _environment_seed(config: Config) -> int:

@@ -38,9 +38,10 @@ def prepare(
     config = presets.resolve(config, level.suite, level.options)
   trained = logdirs.load_config(config.logdir)
   config = config_lib.for_test(config, trained, given)
+  logdirs.check_writable(config.logdir)  # For test.json, after all the games.
   if config.video_dir:
     os.makedirs(config.video_dir, exist_ok=True)
-  assembly.use_threads(config)
+  assembly.use_threads(assembly.resolve_threads(config))
   environment = assembly.make_environment(
     config,
     environments.parse_level(config.level_name),

@@ -146,7 +146,7 @@ def assemble(monkeypatch):
       level.suite,
     )
     made.clear()
-    assembly.use_threads(config)
+    assembly.use_threads(assembly.resolve_threads(config))
     impala_local.Run(config, level)._make_actors(serial=False)
     made['EnvironmentOptions'] = [
       vars(call['options']) for call in made['make']

@@ -184,6 +184,17 @@ def test_no_thread_outlives_a_training(tmp_path):
   assert not ours
 
 
+def test_a_native_batcher_that_cannot_be_had_is_said_before_the_run(
+  tmp_path, monkeypatch
+):
+  def load():
+    raise ImportError('The native ops are not available.')
+
+  monkeypatch.setattr(impala_local.ops, 'load', load)
+  with pytest.raises(ValueError, match=r'^--batcher=op: The native ops are'):
+    make_run(tmp_path, **(THREADS | {'batcher': 'op'}))
+
+
 @pytest.mark.parametrize('batcher', ['op', 'python'])
 def test_either_batcher_trains(tmp_path, batcher):
   run = train(tmp_path, **(THREADS | {'batcher': batcher}))

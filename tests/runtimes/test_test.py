@@ -29,6 +29,18 @@ def logdir(tmp_path):
   return config.logdir
 
 
+def test_where_no_result_can_be_written_no_game_is_played(logdir, monkeypatch):
+  def fail(dir):
+    raise PermissionError(13, 'Permission denied')
+
+  monkeypatch.setattr(logdirs.tempfile, 'TemporaryFile', fail)
+  config = config_lib.Config(mode='test', logdir=logdir)
+  with pytest.raises(
+    ValueError, match=f'--logdir={logdir} cannot be written: Permission denied'
+  ):
+    test.prepare(config, {'mode', 'logdir'})
+
+
 @pytest.mark.parametrize(
   ('options', 'frames'),
   [({}, 200), ({'checkpoint': 'newest'}, 200), ({'checkpoint': 'best'}, 100)],

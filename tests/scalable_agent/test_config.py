@@ -128,7 +128,6 @@ class TestValidate:
         {'dataset_path': '/data', 'level_name': 'pong'},
         r'^--dataset_path=/data is for DeepMind Lab .*pong .*Leave it empty\.$',
       ),
-      ({'video_dir': 'v'}, r'^--video_dir=v needs --mode=test'),
       ({'env_processes': 2}, r'^--env_processes=2 must be 0 .* or 1 '),
       (
         {
@@ -169,7 +168,6 @@ class TestValidate:
       {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 15},
       {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 5},
       {'num_actors': 3, 'batch_size': 10**6},  # Unresolved: not known yet.
-      {'video_dir': 'v', 'mode': 'test'},
       SIZES | {'inference_maximum_batch_size': 5},
       SIZES | {'inference_minimum_batch_size': 15},
       SIZES | {'num_actors': 0, 'inference_maximum_batch_size': 1},
@@ -183,6 +181,10 @@ class TestCheckGiven:
   @pytest.mark.parametrize(
     ('name', 'owner', 'value'),
     [
+      ('checkpoint', 'mode', 'train'),
+      ('test_num_episodes', 'mode', 'train'),
+      ('test_policy', 'mode', 'train'),
+      ('video_dir', 'mode', 'train'),
       ('decay', 'optimizer', 'adam'),
       ('momentum', 'optimizer', 'adam'),
       ('rmsprop_initial_slot', 'optimizer', 'adam'),
@@ -191,6 +193,7 @@ class TestCheckGiven:
       ('clip_rho_threshold', 'correction', 'none'),
       ('clip_pg_rho_threshold', 'correction', 'epsilon'),
       ('clip_pg_rho_threshold', 'correction', 'none'),
+      ('queue_capacity', 'num_actors', 0),
       ('batcher', 'num_actors', 0),
       ('inference_minimum_batch_size', 'num_actors', 0),
       ('inference_maximum_batch_size', 'num_actors', 0),
@@ -208,7 +211,8 @@ class TestCheckGiven:
       config_lib.check_given(config, {name})
 
   def test_what_has_an_effect_passes(self):
-    config = presets.resolve(Config(optimizer='rmsprop'), 'catch')
+    config = Config(mode='test', optimizer='rmsprop')
+    config = presets.resolve(config, 'catch')
     config_lib.check_given(config, config_lib.FIELDS)
     config = dataclasses.replace(config, correction='one_step_is')
     config_lib.check_given(config, {'clip_pg_rho_threshold'})
@@ -297,6 +301,28 @@ class TestFromDict:
   def test_unknown_options_are_named(self):
     with pytest.raises(ValueError, match=r'^unknown options: alpha, beta$'):
       config_lib.from_dict({'beta': 1, 'seed': 3, 'alpha': 2})
+
+  @pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+      ('envs_per_actor', 'four'),
+      ('envs_per_actor', 4.0),
+      ('envs_per_actor', True),
+      ('lstm', 1),
+      ('discounting', '0.99'),
+      ('logdir', 3),
+    ],
+  )
+  def test_values_of_another_type_are_named(self, name, value):
+    with pytest.raises(ValueError, match=f'^{name} cannot be {value!r}$'):
+      config_lib.from_dict({name: value})
+
+  def test_a_number_without_a_point_is_a_float(self):
+    assert config_lib.from_dict({'discounting': 1}).discounting == 1
+
+  def test_values_are_validated(self):
+    with pytest.raises(ValueError, match=r'^--unroll_length=0 must be '):
+      config_lib.from_dict({'unroll_length': 0})
 
   @pytest.mark.parametrize('values', [[1], 3, None])
   def test_anything_but_an_object_is_refused(self, values):

@@ -132,6 +132,17 @@ def test_a_logdir_that_is_a_file_is_refused(tmp_path):
     assert f'--logdir={logdir}' in str(error.value)
 
 
+def test_a_run_may_move(tmp_path, monkeypatch):
+  def fail(*args):
+    pytest.fail(f'warned: {args}')
+
+  monkeypatch.setattr(logdirs.logging, 'warning', fail)
+  begin(tmp_path)
+  save(tmp_path)
+  moved = dataclasses.replace(make_config(), logdir='elsewhere')
+  logdirs.prepare_logdir(str(tmp_path), moved).close()
+
+
 def test_a_logdir_in_use_is_refused_until_it_is_free(tmp_path):
   begin(tmp_path)
   with logdirs.prepare_logdir(str(tmp_path), make_config()):
