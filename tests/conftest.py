@@ -1,6 +1,7 @@
 """Set-up of all tests."""
 
 import os
+import signal
 
 import pytest
 
@@ -8,6 +9,11 @@ import pytest
 # the memory or the rounding of a GPU.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
+# A shell has what it starts in the background ignore Ctrl-C, and all that this
+# starts in turn; there are tests of Ctrl-C.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Not tests themselves, so their assertions would fail without an explanation.
 pytest.register_assert_rewrite('tests.environments.contract')

@@ -445,6 +445,8 @@ class TestLearning:
     'batch_size': 32,
     'updates_per_batch': 2,
     'learning_rate': 3e-3,
+    'baseline_cost': 0.5,
+    'lambda_': 1.0,
     'total_environment_frames': 60_000,
   }
 
