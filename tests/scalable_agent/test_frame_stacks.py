@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from scalable_agent import frame_stacks, structures
 from scalable_agent.structures import FIRST, LAST, MID
+from tests.step_types import assert_every_case_occurs
 
 
 def random_inputs(spec, time, batch):
@@ -19,15 +20,6 @@ def random_inputs(spec, time, batch):
   return frames, rng.choice(
     [FIRST, MID, LAST], (time, batch), p=[0.3, 0.5, 0.2]
   )
-
-
-def assert_every_case_occurs(step_types):
-  """FIRST in column 0, next to another one and after two others."""
-  first = step_types == FIRST
-  assert first[0].any()
-  assert not first[0].all()
-  assert (first[1:] & first[:-1]).any()
-  assert (~first[2:] & ~first[1:-1] & ~first[:-2]).any()
 
 
 def stacks_by_definition(frames, step_types, num_frames):

@@ -7,7 +7,8 @@ import tensorflow as tf
 import tree
 
 from scalable_agent import networks, structures
-from scalable_agent.structures import FIRST, LAST, MID
+from scalable_agent.structures import FIRST, MID
+from tests.step_types import assert_every_case_occurs, random_step_types
 
 NUM_ACTIONS = 6
 
@@ -23,21 +24,6 @@ def environment_spec(shape, dtype, num_actions=NUM_ACTIONS):
 IMAGE = environment_spec((36, 40, 1), np.uint8)
 COLOUR = environment_spec((36, 40, 3), np.uint8)
 VECTOR = environment_spec((5,), np.float32)
-
-
-def random_step_types(rng, time, batch):
-  """FIRST at random places."""
-  choices = rng.choice([FIRST, MID, LAST], (time, batch), p=[0.3, 0.5, 0.2])
-  return choices.astype(np.int32)
-
-
-def assert_every_case_occurs(step_types):
-  """FIRST in column 0, next to another one and after two others."""
-  first = step_types == FIRST
-  assert first[0].any()
-  assert not first[0].all()
-  assert (first[1:] & first[:-1]).any()
-  assert (~first[2:] & ~first[1:-1] & ~first[:-2]).any()
 
 
 def random_inputs(spec, time, batch, seed=0):
