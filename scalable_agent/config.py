@@ -354,14 +354,12 @@ def _validate_inference(config: Config, rows: int) -> None:
     )
 
 
+# How a test is done; a training has no use for them.
+_TEST_ONLY = ('checkpoint', 'test_num_episodes', 'test_policy', 'video_dir')
+
 # Options that mean nothing while another one has a certain value.
 _WITHOUT_EFFECT: Mapping[tuple[str, Any], tuple[str, ...]] = {
-  ('mode', 'train'): (
-    'checkpoint',
-    'test_num_episodes',
-    'test_policy',
-    'video_dir',
-  ),
+  ('mode', 'train'): _TEST_ONLY,
   ('optimizer', 'adam'): ('decay', 'momentum', 'rmsprop_initial_slot'),
   ('correction', 'one_step_is'): ('clip_rho_threshold',),
   ('correction', 'epsilon'): ('clip_rho_threshold', 'clip_pg_rho_threshold'),
@@ -475,10 +473,7 @@ _TEST_OPTIONS = frozenset(
     'noop_max',
     'max_episode_frames',
     'env_processes',
-    'checkpoint',
-    'test_num_episodes',
-    'test_policy',
-    'video_dir',
+    *_TEST_ONLY,
   }
 )
 
@@ -509,8 +504,5 @@ def for_test(config: Config, trained: Config, given: Collection[str]) -> Config:
     name: getattr(config, name)
     for name in _TEST_OPTIONS & (set(given) | {'mode', 'logdir'})
   }
-  untouched = {
-    name: getattr(config, name)
-    for name in ('checkpoint', 'test_num_episodes', 'test_policy', 'video_dir')
-  }
+  untouched = {name: getattr(config, name) for name in _TEST_ONLY}
   return dataclasses.replace(trained, **(untouched | chosen))
