@@ -58,13 +58,41 @@ class Config:
     'reproduction needs --num_actors=0.',
     minimum=0,
   )
-  task: int = _option(
-    -1, 'Index of this process in a distributed run; -1 = single machine.'
-  )
+
+  # A distributed run.
   job_name: str = _option(
     'learner',
     'Role of this process in a distributed run; ignored when --task=-1.',
     choices=('learner', 'actor'),
+  )
+  task: int = _option(
+    -1,
+    'Index of this process among the actors, or among the learners, of a '
+    'distributed run; -1 = single machine.',
+    minimum=-1,
+  )
+  num_learners: int = _option(
+    1,
+    'Learner processes, each with --batch_size / --num_learners trajectories '
+    'of every update; actor i serves learner i modulo --num_learners.',
+    minimum=1,
+  )
+  learner_devices: int = _option(
+    1,
+    'Devices of each learner that share its trajectories: GPUs, or logical '
+    'devices of the CPU where there is no GPU.',
+    minimum=1,
+  )
+  learner_address: str = _option(
+    '',
+    'Where the learners listen to their actors: host:port, separated by '
+    'commas. Default: of TF_CONFIG, Slurm or Kubernetes, else localhost:8000 '
+    'and the ports that follow. Learners reach each other 1000 ports above.',
+  )
+  reconnect_timeout: float = _option(
+    300.0,
+    'Seconds that an actor waits for a learner that does not answer.',
+    minimum=0,
   )
 
   # Actors and batches.
