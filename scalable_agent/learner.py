@@ -5,11 +5,18 @@ from typing import Any
 import tensorflow as tf
 import tree
 
-from scalable_agent import losses, networks, optimizers, structures
+from scalable_agent import losses, networks, optimizers, replicas, structures
 
 
 class Learner:
   """Owns the optimizer, the frame counter and the update function.
+
+  Under a `tf.distribute` strategy, create agent, optimizer and learner in its
+  scope, in all processes alike: each variable gets the first process's initial
+  value, which is an exchange, and waits for all. An update then learns from the
+  columns of all processes as one replica would from all of them. What
+  exchanges anything (`update`, `agree_to_stop`, `broadcast`) must be called by
+  all processes in the same order, and by one thread at a time.
 
   Attributes:
     agent: the networks.Agent whose variables it updates.
@@ -28,7 +35,7 @@ class Learner:
     frames_per_step: int,
     updates_per_batch: int = 1,
   ):
-    """Builds the optimizer's slots.
+    """Builds the optimizer's slots, for the strategy in whose scope it is.
 
     Args:
       agent: with all its variables created.
@@ -49,8 +56,9 @@ class Learner:
     self._clip_gradient_norm = clip_gradient_norm
     self._frames_per_step = frames_per_step
     self._updates_per_batch = updates_per_batch
+    self._replicas = replicas.Replicas(tf.distribute.get_strategy())
     # Without autograph for the same reason as in `policies.make_step`.
-    self._update = tf.function(self._update_on_batch, autograph=False)
+    self._update = tf.function(self._update_on_shards, autograph=False)
 
   def checkpoint_items(self) -> dict[str, Any]:
     """Everything that must survive a restart, by name."""
@@ -62,60 +70,123 @@ class Learner:
     }
 
   def update(self, batch: structures.ActorOutput) -> dict[str, tf.Tensor]:
-    """Learns from one batch.
+    """Learns from one batch, or from this process's share of it.
 
     Args:
-      batch: ActorOutput of [T + 1, B, ...], numpy arrays or tensors.
+      batch: ActorOutput of [T + 1, B, ...], numpy arrays or tensors; B is the
+        same in all processes.
 
     Returns:
       Scalar metrics of the last optimizer step, and `frames`, `updates`,
       `learning_rate`, `gradient_norm`, `policy_lag` and `max_policy_lag` (mean
-      and maximum over the batch's columns, in updates).
+      and maximum over the batch's columns, in updates). All are those of the
+      columns of all replicas, and the same in each process.
+
+    Raises:
+      ValueError: B is no multiple of the number of this process's replicas.
     """
     # What the update does not read is not copied into tensors.
-    return self._update(
-      batch.agent_state,
-      batch.env_outputs._replace(info=()),
-      batch.agent_outputs._replace(baseline=()),
-      batch.policy_version,
+    batch = batch._replace(
+      env_outputs=batch.env_outputs._replace(info=()),
+      agent_outputs=batch.agent_outputs._replace(baseline=()),
+      level=(),
+    )
+    return self._update(self._replicas.split(batch))
+
+  def agree_to_stop(self, stop: bool) -> bool:
+    """Returns whether any process wants to stop: the same answer in each.
+
+    A process that stopped alone would leave the others waiting for it.
+
+    Args:
+      stop: whether this process wants to stop.
+
+    Raises:
+      tf.errors.OpError: a process is gone, as in `update`.
+    """
+    return self._replicas.any(stop)
+
+  def broadcast(self) -> None:
+    """Gives all processes what the first one has in its checkpoint items.
+
+    To the bit; call it after the first process alone has restored them.
+
+    Raises:
+      tf.errors.OpError: a process is gone, as in `update`; no variable has
+        changed.
+    """
+    # Keras wraps its variables.
+    slots = [v.value for v in self.optimizer.variables]
+    self._replicas.broadcast(
+      [*self.agent.variables, *slots, self.frames, self.updates]
     )
 
-  def _update_on_batch(
-    self, agent_state, env_outputs, agent_outputs, policy_version
-  ):
+  def snapshot(self) -> list[tf.Tensor]:
+    """Returns the values of `agent.variables`, in that order.
+
+    Later updates do not change them, and nothing is copied until then:
+    TensorFlow copies a variable on the first write after it was read. Call it
+    between two updates, or it may hold some weights of before and some of after
+    one.
+    """
+    return [v.read_value() for v in self.agent.variables]
+
+  def _update_on_shards(self, shards):
+    with self._replicas.scope():
+      learning_rate = self._schedule(self.frames)
+
+      def update(shard):
+        return self._update_on_shard(shard, learning_rate)
+
+      metrics = self._replicas.run(update, shards)
+      # Counted when it is certain that the update takes place.
+      with tf.control_dependencies([metrics['gradient_norm']]):
+        steps = tf.cast(metrics['num_transitions'], tf.int64)
+        frames = self.frames.assign_add(steps * self._frames_per_step)
+        updates = self.updates.assign_add(1)
+      return metrics | {
+        'frames': tf.identity(frames),
+        'updates': tf.identity(updates),
+        'learning_rate': learning_rate,
+      }
+
+  def _update_on_shard(self, shard, learning_rate):
     # Arrays that enter as tensors of unknown identity are converted once here
     # and shared by all updates on this batch.
-    env_outputs, agent_outputs, agent_state = tree.map_structure(
-      tf.convert_to_tensor, (env_outputs, agent_outputs, agent_state)
-    )
-    lag = tf.cast(self.updates - policy_version, tf.float32)  # [B]
-    learning_rate = self._schedule(self.frames)
-    self.optimizer.learning_rate.assign(learning_rate)
-    metrics = {}
-    for _ in range(self._updates_per_batch):
-      metrics = self._gradient_step(agent_state, env_outputs, agent_outputs)
-    steps = tf.cast(metrics['num_transitions'], tf.int64)
-    return metrics | {
-      'frames': self.frames.assign_add(steps * self._frames_per_step),
-      'updates': self.updates.assign_add(1),
-      'learning_rate': learning_rate,
+    shard = tree.map_structure(tf.convert_to_tensor, shard)
+    lag = tf.cast(self.updates - shard.policy_version, tf.float32)  # [B]
+    lags = {
       'policy_lag': tf.reduce_mean(lag),
       'max_policy_lag': tf.reduce_max(lag),
     }
+    metrics = {}
+    for _ in range(self._updates_per_batch):
+      metrics = self._gradient_step(shard, lags, learning_rate)
+    return metrics
 
-  def _gradient_step(self, agent_state, env_outputs, agent_outputs):
+  def _gradient_step(self, shard, lags, learning_rate):
     variables = self.agent.trainable_variables
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(variables)
       (logits, baselines), _ = self.agent.unroll(
-        env_outputs, agent_outputs.action, agent_state
+        shard.env_outputs, shard.agent_outputs.action, shard.agent_state
       )
       loss, metrics = losses.compute_loss(
-        self._loss_options, logits, baselines, env_outputs, agent_outputs
+        self._loss_options,
+        logits,
+        baselines,
+        shard.env_outputs,
+        shard.agent_outputs,
       )
-    gradients = tape.gradient(loss, variables)
+    gradients, metrics = self._replicas.all_reduce(
+      tape.gradient(loss, variables), metrics | lags
+    )
     gradients, norm = optimizers.clip_gradients(
       gradients, self._clip_gradient_norm
     )
-    self.optimizer.apply(gradients, variables)
+    # Not even the optimizer's counter may move before all gradients are there
+    # and found to be numbers.
+    with tf.control_dependencies([norm]):
+      self.optimizer.learning_rate.assign(learning_rate)
+      self.optimizer.apply(gradients, variables)
     return metrics | {'gradient_norm': norm}

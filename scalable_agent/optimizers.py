@@ -17,13 +17,30 @@ DECAYS = ('linear', 'late_linear', 'constant')
 _LATE = 3 / 4
 
 
-class RMSProp(keras.optimizers.RMSprop):
+class _OfSums:
+  """Lets `apply` take gradients that are already summed over replicas.
+
+  In replica context Keras would add them up once more. Its `global_clipnorm`
+  clips before that, each replica its own part, so the learner must sum.
+  """
+
+  def _all_reduce_sum_gradients(self, grads_and_vars):
+    return grads_and_vars
+
+
+class Adam(_OfSums, keras.optimizers.Adam):
+  """Adam; under a `tf.distribute` strategy, of gradients already summed."""
+
+
+class RMSProp(_OfSums, keras.optimizers.RMSprop):
   """RMSProp whose mean squares need not start at zero.
 
   `tf.train.RMSPropOptimizer`, which A3C, GA3C and IMPALA were trained with,
   starts them at one, Keras at zero. That matters with their large epsilon: at
   decay 0.99, epsilon 0.1 the first steps from zero are sqrt(1.09 / 0.1) = 3.3
   times larger for small gradients. Epsilon is inside the square root in both.
+
+  Under a `tf.distribute` strategy its gradients must be summed already.
   """
 
   def __init__(self, *args, initial_mean_square: float = 1.0, **kwargs):
@@ -60,7 +77,8 @@ def make_optimizer(
 ) -> keras.optimizers.Optimizer:
   """Makes an optimizer, its learning rate 0 until the learner assigns one.
 
-  Under a `tf.distribute` strategy call this in its scope.
+  Under a `tf.distribute` strategy call this in its scope, and `apply` in
+  replica context with gradients that are already summed over replicas.
 
   Args:
     name: 'rmsprop' or 'adam'.
@@ -86,7 +104,7 @@ def make_optimizer(
       initial_mean_square=rmsprop_initial_slot,
     )
   if name == 'adam':
-    return keras.optimizers.Adam(learning_rate=0.0, epsilon=epsilon)
+    return Adam(learning_rate=0.0, epsilon=epsilon)
   raise ValueError(
     f'optimizer is {name!r}; it must be one of {", ".join(OPTIMIZERS)}.'
   )

@@ -18,6 +18,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
+import tree
 
 FIRST = 0
 MID = 1
@@ -89,6 +90,23 @@ class ActorOutput(NamedTuple):
   agent_outputs: AgentOutput
   policy_version: Any
   level: Any
+
+
+def column_axis(path: tuple) -> int:
+  """Returns the axis of the columns of what `path` leads to in an ActorOutput.
+
+  1 of what has a time axis, 0 of the rest.
+  """
+  return 1 if path[0] in ('env_outputs', 'agent_outputs') else 0
+
+
+def slice_columns(unroll: ActorOutput, start: int, stop: int) -> ActorOutput:
+  """Returns the columns from `start` up to `stop`, [T + 1, stop - start]."""
+
+  def cut(path, x):
+    return x[:, start:stop] if column_axis(path) else x[start:stop]
+
+  return tree.map_structure_with_path(cut, unroll)
 
 
 @dataclasses.dataclass(frozen=True)

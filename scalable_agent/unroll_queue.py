@@ -13,23 +13,11 @@ class Closed(Exception):
   """The queue was closed while a caller waited or before it came."""
 
 
-def _column_axis(path: tuple) -> int:
-  """Columns are axis 1 of what has a time axis, axis 0 of the rest."""
-  return 1 if path[0] in ('env_outputs', 'agent_outputs') else 0
-
-
-def _slice(unroll: structures.ActorOutput, start: int, stop: int):
-  def cut(path, x):
-    return x[:, start:stop] if _column_axis(path) else x[start:stop]
-
-  return tree.map_structure_with_path(cut, unroll)
-
-
 def _concatenate(parts: list[structures.ActorOutput]):
   if len(parts) == 1:
     return parts[0]
   return tree.map_structure_with_path(
-    lambda path, *xs: np.concatenate(xs, _column_axis(path)), *parts
+    lambda path, *xs: np.concatenate(xs, structures.column_axis(path)), *parts
   )
 
 
@@ -114,8 +102,8 @@ class UnrollQueue:
       size = unroll.level.shape[0]
       take = min(size, self._batch_size - columns)
       if take < size:
-        self._rest.appendleft(_slice(unroll, take, size))
-        unroll = _slice(unroll, 0, take)
+        self._rest.appendleft(structures.slice_columns(unroll, take, size))
+        unroll = structures.slice_columns(unroll, 0, take)
       parts.append(unroll)
       columns += take
     return _concatenate(parts)

@@ -36,6 +36,7 @@ LAYERS = (
     'scalable_agent.policies',
     'scalable_agent.actor',
     'scalable_agent.unroll_queue',
+    'scalable_agent.replicas',
     'scalable_agent.learner',
   ),
   (

@@ -174,6 +174,8 @@ def reference(batch, options):
     ),
     'mean_vs': vs.mean(),
     'mean_baseline': baselines.mean(),
+    'vs_variance': vs.var(),
+    'error_variance': (vs - baselines).var(),
     'explained_variance': 1 - (vs - baselines).var() / vs.var(),
     'num_transitions': len(rhos),
   }

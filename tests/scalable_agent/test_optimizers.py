@@ -201,15 +201,16 @@ optimizer.learning_rate.assign(0.05)
 @tf.function
 def update():
   def replica():
-    index = tf.distribute.get_replica_context().replica_id_in_sync_group
+    context = tf.distribute.get_replica_context()
+    index = context.replica_id_in_sync_group
     gradient = tf.constant([1.0, 4.0]) * tf.cast(1 + index, tf.float32)
-    optimizer.apply([gradient], [variable])
+    optimizer.apply([context.all_reduce('sum', gradient)], [variable])
   strategy.run(replica)
 
 weights, mean_square = np.zeros(2), np.ones(2)
 for _ in range(3):
   update()
-  gradient = np.array([3.0, 12.0])  # Replicas' gradients are summed.
+  gradient = np.array([3.0, 12.0])  # Summed once, and not by Keras again.
   mean_square = 0.99 * mean_square + 0.01 * gradient ** 2
   weights -= 0.05 * gradient / np.sqrt(mean_square + 0.1)
 for copy in strategy.experimental_local_results(variable):
@@ -218,7 +219,7 @@ print('both replicas agree')
 """
 
 
-def test_replicas_sum_gradients_and_share_mean_squares():
+def test_replicas_take_summed_gradients_and_share_mean_squares():
   # In a process of its own: logical devices are fixed once TensorFlow runs.
   process = subprocess.run(
     [sys.executable, '-c', _TWO_REPLICAS],
