@@ -94,17 +94,19 @@ def train(config: config_lib.Config) -> None:
   from scalable_agent.runtimes import assembly, impala_local
 
   with _one_line_errors():
-    level = environments.parse_level(config.level_name)
-    config = presets.resolve(config, level.suite, level.options)
+    levels = environments.parse_levels(config.level_name)
+    implied = environments.implied_options(levels, config)
+    config = presets.resolve(config, levels[0].suite, implied)
     config_lib.validate(config)
     config_lib.check_given(config, _given_flags())
     config = assembly.resolve_threads(config)
-    config = assembly.resolve_network(config, level)
+    assembly.check_levels(config, levels)
+    config = assembly.resolve_network(config, levels)
     lock = logdirs.prepare_logdir(config.logdir, config)
-    hidden = environments.options_without_effect(level)
+    hidden = environments.options_without_effect(levels[0])
     print(config_lib.describe(config, _given_flags(), hidden), flush=True)
     assembly.use_threads(config)
-    run = impala_local.Run(config, level)
+    run = impala_local.Run(config, levels)
     if run.frames() < config.total_environment_frames:
       logdirs.write_config(config.logdir, config)
   with lock:

@@ -164,7 +164,8 @@ def _columns(path, x: np.ndarray, size: int) -> np.ndarray:
 
 def _training(config, level) -> float:
   with tempfile.TemporaryDirectory() as logdir:
-    run = impala_local.Run(dataclasses.replace(config, logdir=logdir), level)
+    config = dataclasses.replace(config, logdir=logdir)
+    run = impala_local.Run(config, [level])
     with threads.ThreadGroup() as group:
       group.on_stop(run.stop)
       group.start('training', run.train)

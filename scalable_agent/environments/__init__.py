@@ -22,10 +22,15 @@ from scalable_agent.environments.batched import (
   BatchedEnvironment,
   Level,
 )
-from scalable_agent.environments.levels import level_names, parse_level
+from scalable_agent.environments.levels import (
+  level_names,
+  parse_level,
+  parse_levels,
+)
 from scalable_agent.environments.options import (
   OPTIONS_OF_SUITE,
   EnvironmentOptions,
+  implied_options,
   options_without_effect,
 )
 
@@ -35,10 +40,12 @@ __all__ = (
   'BatchedEnvironment',
   'EnvironmentOptions',
   'Level',
+  'implied_options',
   'level_names',
   'make',
   'options_without_effect',
   'parse_level',
+  'parse_levels',
 )
 
 

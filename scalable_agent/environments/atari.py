@@ -19,6 +19,7 @@ from scalable_agent.environments.options import EnvironmentOptions
 # ALE ships these for two players only and refuses to play them alone.
 _TWO_PLAYERS = frozenset({'combat', 'joust', 'maze_craze', 'warlords'})
 _SCREEN_HEIGHT, _SCREEN_WIDTH = 210, 160
+_FULL_ACTION_SPACE = 18
 
 
 @functools.cache
@@ -106,10 +107,11 @@ class AtariEnvironment(replay.ReplayedEnvironment):
       width=options.width,
       grayscale=options.grayscale,
     )
+    self._game_actions = _game_actions(self._envs, options.full_action_space)
     shape = (options.height, options.width, 1 if options.grayscale else 3)
     spec = structures.EnvironmentSpec(
       observation=structures.TensorSpec(shape, np.dtype(np.uint8)),
-      num_actions=int(self._envs.single_action_space.n),
+      num_actions=len(self._game_actions),
       frames_per_step=options.num_action_repeats,
     )
     super().__init__(
@@ -147,6 +149,7 @@ class AtariEnvironment(replay.ReplayedEnvironment):
     return frames.reshape(self._observation_shape)
 
   def _advance(self, actions: np.ndarray) -> batched.Arrival:
+    actions = self._game_actions[actions]
     self._envs.send(actions)
     if self._mirror is not None:
       self._screen = self._mirror.step(actions[:1])[0][0, 0]
@@ -173,6 +176,22 @@ class AtariEnvironment(replay.ReplayedEnvironment):
     self._envs.close()
     if self._mirror is not None:
       self._mirror.close()
+
+
+def _game_actions(
+  envs: vector_env.AtariVectorEnv, full_action_space: bool
+) -> np.ndarray:
+  """Returns [A] int32, what each of our actions is called by ale-py.
+
+  With the full action space, ale-py leaves out what a game forbids: FIRE in
+  Skiing and Lost Luggage. An emulator would take it for NOOP, number 0, and so
+  do we, because all games are to have the same actions.
+  """
+  if not full_action_space:
+    return np.arange(envs.single_action_space.n, dtype=np.int32)
+  legal = [action.value for action in envs.ale.get_action_set()]
+  actions = range(_FULL_ACTION_SPACE)
+  return np.array([legal.index(a) if a in legal else 0 for a in actions], 'i4')
 
 
 def _make_vector_env(

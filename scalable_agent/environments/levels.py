@@ -4,7 +4,44 @@ import difflib
 
 from scalable_agent.environments import atari, catch, gymnasium_vector
 from scalable_agent.environments.batched import Level
-from scalable_agent.suites import dmlab30
+from scalable_agent.suites import atari57, dmlab30
+
+_SUITES = {'atari57': atari57.GAMES}
+
+
+def parse_levels(level_name: str) -> tuple[Level, ...]:
+  """Returns the levels of a run, which all are of one suite.
+
+  Args:
+    level_name: names as `parse_level` takes them, separated by commas;
+      `atari57` stands for the games of `suites.atari57`.
+
+  Raises:
+    ValueError: if a name is empty or unknown, a level is named twice, or the
+      levels are of different suites.
+  """
+  levels: list[Level] = []
+  for part in level_name.split(','):
+    if not part:
+      raise ValueError(
+        f'--level_name={level_name} has an empty name. Separate names by one '
+        'comma: --level_name=pong,breakout.'
+      )
+    for name in _SUITES.get(part, (part,)):
+      level = parse_level(name)
+      if level.name in [other.name for other in levels]:
+        raise ValueError(
+          f'--level_name={level_name} has {level.name} twice. Name each level '
+          'once.'
+        )
+      levels.append(level)
+      if level.suite != levels[0].suite:
+        raise ValueError(
+          f'--level_name={level_name}: {levels[0].name} is of the suite '
+          f'{levels[0].suite} and {level.name} of {level.suite}. Train on '
+          'levels of one suite.'
+        )
+  return tuple(levels)
 
 
 def parse_level(level_name: str) -> Level:
@@ -58,10 +95,4 @@ def _check_not_dmlab(level_name: str) -> None:
       f'{level_name} needs DeepMind Lab, which this version does not support. '
       'It has Atari games (pong), Gymnasium ids (CartPole-v1), catch and '
       'catch_hidden.'
-    )
-  if level_name == 'atari57':
-    raise ValueError(
-      'atari57 is a suite of games, and this version trains on one level at a '
-      'time. Name a game, e.g. pong; scalable_agent.suites.atari57.GAMES lists '
-      'them.'
     )

@@ -1,7 +1,8 @@
 """How a level is presented to the agent."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from scalable_agent import config
 from scalable_agent.environments.batched import Level
@@ -89,6 +90,35 @@ def resolve(level: Level, options: EnvironmentOptions) -> EnvironmentOptions:
   } | level.options
   unset = {k: v for k, v in implied.items() if getattr(options, k) is None}
   return dataclasses.replace(options, **unset)
+
+
+def implied_options(
+  levels: Sequence[Level], given: config.Config
+) -> dict[str, Any]:
+  """Returns the options that the names of a run's levels imply.
+
+  Args:
+    levels: of the run, of one suite.
+    given: options as given; what the user set need not be agreed on.
+
+  Raises:
+    ValueError: the levels imply different values of an unset option.
+  """
+  implied: dict[str, Any] = {}
+  for level in levels:
+    implied |= level.options
+  for name in implied:
+    if getattr(given, name) is not None:
+      continue
+    values = [getattr(resolve(x, EnvironmentOptions()), name) for x in levels]
+    for level, value in zip(levels, values, strict=True):
+      if value != values[0]:
+        raise ValueError(
+          f'--level_name={given.level_name}: {levels[0].name} implies '
+          f'{_flag(name)}={values[0]} and {level.name} {_flag(name)}={value}. '
+          f'Set {_flag(name)} for all.'
+        )
+  return implied
 
 
 def check(level: Level, options: EnvironmentOptions) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -64,22 +65,79 @@ def make_environment(
   return environments.make(level, num_envs, options, seed)
 
 
-def resolve_network(
+def check_levels(
+  config: config_lib.Config, levels: Sequence[environments.Level]
+) -> None:
+  """Checks that the actors can play all levels, and one agent any of them.
+
+  Args:
+    config: resolved.
+    levels: of the run, of one suite.
+
+  Raises:
+    ValueError: there are fewer actors than levels, the levels differ in their
+      observations or in the number of actions, or one cannot be made.
+  """
+  if len(levels) == 1:
+    return
+  if config.num_actors < len(levels):
+    raise ValueError(
+      f'--num_actors={config.num_actors} cannot play the {len(levels)} levels '
+      f'of --level_name={config.level_name}, as every actor plays one. Set '
+      f'--num_actors={len(levels)} or more, or name fewer levels.'
+    )
+  if levels[0].suite == 'atari' and config.full_action_space:
+    return  # All are alike; to make 57 of them takes ten seconds.
+  first = _spec(config, levels[0])
+  for level in levels[1:]:
+    spec = _spec(config, level)
+    pair = (
+      f'--level_name={config.level_name}: {levels[0].name} and {level.name}'
+    )
+    if spec.observation != first.observation:
+      raise ValueError(
+        f'{pair} differ in their observations, {_describe(first.observation)} '
+        f'and {_describe(spec.observation)}. Wrap them to be alike, or train '
+        'on each in a run of its own.'
+      )
+    if spec.num_actions != first.num_actions:
+      remedy = (
+        'Set --full_action_space'
+        if level.suite == 'atari'
+        else 'Wrap them to be alike, or train on each in a run of its own'
+      )
+      raise ValueError(
+        f'{pair} differ in their numbers of actions, {first.num_actions} and '
+        f'{spec.num_actions}. {remedy}.'
+      )
+
+
+def _spec(
   config: config_lib.Config, level: environments.Level
+) -> structures.EnvironmentSpec:
+  """Returns what is known only once a level is made."""
+  environment = make_environment(config, level, 1, config.seed, env_processes=0)
+  environment.close()
+  return environment.spec
+
+
+def _describe(observation: structures.TensorSpec) -> str:
+  return f'{observation.dtype} {list(observation.shape)}'
+
+
+def resolve_network(
+  config: config_lib.Config, levels: Sequence[environments.Level]
 ) -> config_lib.Config:
   """Returns `config` with the network that --network=auto stands for.
 
   Raises:
-    ValueError: the level cannot be made with these options.
+    ValueError: the first level cannot be made with these options.
   """
   if config.network != 'auto':
     return config
-  # What the level shows is known only once it is made.
-  environment = make_environment(config, level, 1, config.seed, env_processes=0)
-  environment.close()
+  observation = _spec(config, levels[0]).observation
   return dataclasses.replace(
-    config,
-    network=networks.resolve(config.network, environment.spec.observation),
+    config, network=networks.resolve(config.network, observation)
   )
 
 

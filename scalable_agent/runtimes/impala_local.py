@@ -8,6 +8,7 @@ waits, reports and listens to signals.
 
 import functools
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,26 +56,28 @@ class Run:
     spec: EnvironmentSpec of what is played.
   """
 
-  def __init__(self, config: Config, level: environments.Level):
+  def __init__(self, config: Config, levels: Sequence[environments.Level]):
     """Makes the parts; goes on with what is in the logdir.
 
     Args:
       config: resolved and validated.
-      level: what to play.
+      levels: what to play, alike to the agent; actor i plays
+        levels[i % len(levels)].
 
     Raises:
-      ValueError: the level cannot be made with these options, the checkpoints
+      ValueError: a level cannot be made with these options, the checkpoints
         in the logdir are damaged or of another agent, or there is no native
         batcher though --batcher=op asks for it.
     """
     if config.batcher == 'op':
       _check_native_batcher()
     self._config = config
+    self._levels = levels
     seed = _environment_seed(config)
     self._environments = [
       assembly.make_environment(
         config,
-        level,
+        levels[index % len(levels)],
         config.envs_per_actor,
         seed=seed + index * config.envs_per_actor,
         # In serial mode a resumed run goes on bit for bit.
@@ -94,7 +97,7 @@ class Run:
     )
     self._metrics = metrics.Metrics(
       config.logdir,
-      [level.name],
+      [level.name for level in levels],
       config.total_environment_frames,
       self.spec.frames_per_step,
       config.summary_secs,
@@ -186,9 +189,10 @@ class Run:
         self._policy,
         initial_state,
         config.unroll_length,
+        level=index % len(self._levels),
         policy_version=lambda: int(self._learner.updates),
       )
-      for environment in self._environments
+      for index, environment in enumerate(self._environments)
     ]
 
   def _train_serially(self) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ale_py import vector_env
+from ale_py import Action, vector_env
 
 from scalable_agent import environments
 from scalable_agent.environments import atari
@@ -338,3 +338,26 @@ def test_a_bad_option_is_named_with_its_value(bad):
   ((name, value),) = bad.items()
   with pytest.raises(ValueError, match=f'{name}={value} '):
     make(**bad)
+
+
+def test_the_full_action_space_is_the_same_in_every_game():
+  for game in ('pong', 'skiing', 'lost_luggage', 'surround'):
+    environment = make(game, num_envs=1, full_action_space=True)
+    assert environment.spec.num_actions == 18
+    environment.close()
+
+
+def test_what_a_game_forbids_is_no_action():
+  bare = make_bare('skiing', full_action_space=True)
+  names = [action.name for action in bare.ale.get_action_set()]
+  assert 'FIRE' not in names
+  environment = make('skiing', full_action_space=True)
+  environment.reset()
+  bare.reset(seed=5)
+  asked = [Action.LEFT, Action.FIRE, Action.RIGHT, Action.LEFTFIRE, Action.NOOP]
+  for t in range(40):
+    action = asked[t % len(asked)]
+    given = action.name if action.name in names else 'NOOP'
+    observation = environment.step(np.full([2], action.value)).observation
+    expected = bare.step(np.full([2], names.index(given)))[0]
+    np.testing.assert_array_equal(observation, np.moveaxis(expected, 1, -1))

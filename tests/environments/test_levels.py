@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from scalable_agent import environments
+from scalable_agent.config import Config
 from scalable_agent.environments import options
-from scalable_agent.suites import dmlab30
+from scalable_agent.suites import atari57, dmlab30
 
 
 @pytest.mark.parametrize(
@@ -77,9 +78,83 @@ def test_deepmind_lab_is_said_not_to_be_there(level_name):
     environments.parse_level(level_name)
 
 
-def test_a_suite_is_not_a_level():
-  with pytest.raises(ValueError, match='atari57 is a suite of games'):
-    environments.parse_level('atari57')
+def test_several_names_are_levels_in_their_order():
+  assert environments.parse_levels('pong') == (
+    environments.parse_level('pong'),
+  )
+  levels = environments.parse_levels('seaquest,ALE/Pong-v5,Breakout')
+  assert [level.name for level in levels] == ['seaquest', 'pong', 'breakout']
+  assert levels[1] == environments.parse_level('ALE/Pong-v5')
+
+
+def test_atari57_is_the_57_games():
+  levels = environments.parse_levels('atari57')
+  assert tuple(level.name for level in levels) == atari57.GAMES
+  # A game of ale-py that is none of them.
+  assert len(environments.parse_levels('tetris,atari57')) == 58
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'said'),
+  [
+    ('', 'has an empty name'),
+    ('pong,', 'has an empty name'),
+    ('pong,,breakout', 'has an empty name'),
+    ('pong,breakout,pong', 'has pong twice'),
+    ('pong,ALE/Pong-v5', 'has pong twice'),
+    ('breakout,atari57', 'has breakout twice'),
+    ('catch,pong', ': catch is of the suite catch and pong of atari'),
+    ('pong,breakout,CartPole-v1', ': pong is .* CartPole-v1 of gymnasium'),
+  ],
+)
+def test_levels_that_are_no_list_are_refused(level_name, said):
+  with pytest.raises(ValueError, match=f'^--level_name={level_name}.*{said}'):
+    environments.parse_levels(level_name)
+
+
+def test_each_name_of_a_list_is_understood_or_refused():
+  with pytest.raises(ValueError, match=r'no level pog\..* Similar: .*pong'):
+    environments.parse_levels('breakout,pog')
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'implied'),
+  [
+    ('catch,catch_hidden', {}),
+    ('pong,BreakoutNoFrameskip-v4', {'sticky_actions': 0.0}),
+    # The first id leaves its repeat to the suite, where it is 4.
+    (
+      'PongNoFrameskip-v0,ALE/Breakout-v5',
+      {'sticky_actions': 0.25, 'num_action_repeats': 4},
+    ),
+  ],
+)
+def test_levels_may_imply_the_same(level_name, implied):
+  levels = environments.parse_levels(level_name)
+  assert environments.implied_options(levels, Config()) == implied
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'option', 'values'),
+  [
+    ('pong,seaquest,ALE/Breakout-v5', 'sticky_actions', (0.0, 0.25)),
+    ('pong,SpaceInvadersDeterministic-v4', 'num_action_repeats', (4, 3)),
+    ('SpaceInvadersDeterministic-v4,pong', 'num_action_repeats', (3, 4)),
+  ],
+)
+def test_levels_that_imply_different_things_need_a_word_of_the_user(
+  level_name, option, values
+):
+  levels = environments.parse_levels(level_name)
+  with pytest.raises(
+    ValueError,
+    match=rf'^--level_name={level_name}: {levels[0].name} implies '
+    rf'--{option}={values[0]} and {levels[-1].name} --{option}={values[1]}\. '
+    rf'Set --{option} for all\.$',
+  ):
+    environments.implied_options(levels, Config(level_name=level_name))
+  given = Config(level_name=level_name, **{option: values[0]})
+  environments.implied_options(levels, given)
 
 
 def test_all_listed_names_are_levels():

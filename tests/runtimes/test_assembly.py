@@ -147,7 +147,7 @@ def assemble(monkeypatch):
     )
     made.clear()
     assembly.use_threads(assembly.resolve_threads(config))
-    impala_local.Run(config, level)._make_actors(serial=False)
+    impala_local.Run(config, [level])._make_actors(serial=False)
     made['EnvironmentOptions'] = [
       vars(call['options']) for call in made['make']
     ]

@@ -50,11 +50,12 @@ ATARI = {
 
 
 def make_run(logdir, **options):
-  level = environments.parse_level(options['level_name'])
+  levels = environments.parse_levels(options['level_name'])
   config = config_lib.Config(logdir=str(logdir), **options)
-  config = presets.resolve(config, level.suite, level.options)
+  implied = environments.implied_options(levels, config)
+  config = presets.resolve(config, levels[0].suite, implied)
   config_lib.validate(config)
-  return impala_local.Run(config, level)
+  return impala_local.Run(config, levels)
 
 
 def train(logdir, **options):
