@@ -90,27 +90,83 @@ def _load_tensorflow() -> None:
 
 def train(config: config_lib.Config) -> None:
   """Trains with what the command line gave; resumes if the logdir has a run."""
-  from scalable_agent import environments, logdirs, presets
-  from scalable_agent.runtimes import assembly, impala_local
+  from scalable_agent import cluster as cluster_lib
+  from scalable_agent import environments, presets
+  from scalable_agent.runtimes import assembly
 
   with _one_line_errors():
+    config, cluster = cluster_lib.resolve(config)
     levels = environments.parse_levels(config.level_name)
     implied = environments.implied_options(levels, config)
     config = presets.resolve(config, levels[0].suite, implied)
     config_lib.validate(config)
     config_lib.check_given(config, _given_flags())
     config = assembly.resolve_threads(config)
+    assembly.use_threads(config)
     assembly.check_levels(config, levels)
     config = assembly.resolve_network(config, levels)
+  if cluster is None:
+    _train_here(config, levels)
+  elif cluster.job_name == 'learner':
+    _learn(config, levels, cluster)
+  else:
+    _act(config, levels, cluster)
+
+
+def _train_here(config, levels) -> None:
+  """The whole training in this process."""
+  from scalable_agent import logdirs
+  from scalable_agent.runtimes import impala_local
+
+  with _one_line_errors():
     lock = logdirs.prepare_logdir(config.logdir, config)
-    hidden = environments.options_without_effect(levels[0])
-    print(config_lib.describe(config, _given_flags(), hidden), flush=True)
-    assembly.use_threads(config)
+    _describe(config, levels)
     run = impala_local.Run(config, levels)
     if run.frames() < config.total_environment_frames:
       logdirs.write_config(config.logdir, config)
   with lock:
     impala_local.train(run)
+
+
+def _learn(config, levels, cluster) -> None:
+  """One of the learner processes."""
+  from scalable_agent import cluster as cluster_lib
+  from scalable_agent import logdirs
+  from scalable_agent.runtimes import impala_learner
+
+  with contextlib.ExitStack() as stack, _one_line_errors():
+    if cluster.task == 0:
+      stack.enter_context(logdirs.prepare_logdir(config.logdir, config))
+      _describe(config, levels)
+    cluster_lib.check_free(cluster.learners[cluster.task])
+    strategy = cluster_lib.make_strategy(cluster, config.learner_devices)
+    run = impala_learner.Run(config, levels, cluster, strategy)
+    if cluster.task == 0 and run.frames() < config.total_environment_frames:
+      logdirs.write_config(config.logdir, config)
+    lock = stack.pop_all()
+  with lock:
+    impala_learner.train(run)
+
+
+def _act(config, levels, cluster) -> None:
+  """One of the actor processes."""
+  from scalable_agent import cluster as cluster_lib
+  from scalable_agent import learner_link
+  from scalable_agent.runtimes import impala_actor
+
+  with _one_line_errors():
+    cluster_lib.check_resolvable(cluster.learner_of(cluster.task))
+  try:
+    impala_actor.act(config, levels, cluster)
+  except learner_link.LinkError as error:
+    sys.exit(f'experiment.py: {error}')
+
+
+def _describe(config, levels) -> None:
+  from scalable_agent import environments
+
+  hidden = environments.options_without_effect(levels[0])
+  print(config_lib.describe(config, _given_flags(), hidden), flush=True)
 
 
 def test(config: config_lib.Config) -> None:

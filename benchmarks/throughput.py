@@ -35,7 +35,7 @@ from rich import box, console, table
 from scalable_agent import actor as actor_lib
 from scalable_agent import config as config_lib
 from scalable_agent import environments, policies, presets, threads
-from scalable_agent.runtimes import assembly, impala_local
+from scalable_agent.runtimes import assembly, impala_local, training
 
 PARTS = ('environment', 'inference', 'learner', 'training')
 # Seconds that a part may take besides those asked for: tracing, building.
@@ -139,7 +139,7 @@ def _inference(config, level) -> float:
 def _learner(config, level) -> float:
   env = _environments(config, level)[0]
   agent = assembly.make_agent(config, env.spec)
-  learner = assembly.make_learner(config, agent, env.spec)
+  learner = training.make_learner(config, agent, env.spec)
   batch = actor_lib.Actor(
     env,
     policies.Direct(policies.make_step(agent), policies.Seeds(1)),

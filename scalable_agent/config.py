@@ -329,11 +329,6 @@ def validate(config: Config) -> None:
 
 
 def _validate_combinations(config: Config) -> None:
-  if config.task != -1:
-    raise ValueError(
-      f'--task={config.task}: this version trains on one machine in one '
-      'process only. Leave --task at -1.'
-    )
   if config.dataset_path:
     raise ValueError(
       f'--dataset_path={config.dataset_path} is for DeepMind Lab levels only; '
@@ -442,6 +437,35 @@ def from_dict(values: Any) -> Config:
   config = Config(**values)
   validate(config)
   return config
+
+
+# What an actor process does; its learner must know it.
+_ACTING = (
+  'algorithm',
+  'level_name',
+  'num_actors',
+  'num_learners',
+  'unroll_length',
+  'network',
+  'lstm',
+  'last_action_reward',
+  'frame_stack',
+  'num_action_repeats',
+  'width',
+  'height',
+  'grayscale',
+  'sticky_actions',
+  'noop_max',
+  'life_loss_is_terminal',
+  'fire_reset',
+  'full_action_space',
+  'max_episode_frames',
+)
+
+
+def acting_options(config: Config) -> dict[str, Any]:
+  """Returns the options in which actors and learners must agree, by name."""
+  return {name: getattr(config, name) for name in _ACTING}
 
 
 def describe(

@@ -50,6 +50,7 @@ class Metrics:
     progress_secs: float = 2.0,
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
+    silent: bool = False,
   ):
     """Initialises; the files are opened on entering the context.
 
@@ -63,7 +64,9 @@ class Metrics:
         there is no terminal.
       stream: of the progress line; default: standard error.
       clock: seconds, monotonic.
+      silent: writes nothing: another process reports.
     """
+    self._silent = silent
     self._logdir = logdir
     self._levels = list(levels)
     self._total_frames = total_frames
@@ -91,6 +94,8 @@ class Metrics:
     self._restart_clock()
 
   def __enter__(self) -> 'Metrics':
+    if self._silent:
+      return self
     os.makedirs(self._logdir, exist_ok=True)
     self._episodes = episode_log.EpisodeLog(
       os.path.join(self._logdir, 'episodes.csv'),

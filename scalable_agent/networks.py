@@ -209,6 +209,7 @@ class Agent(snt.Module):
     """
     super().__init__(name='agent')
     self._num_actions = spec.num_actions
+    self._frame_stack = frame_stack
     torso_class = find_torso(network, spec.observation)
     self._stack = frame_stacks.make_frame_stack(spec.observation, frame_stack)
     self._torso = torso_class(
@@ -301,6 +302,20 @@ class Agent(snt.Module):
     logits = snt.BatchApply(self._policy_logits)(features)
     baseline = tf.squeeze(snt.BatchApply(self._baseline)(features), -1)
     return (logits, baseline), AgentState(frames, core)
+
+  def skip_frames(
+    self, observations: tf.Tensor, first: tf.Tensor, frames: Any
+  ) -> Any:
+    """Returns the state of the frame stack behind some observations.
+
+    Args:
+      observations: [T, B, ...].
+      first: [T, B] bool, whether the observation starts an episode.
+      frames: AgentState.frames of [B, ...] before column 0.
+    """
+    # What is older than the stack is long, is forgotten.
+    latest = slice(-self._frame_stack, None)
+    return self._stack(observations[latest], first[latest], frames)[1]
 
   def _unroll_core(
     self, features: tf.Tensor, first: tf.Tensor, state: Any

@@ -73,15 +73,19 @@ class UnrollQueue:
       # columns that are too few for a batch.
       self._rest.extend(snapshot)
 
-  def put(self, unroll: structures.ActorOutput) -> None:
-    """Adds an unroll of [T + 1, E] columns; blocks while the queue is full.
+  def put(self, unroll: structures.ActorOutput, wait: bool = True) -> None:
+    """Adds an unroll of [T + 1, E] columns.
+
+    Args:
+      unroll: to add.
+      wait: blocks while the queue is full; without, it is added even then.
 
     Raises:
       Closed: the queue is closed.
     """
     with self._condition:
       self._condition.wait_for(
-        lambda: self._closed or len(self._unrolls) < self._capacity
+        lambda: self._closed or not wait or len(self._unrolls) < self._capacity
       )
       if self._closed:
         raise Closed('the unroll queue is closed')

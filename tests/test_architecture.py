@@ -36,11 +36,16 @@ LAYERS = (
     'scalable_agent.policies',
     'scalable_agent.actor',
     'scalable_agent.unroll_queue',
+    'scalable_agent.unroll_codec',
+    'scalable_agent.weights',
     'scalable_agent.replicas',
     'scalable_agent.learner',
   ),
   (
     'scalable_agent.rpc',
+    'scalable_agent.protocol',
+    'scalable_agent.learner_service',
+    'scalable_agent.learner_link',
     'scalable_agent.cluster',
     'scalable_agent.threads',
     'scalable_agent.checkpointing',
@@ -73,6 +78,8 @@ MUST_NOT_IMPORT = {
   'scalable_agent.actor': (
     'scalable_agent.learner',
     'scalable_agent.unroll_queue',
+    'scalable_agent.unroll_codec',
+    'scalable_agent.weights',
   ),
 }
 

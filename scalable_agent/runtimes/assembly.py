@@ -12,11 +12,9 @@ from scalable_agent import (
 )
 from scalable_agent import (
   environments,
-  learner,
-  losses,
   networks,
-  optimizers,
   structures,
+  unroll_codec,
 )
 
 
@@ -88,9 +86,9 @@ def check_levels(
     )
   if levels[0].suite == 'atari' and config.full_action_space:
     return  # All are alike; to make 57 of them takes ten seconds.
-  first = _spec(config, levels[0])
+  first = find_spec(config, levels[0])
   for level in levels[1:]:
-    spec = _spec(config, level)
+    spec = find_spec(config, level)
     pair = (
       f'--level_name={config.level_name}: {levels[0].name} and {level.name}'
     )
@@ -112,10 +110,10 @@ def check_levels(
       )
 
 
-def _spec(
+def find_spec(
   config: config_lib.Config, level: environments.Level
 ) -> structures.EnvironmentSpec:
-  """Returns what is known only once a level is made."""
+  """Makes a level once, as only then it is known what it shows."""
   environment = make_environment(config, level, 1, config.seed, env_processes=0)
   environment.close()
   return environment.spec
@@ -135,7 +133,7 @@ def resolve_network(
   """
   if config.network != 'auto':
     return config
-  observation = _spec(config, levels[0]).observation
+  observation = find_spec(config, levels[0]).observation
   return dataclasses.replace(
     config, network=networks.resolve(config.network, observation)
   )
@@ -155,37 +153,10 @@ def make_agent(
   )
 
 
-def make_learner(
+def make_layout(
   config: config_lib.Config,
-  agent: networks.Agent,
   spec: structures.EnvironmentSpec,
-) -> learner.Learner:
-  """Returns the learner of `agent`."""
-  return learner.Learner(
-    agent,
-    optimizers.make_optimizer(
-      config.optimizer,
-      decay=config.decay,
-      momentum=config.momentum,
-      epsilon=config.epsilon,
-      rmsprop_initial_slot=config.rmsprop_initial_slot,
-    ),
-    optimizers.learning_rate_schedule(
-      config.learning_rate,
-      config.total_environment_frames,
-      config.learning_rate_schedule,
-    ),
-    losses.LossOptions(
-      discounting=config.discounting,
-      reward_clipping=config.reward_clipping,
-      baseline_cost=config.baseline_cost,
-      entropy_cost=config.entropy_cost,
-      correction=config.correction,
-      clip_rho_threshold=config.clip_rho_threshold,
-      clip_pg_rho_threshold=config.clip_pg_rho_threshold,
-      lambda_=config.lambda_,
-    ),
-    clip_gradient_norm=config.clip_gradient_norm,
-    frames_per_step=spec.frames_per_step,
-    updates_per_batch=config.updates_per_batch,
-  )
+  agent: networks.Agent,
+) -> unroll_codec.Layout:
+  """Returns what unrolls between processes consist of."""
+  return unroll_codec.Layout(spec, agent.initial_state(1), config.unroll_length)

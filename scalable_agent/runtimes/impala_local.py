@@ -7,7 +7,6 @@ waits, reports and listens to signals.
 """
 
 import functools
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,13 +18,11 @@ from scalable_agent import (
   actor,
   checkpointing,
   environments,
-  metrics,
   policies,
   threads,
-  unroll_queue,
 )
 from scalable_agent.config import Config
-from scalable_agent.runtimes import assembly, interruption
+from scalable_agent.runtimes import assembly, interruption, training
 
 # Seconds between two looks at signals and reports.
 _TICK = 0.2
@@ -86,33 +83,19 @@ class Run:
       for index in range(max(config.num_actors, 1))
     ]
     self.spec = self._environments[0].spec
-    self._agent = assembly.make_agent(config, self.spec)
-    self._learner = assembly.make_learner(config, self._agent, self.spec)
+    self._training = training.Training(config, levels, self.spec)
+    self._queue = self._training.queue
+    self._metrics = self._training.metrics
     self._seeds = policies.Seeds(config.seed)
-    self._queue = unroll_queue.UnrollQueue(
-      config.batch_size, config.queue_capacity
-    )
-    self._checkpointer = checkpointing.Checkpointer(
-      config.logdir, self._learner.checkpoint_items(), config.keep_checkpoints
-    )
-    self._metrics = metrics.Metrics(
-      config.logdir,
-      [level.name for level in levels],
-      config.total_environment_frames,
-      self.spec.frames_per_step,
-      config.summary_secs,
-      config.progress_secs,
-    )
-    self._learner_seconds = 0.0
-    self._fills: list[float] = []
     self._actors: list[actor.Actor] = []
     self._policy: Any = None
     self._stopped = False
-    self._restored = self._restore()
+    self._restored = self._training.restore()
+    self._seeds.count = int(self._restored.get('seeds', 0))
 
   def frames(self) -> int:
     """Returns the environment frames learned from so far."""
-    return int(self._learner.frames)
+    return self._training.frames()
 
   def stop(self) -> None:
     """Has `train` save and return soon; takes no lock, for signal handlers."""
@@ -121,7 +104,7 @@ class Run:
   def train(self) -> None:
     """Runs until the frames are learned from, `stop` or a failure."""
     try:
-      if not self._done():
+      if not self._training.done():
         self._train()
     finally:
       for environment in self._environments:
@@ -145,31 +128,10 @@ class Run:
           raise
       self._save()
 
-  def _restore(self) -> dict[str, Any]:
-    """Returns the state of the newest checkpoint, {} without one."""
-    try:
-      state = self._checkpointer.restore()
-    except checkpointing.DamagedError as error:
-      raise ValueError(str(error)) from error
-    if state is None:
-      return {}
-    self._metrics.set_state(state['metrics'], int(self._learner.updates))
-    self._seeds.count = int(state['seeds'])
-    if self._done():
-      print(
-        f'{self._config.logdir} already holds {self.frames():,} frames, and '
-        '--total_environment_frames asks for '
-        f'{self._config.total_environment_frames:,.0f}. Raise it to train on.',
-        flush=True,
-      )
-    else:
-      print(f'Resuming at {self.frames():,} frames.', flush=True)
-    return state
-
   def _make_actors(self, serial: bool) -> None:
     config = self._config
-    step = policies.make_step(self._agent)
-    initial_state = self._agent.initial_state(config.envs_per_actor)
+    step = policies.make_step(self._training.agent)
+    initial_state = self._training.agent.initial_state(config.envs_per_actor)
     if serial:
       self._policy = policies.Direct(step, self._seeds)
     else:
@@ -190,20 +152,19 @@ class Run:
         initial_state,
         config.unroll_length,
         level=index % len(self._levels),
-        policy_version=lambda: int(self._learner.updates),
+        policy_version=lambda: int(self._training.learner.updates),
       )
       for index, environment in enumerate(self._environments)
     ]
 
   def _train_serially(self) -> None:
-    last_save = time.monotonic()
-    while not self._done() and not self._stopped:
+    while not self._training.done() and not self._stopped:
       while not self._queue.ready:
         unroll = self._actors[0].unroll()
         self._metrics.record_unroll(unroll)
         self._queue.put(unroll)
-      self._learn()
-      last_save = self._save_if_due(last_save)
+      self._training.learn()
+      self._training.save_if_due(self._state)
 
   def _train_in_threads(self) -> None:
     with threads.ThreadGroup(_JOIN_TIMEOUT) as group:
@@ -225,40 +186,24 @@ class Run:
       self._queue.put(unroll)
 
   def _learn_until_done(self, group: threads.ThreadGroup) -> None:
-    last_save = time.monotonic()
-    while not group.stopping and not self._done():
-      self._learn()
-      last_save = self._save_if_due(last_save)
+    while not group.stopping and not self._training.done():
+      self._training.learn()
+      self._training.save_if_due(self._state)
     group.stop()
 
-  def _learn(self) -> None:
-    self._fills.append(len(self._queue) / self._queue.capacity)
-    batch = self._queue.get()
-    start = time.perf_counter()
-    values = self._learner.update(batch)
-    # Reading a value waits for the update, so the time is its own.
-    frames, updates = int(values['frames']), int(values['updates'])
-    self._learner_seconds += time.perf_counter() - start
-    self._metrics.record_update(frames, updates, values)
-
-  def _done(self) -> bool:
-    return self.frames() >= self._config.total_environment_frames
-
-  def _save_if_due(self, last_save: float) -> float:
-    if time.monotonic() - last_save < self._config.save_checkpoint_secs:
-      return last_save
-    self._save()
-    return time.monotonic()
-
   def _save(self) -> None:
-    state = {'metrics': self._metrics.get_state(), 'seeds': self._seeds.count}
+    self._training.save(self._state())
+
+  def _state(self) -> dict[str, Any]:
+    """What a checkpoint holds besides what the learner's side saves."""
+    state: dict[str, Any] = {'seeds': self._seeds.count}
     if self._config.num_actors == 0:
       state['serial'] = {
         'sizes': self._sizes(),
         'actor': self._actors[0].snapshot(),
         'queue': self._queue.snapshot(),
       }
-    self._checkpointer.save(self.frames(), state, self._metrics.score)
+    return state
 
   def _restore_serial(self) -> None:
     state = self._restored.get('serial')
@@ -277,18 +222,17 @@ class Run:
     return [self._config.envs_per_actor, self._config.unroll_length]
 
   def _gauges(self) -> dict[str, Any]:
-    fills, self._fills = self._fills, []
     # Seconds of each stage are per thread: that is what can reach one a second.
     gauges: dict[str, Any] = {
       'stage_seconds': {
         'environment': sum(one.environment_seconds for one in self._actors)
         / len(self._actors),
         'inference': self._policy.seconds,
-        'learner': self._learner_seconds,
+        'learner': self._training.learner_seconds,
       },
     }
     if isinstance(self._policy, policies.Batched):
-      gauges['queue_fill'] = sum(fills) / max(len(fills), 1)
+      gauges['queue_fill'] = self._training.queue_fill()
       gauges['batcher'] = self._policy.statistics()
     return gauges
 

@@ -12,7 +12,7 @@ from scalable_agent import (
   presets,
 )
 from scalable_agent import config as config_lib
-from scalable_agent.runtimes import assembly
+from scalable_agent.runtimes import assembly, training
 
 
 def prepare(
@@ -54,7 +54,7 @@ def prepare(
     environment.reset()
     environment.render()
   agent = assembly.make_agent(config, environment.spec)
-  learner = assembly.make_learner(config, agent, environment.spec)
+  learner = training.make_learner(config, agent, environment.spec)
   checkpointer = checkpointing.Checkpointer(
     config.logdir, learner.checkpoint_items()
   )

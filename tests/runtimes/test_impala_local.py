@@ -115,7 +115,7 @@ def assert_same_bits(one, two):
 
 def stop_after_updates(run, updates):
   """Has `run` interrupted in the middle, whatever the clock says."""
-  update = run._learner.update
+  update = run._training.learner.update
 
   def update_and_stop(batch):
     values = update(batch)
@@ -123,7 +123,7 @@ def stop_after_updates(run, updates):
       run.stop()
     return values
 
-  run._learner.update = update_and_stop
+  run._training.learner.update = update_and_stop
 
 
 @pytest.fixture
@@ -266,7 +266,7 @@ class TestSerialMode:
     run = make_run(
       tmp_path / 'parts', **(SERIAL | {'save_checkpoint_secs': 0.0})
     )
-    update, count = run._learner.update, []
+    update, count = run._training.learner.update, []
 
     def crash(batch):
       count.append(1)
@@ -274,7 +274,7 @@ class TestSerialMode:
         raise RuntimeError('the machine has crashed')
       return update(batch)
 
-    run._learner.update = crash
+    run._training.learner.update = crash
     with pytest.raises(RuntimeError, match='has crashed'):
       impala_local.train(run)
     # Episodes that ended after the checkpoint are played once more.
@@ -324,13 +324,13 @@ class TestThreads:
     assert f'Resuming at {frames:,} frames.' in capsys.readouterr().out
     assert other.frames() == frames
     rates = []
-    update = other._learner.update
+    update = other._training.learner.update
 
     def record(batch):
       rates.append((other.frames(), float(update(batch)['learning_rate'])))
       return update(batch)
 
-    other._learner.update = record
+    other._training.learner.update = record
     impala_local.train(other)
     assert other.frames() >= 2000
     for before, rate in rates:
@@ -368,7 +368,7 @@ class TestThreads:
       environment = run._environments[1]
       environment.step = failing(environment.step, 30)
     elif broken == 'learner':
-      run._learner.update = failing(run._learner.update, 2)
+      run._training.learner.update = failing(run._training.learner.update, 2)
     else:
       make_step = impala_local.policies.make_step
       monkeypatch.setattr(
@@ -388,7 +388,7 @@ class TestThreads:
     monkeypatch.setattr(impala_local, '_JOIN_TIMEOUT', 3.0)
     run = make_run(tmp_path, **(THREADS | {'total_environment_frames': NEVER}))
     stuck, released = threading.Event(), threading.Event()
-    step, update = run._environments[1].step, run._learner.update
+    step, update = run._environments[1].step, run._training.learner.update
 
     def block(action):
       stuck.set()
@@ -402,7 +402,7 @@ class TestThreads:
       return values
 
     run._environments[1].step = block
-    run._learner.update = update_and_stop
+    run._training.learner.update = update_and_stop
     try:
       with pytest.raises(TimeoutError, match=r'actor_1$'):
         impala_local.train(run)
@@ -419,7 +419,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
   tmp_path, log, options, number
 ):
   run = make_run(tmp_path, **(options | {'total_environment_frames': NEVER}))
-  update = run._learner.update
+  update = run._training.learner.update
 
   def update_and_signal(batch):
     values = update(batch)
@@ -427,7 +427,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
       os.kill(os.getpid(), number)
     return values
 
-  run._learner.update = update_and_signal
+  run._training.learner.update = update_and_signal
   before = signal.getsignal(number)
   impala_local.train(run)
   assert signal.getsignal(number) is before
@@ -556,7 +556,7 @@ def gauges_of_actors(run, environment_seconds):
   for one, seconds in zip(run._actors, environment_seconds, strict=True):
     one.environment_seconds = seconds
   run._policy.seconds = 4.0
-  run._learner_seconds = 3.0
+  run._training.learner_seconds = 3.0
   run._fills = [1.0, 0.5]
   return run._gauges()
 
@@ -584,16 +584,16 @@ def test_the_seconds_of_a_stage_are_those_of_one_of_its_threads(tmp_path):
 def test_checkpoints_come_at_their_time(tmp_path):
   run = make_run(tmp_path, **(SERIAL | {'save_checkpoint_secs': 0.0}))
   folders = []
-  save = run._checkpointer.save
+  save = run._training._checkpointer.save
 
   def record(*args):
     folders.append(save(*args))
     return folders[-1]
 
-  run._checkpointer.save = record
+  run._training._checkpointer.save = record
   impala_local.train(run)
   # After every update, and at the end.
-  assert len(folders) == int(run._learner.updates) + 1
+  assert len(folders) == int(run._training.learner.updates) + 1
   kept = [p for p in (tmp_path / 'checkpoints').iterdir() if p.is_dir()]
   assert len(kept) in (3, 4)  # The newest three, and the best.
 

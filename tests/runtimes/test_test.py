@@ -4,7 +4,7 @@ import pytest
 
 from scalable_agent import checkpointing, environments, logdirs, presets
 from scalable_agent import config as config_lib
-from scalable_agent.runtimes import assembly, test
+from scalable_agent.runtimes import assembly, test, training
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def logdir(tmp_path):
     config, environments.parse_level('catch'), 1, seed=1
   )
   agent = assembly.make_agent(config, environment.spec)
-  learner = assembly.make_learner(config, agent, environment.spec)
+  learner = training.make_learner(config, agent, environment.spec)
   items = learner.checkpoint_items()
   checkpointer = checkpointing.Checkpointer(config.logdir, items)
   for frames, score in (100, 2.0), (200, 1.0):

@@ -1,0 +1,181 @@
+"""Calls between processes: bytes in, bytes out, over TensorFlow's gRPC.
+
+Everything travels as one string tensor, because TensorFlow writes the elements
+of other tensors one by one: uint8 took 1.5 times its size and 6 times as long.
+Nothing that comes in is ever run or unpickled.
+"""
+
+import socket
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+# gRPC's limit on a message, less what TensorFlow puts around the bytes.
+MAX_BYTES = 4 * 2**20 - 2**10
+
+_OK = b'+'
+_REFUSED = b'-'
+_STRING = tf.TensorSpec([], tf.string)
+# Refusals that a server writes into its log; a stranger must not fill the disk.
+_MAX_LOGGED = 100
+# Seconds.
+_TCP_TIMEOUT = 5.0
+_NO_ANSWER = (
+  tf.errors.CANCELLED,
+  tf.errors.UNKNOWN,
+  tf.errors.DEADLINE_EXCEEDED,
+  tf.errors.ABORTED,
+  tf.errors.UNAVAILABLE,
+)
+
+
+class Refused(Exception):
+  """The other side was reached and said no; the message is its answer."""
+
+
+class Unreachable(Exception):
+  """The other side did not answer.
+
+  Attributes:
+    connected: whether something took the connection.
+  """
+
+  def __init__(self, message: str, connected: bool):
+    super().__init__(message)
+    self.connected = connected
+
+
+class Server:
+  """Answers calls until the process ends: the library offers no way to stop.
+
+  Handlers run in as many threads as there are cores, so none may wait: a few
+  that do would keep all others from being answered.
+
+  Attributes:
+    refusals: number of calls that were not answered as asked.
+  """
+
+  def __init__(
+    self, address: str, handlers: Mapping[str, Callable[[bytes], bytes]]
+  ):
+    """Starts to listen.
+
+    Args:
+      address: host:port to listen on; check that it is free before, see
+        `addresses.check_free`: gRPC would share a port with another server.
+      handlers: by name of the method. They get the request and return the
+        answer, at most MAX_BYTES, or raise Refused; whatever else they raise
+        is logged, and the caller gets a Refused, too.
+    """
+    self.refusals = 0
+    self._server = tf.distribute.experimental.rpc.Server.create('grpc', address)
+    for name, handler in handlers.items():
+      self._server.register(name, self._as_function(name, handler))
+    self._server.start()
+
+  def _as_function(self, name: str, handler: Callable[[bytes], bytes]):
+    def answer(request: Any) -> bytes:
+      try:
+        # The library checks the type of what comes in, but not its shape.
+        if not isinstance(request, bytes):
+          raise Refused('expected one string')
+        return _OK + handler(request)
+      except Refused as refused:
+        self._log('%s refused: %s', name, refused)
+        return _REFUSED + str(refused).encode()
+      except Exception as error:
+        self._log('%s failed: %s', name, traceback.format_exc())
+        return _REFUSED + f'{type(error).__name__}: {error}'.encode()
+
+    # Without autograph: it would translate the handler.
+    @tf.function(input_signature=[_STRING], autograph=False)
+    def function(request):
+      answered = tf.numpy_function(answer, [request], tf.string)
+      answered.set_shape([])
+      return answered
+
+    return function
+
+  def _log(self, message: str, *values: Any) -> None:
+    self.refusals += 1
+    if self.refusals <= _MAX_LOGGED:
+      logging.warning(message, *values)
+    if self.refusals == _MAX_LOGGED:
+      logging.warning('Further refusals are counted, not logged.')
+
+
+class Client:
+  """Calls one server; not thread-safe. Connects, and reconnects, by itself.
+
+  Attributes:
+    timeout: seconds to wait for an answer.
+  """
+
+  def __init__(self, address: str, timeout: float):
+    """Initialises; does not connect yet.
+
+    Args:
+      address: host:port.
+      timeout: seconds to wait for an answer.
+    """
+    self._address = address
+    self.timeout = timeout
+    self._client: Any = None
+
+  def call(self, method: str, request: bytes = b'') -> bytes:
+    """Returns the answer to a request.
+
+    Raises:
+      Refused: the server said no.
+      Unreachable: there was no answer. Whether the call took effect is unknown.
+      ValueError: the request is longer than MAX_BYTES.
+    """
+    if len(request) > MAX_BYTES:
+      raise ValueError(
+        f'a request of {len(request)} bytes; gRPC takes at most {MAX_BYTES}'
+      )
+    if self._client is None:
+      self._connect()
+    result = self._client.call(
+      method,
+      args=[tf.constant(request)],
+      output_specs=_STRING,
+      timeout_in_ms=int(self.timeout * 1000),
+    )
+    if not result.is_ok():
+      self._raise(*result.get_error())
+    answer = result.get_value().numpy()
+    if not answer.startswith(_OK):
+      raise Refused(answer[1:].decode(errors='replace'))
+    return answer[1:]
+
+  def _connect(self) -> None:
+    # While nobody listens, gRPC would wait for longer and longer between two
+    # attempts, and say nothing of the reason.
+    host, _, port = self._address.rpartition(':')
+    try:
+      address = host.strip('[]'), int(port)
+      socket.create_connection(address, _TCP_TIMEOUT).close()
+    except OSError as error:
+      raise Unreachable(f'{self._address}: {error}', connected=False) from error
+    try:
+      self._client = tf.distribute.experimental.rpc.Client.create(
+        'grpc', self._address, timeout_in_ms=int(self.timeout * 1000)
+      )
+    except tf.errors.OpError as error:
+      raise self._unreachable(error.message) from error
+
+  def _raise(self, code: tf.Tensor, message: tf.Tensor) -> None:
+    text = message.numpy().decode(errors='replace')
+    if int(code) in _NO_ANSWER:
+      raise self._unreachable(text)
+    raise Refused(text.partition('\n')[0])
+
+  def _unreachable(self, text: str) -> Unreachable:
+    # A channel of its own for the next attempt, without this one's delays.
+    self._client = None
+    reason = text.rpartition('}}')[2].strip().partition('\n')[0]
+    return Unreachable(f'{self._address}: {reason}', connected=True)

@@ -1,0 +1,113 @@
+"""IMPALA's actor process: environments and an agent with the learner's weights.
+
+It needs no optimizer, no TensorBoard and no folder. It fetches the newest
+weights before each unroll, so that all its steps are of one policy version.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from scalable_agent import actor, environments, learner_link, policies
+from scalable_agent import cluster as cluster_lib
+from scalable_agent import config as config_lib
+from scalable_agent.runtimes import assembly, interruption
+
+
+def act(
+  config: config_lib.Config,
+  levels: Sequence[environments.Level],
+  cluster: cluster_lib.Cluster,
+) -> None:
+  """Acts until the learner has learned enough, SIGINT or SIGTERM.
+
+  Args:
+    config: resolved and validated.
+    levels: of the run; actor i plays levels[i % len(levels)].
+    cluster: with this process's task.
+
+  Raises:
+    learner_link.LinkError: the learner refuses this actor or has been away for
+      --reconnect_timeout seconds.
+    Exception: of the environment or the agent; the learner is told.
+  """
+  stopping = threading.Event()
+  link = learner_link.LearnerLink(
+    cluster.learner_of(cluster.task),
+    cluster.task,
+    config_lib.acting_options(config),
+    config.reconnect_timeout,
+    stopping,
+  )
+  start = time.monotonic()
+  with interruption.Interruption(stopping.set) as interrupted:
+    try:
+      _act(config, levels, cluster.task, link)
+    except learner_link.Over:
+      reason = 'Training is over.'
+    except learner_link.Stopped:
+      reason = f'Stopped by {interrupted.name}.'
+  print(
+    f'Actor {cluster.task} sent {link.sent_unrolls} unrolls in '
+    f'{time.monotonic() - start:.0f} s. {reason}',
+    flush=True,
+  )
+
+
+def _act(
+  config: config_lib.Config,
+  levels: Sequence[environments.Level],
+  task: int,
+  link: learner_link.LearnerLink,
+) -> None:
+  welcome = link.register()
+  # Others after each start, or the same episodes would come again.
+  seeds = np.random.SeedSequence(
+    [config.seed, task, welcome.frames, welcome.starts]
+  )
+  level = task % len(levels)
+  environment = None
+  try:
+    environment = assembly.make_environment(
+      config,
+      levels[level],
+      config.envs_per_actor,
+      # Environments take 31 bits and add their index.
+      seed=int(seeds.generate_state(1)[0]) >> 2,
+    )
+    agent = assembly.make_agent(config, environment.spec)
+    initial_state = agent.initial_state(config.envs_per_actor)
+    link.begin(
+      assembly.make_layout(config, environment.spec, agent),
+      config.envs_per_actor,
+      agent.variables,
+    )
+    version = link.update_weights()
+    one = actor.Actor(
+      environment,
+      policies.Direct(
+        policies.make_step(agent),
+        policies.Seeds(int(seeds.generate_state(2)[1])),
+      ),
+      initial_state,
+      config.unroll_length,
+      level=level,
+      policy_version=lambda: version,
+    )
+    while True:
+      link.send(one.unroll())
+      version = link.update_weights()
+  except (
+    learner_link.Over,
+    learner_link.Stopped,
+    learner_link.LinkError,
+  ):
+    raise
+  except Exception as error:
+    link.report_failure(f'{type(error).__name__}: {error}')
+    raise
+  finally:
+    if environment is not None:
+      environment.close()

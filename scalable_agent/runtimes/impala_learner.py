@@ -1,0 +1,193 @@
+"""IMPALA's learner process: unrolls of actor processes in, weights out.
+
+The learner thread takes batches from the queue, learns and publishes the new
+weights. The server's own threads answer the actors. The main thread waits,
+reports and listens to signals.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from scalable_agent import cluster as cluster_lib
+from scalable_agent import config as config_lib
+from scalable_agent import (
+  environments,
+  learner_link,
+  learner_service,
+  rpc,
+  threads,
+  unroll_queue,
+  weights,
+)
+from scalable_agent.runtimes import assembly, interruption, training
+
+# Seconds between two looks at signals and reports.
+_TICK = 0.2
+# Seconds that the learner thread has to end.
+_JOIN_TIMEOUT = 60.0
+# Seconds that the actors have to hear that training is over: those at work,
+# and, if there was nothing left to do, those that may still be starting.
+_FAREWELL, _FAREWELL_TO_ALL = 30.0, 20.0
+
+
+def train(run: 'Run') -> None:
+  """Trains until the frames are learned from, SIGINT or SIGTERM.
+
+  Raises:
+    Exception: the first failure of any thread, after everything has stopped.
+  """
+  with interruption.Interruption(run.stop) as interrupted:
+    run.train()
+  if interrupted:
+    logging.info(
+      'Stopped at %d frames by %s. Run the same command to go on; the actors '
+      'wait for --reconnect_timeout seconds.',
+      run.frames(),
+      interrupted.name,
+    )
+
+
+class Run:
+  """One learner process: the parts, and how they are connected."""
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    levels: Sequence[environments.Level],
+    cluster: cluster_lib.Cluster,
+    strategy: tf.distribute.Strategy,
+  ):
+    """Makes the parts; goes on with what is in the logdir.
+
+    Args:
+      config: resolved and validated.
+      levels: that the actors play, alike to the agent.
+      cluster: with this process's task.
+      strategy: of `cluster.make_strategy`.
+
+    Raises:
+      ValueError: a level cannot be made with these options, its unrolls do not
+        fit into messages, or the checkpoints in the logdir are damaged or of
+        another agent.
+    """
+    self._config = config
+    self._cluster = cluster
+    self._chief = cluster.task == 0
+    spec = assembly.find_spec(config, levels[0])
+    self._training = training.Training(
+      config, levels, spec, strategy, chief=self._chief
+    )
+    self._learner = self._training.learner
+    agent = self._training.agent
+    layout = assembly.make_layout(config, spec, agent)
+    learner_link.check_size(layout)
+    self._service = learner_service.LearnerService(
+      options=config_lib.acting_options(config),
+      num_actors=config.num_actors,
+      index=cluster.task,
+      num_learners=len(cluster.learners),
+      num_levels=len(levels),
+      layout=layout,
+      # A graph, of which only what the state needs is run.
+      skip_frames=tf.function(
+        agent.skip_frames, reduce_retracing=True, autograph=False
+      ),
+      weights_description=weights.describe(agent.variables),
+      queue=self._training.queue,
+      record_unroll=self._training.metrics.record_unroll,
+    )
+    self._server: rpc.Server | None = None
+    self._stopped = False
+    if self._chief:
+      self._training.restore()
+    # Only learner 0 needs the folder.
+    self._learner.broadcast()
+
+  def frames(self) -> int:
+    """Returns the environment frames learned from so far."""
+    return self._training.frames()
+
+  def stop(self) -> None:
+    """Has `train` save and return soon; takes no lock, for signal handlers."""
+    self._stopped = True
+
+  def train(self) -> None:
+    """Runs until the frames are learned from, `stop` or a failure."""
+    idle = self._training.done()
+    self._publish()
+    self._server = rpc.Server(
+      self._cluster.learners[self._cluster.task], self._service.handlers()
+    )
+    if not idle:
+      with self._training.metrics:
+        self._training.metrics.set_gauges(self._gauges)
+        self._train()
+    if self._training.done():
+      self._dismiss(everybody=idle)
+
+  def _train(self) -> None:
+    print(
+      f'Learner {self._cluster.task} listens at '
+      f'{self._cluster.learners[self._cluster.task]} for '
+      f'{self._config.num_actors} actors.',
+      flush=True,
+    )
+    try:
+      with threads.ThreadGroup(_JOIN_TIMEOUT) as group:
+        group.start('learner', lambda: self._learn_until_done(group))
+        while not group.wait_for_stop(_TICK):
+          self._training.metrics.maybe_report()
+          if self._stopped:
+            self._training.queue.close()
+    except tf.errors.OpError as error:
+      self._save_without_peers(error)
+      raise
+    if self._chief:
+      self._training.save()
+
+  def _learn_until_done(self, group: threads.ThreadGroup) -> None:
+    while not self._training.done():
+      try:
+        batch = self._training.next_batch()
+      except unroll_queue.Closed:
+        batch = None
+      # All learners leave after the same update, or one would wait for others.
+      if self._learner.agree_to_stop(batch is None):
+        break
+      self._training.update(batch)
+      self._publish()
+      self._training.save_if_due()
+    group.stop()
+
+  def _publish(self) -> None:
+    snapshot = weights.Snapshot(
+      int(self._learner.updates), self._learner.snapshot()
+    )
+    self._service.publish(snapshot, self.frames())
+
+  def _dismiss(self, everybody: bool) -> None:
+    """Tells the actors that training is over, and waits for them to hear it."""
+    self._service.finish()
+    self._training.queue.close()
+    deadline = time.monotonic() + (_FAREWELL_TO_ALL if everybody else _FAREWELL)
+    while not self._service.all_told(everybody) and not self._stopped:
+      if time.monotonic() > deadline:
+        logging.warning('Some actors were not told that training is over.')
+        return
+      time.sleep(_TICK)
+    # The last answer is on its way.
+    time.sleep(_TICK)
+
+  def _save_without_peers(self, error: Exception) -> None:
+    """Saves what was learned before another learner was lost."""
+
+  def _gauges(self) -> dict[str, Any]:
+    return {
+      'stage_seconds': {'learner': self._training.learner_seconds},
+      'queue_fill': self._training.queue_fill(),
+      **self._service.gauges(),
+    }

@@ -1,0 +1,176 @@
+"""The learner's side of a run: a queue of unrolls in, checkpoints out."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from scalable_agent import (
+  checkpointing,
+  environments,
+  learner,
+  losses,
+  metrics,
+  optimizers,
+  structures,
+  unroll_queue,
+)
+from scalable_agent import config as config_lib
+from scalable_agent.runtimes import assembly
+
+
+def make_learner(
+  config: config_lib.Config, agent: Any, spec: structures.EnvironmentSpec
+) -> learner.Learner:
+  """Returns the learner of `agent`."""
+  return learner.Learner(
+    agent,
+    optimizers.make_optimizer(
+      config.optimizer,
+      decay=config.decay,
+      momentum=config.momentum,
+      epsilon=config.epsilon,
+      rmsprop_initial_slot=config.rmsprop_initial_slot,
+    ),
+    optimizers.learning_rate_schedule(
+      config.learning_rate,
+      config.total_environment_frames,
+      config.learning_rate_schedule,
+    ),
+    losses.LossOptions(
+      discounting=config.discounting,
+      reward_clipping=config.reward_clipping,
+      baseline_cost=config.baseline_cost,
+      entropy_cost=config.entropy_cost,
+      correction=config.correction,
+      clip_rho_threshold=config.clip_rho_threshold,
+      clip_pg_rho_threshold=config.clip_pg_rho_threshold,
+      lambda_=config.lambda_,
+    ),
+    clip_gradient_norm=config.clip_gradient_norm,
+    frames_per_step=spec.frames_per_step,
+    updates_per_batch=config.updates_per_batch,
+  )
+
+
+class Training:
+  """Agent, learner, queue, checkpoints and metrics of one learner process.
+
+  Attributes:
+    agent: networks.Agent.
+    learner: of the agent.
+    queue: that the unrolls go into.
+    metrics: of the run.
+    learner_seconds: spent in updates so far.
+  """
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    levels: Sequence[environments.Level],
+    spec: structures.EnvironmentSpec,
+    strategy: tf.distribute.Strategy | None = None,
+    chief: bool = True,
+  ):
+    """Makes the parts; `restore` goes on with what is in the logdir.
+
+    Args:
+      config: resolved and validated.
+      levels: of the run.
+      spec: of the levels' environments.
+      strategy: that the learner works under; None = the default one.
+      chief: whether this process is the one that saves and reports.
+    """
+    self._config = config
+    self._chief = chief
+    with (strategy or tf.distribute.get_strategy()).scope():
+      self.agent = assembly.make_agent(config, spec)
+      self.learner = make_learner(config, self.agent, spec)
+    self.queue = unroll_queue.UnrollQueue(
+      config.batch_size // config.num_learners, config.queue_capacity
+    )
+    self._checkpointer = checkpointing.Checkpointer(
+      config.logdir, self.learner.checkpoint_items(), config.keep_checkpoints
+    )
+    self.metrics = metrics.Metrics(
+      config.logdir,
+      [level.name for level in levels],
+      config.total_environment_frames,
+      spec.frames_per_step,
+      config.summary_secs,
+      config.progress_secs,
+      silent=not chief,
+    )
+    self.learner_seconds = 0.0
+    self._fills: list[float] = []
+    self._last_save = time.monotonic()
+
+  def frames(self) -> int:
+    """Returns the environment frames learned from so far."""
+    return int(self.learner.frames)
+
+  def done(self) -> bool:
+    """Whether enough frames have been learned from."""
+    return self.frames() >= self._config.total_environment_frames
+
+  def restore(self) -> dict[str, Any]:
+    """Goes on with the newest checkpoint; returns its state, {} without one.
+
+    Raises:
+      ValueError: the checkpoints are damaged or of another agent.
+    """
+    try:
+      state = self._checkpointer.restore()
+    except checkpointing.DamagedError as error:
+      raise ValueError(str(error)) from error
+    if state is None:
+      return {}
+    self.metrics.set_state(state['metrics'], int(self.learner.updates))
+    if not self._chief:
+      return state
+    if self.done():
+      print(
+        f'{self._config.logdir} already holds {self.frames():,} frames, and '
+        '--total_environment_frames asks for '
+        f'{self._config.total_environment_frames:,.0f}. Raise it to train on.',
+        flush=True,
+      )
+    else:
+      print(f'Resuming at {self.frames():,} frames.', flush=True)
+    return state
+
+  def learn(self) -> None:
+    """Waits for a batch and learns from it."""
+    self.update(self.next_batch())
+
+  def next_batch(self) -> structures.ActorOutput:
+    """Waits for a batch; raises unroll_queue.Closed if it cannot come."""
+    self._fills.append(len(self.queue) / self.queue.capacity)
+    return self.queue.get()
+
+  def update(self, batch: structures.ActorOutput) -> None:
+    """Learns from a batch."""
+    start = time.perf_counter()
+    values = self.learner.update(batch)
+    # Reading a value waits for the update, so the time is its own.
+    frames, updates = int(values['frames']), int(values['updates'])
+    self.learner_seconds += time.perf_counter() - start
+    self.metrics.record_update(frames, updates, values)
+
+  def save_if_due(self, extra: Callable[[], Mapping[str, Any]] = dict) -> None:
+    """Saves if --save_checkpoint_secs have passed since it did."""
+    due = self._last_save + self._config.save_checkpoint_secs
+    if self._chief and time.monotonic() >= due:
+      self.save(extra())
+      self._last_save = time.monotonic()
+
+  def save(self, extra: Mapping[str, Any] | None = None) -> None:
+    """Saves everything that must survive, and `extra` with it."""
+    state = {'metrics': self.metrics.get_state(), **(extra or {})}
+    self._checkpointer.save(self.frames(), state, self.metrics.score)
+
+  def queue_fill(self) -> float:
+    """Returns how full the queue was since the last call, 0 to 1, a mean."""
+    fills, self._fills = self._fills, []
+    return sum(fills) / max(len(fills), 1)
