@@ -150,7 +150,7 @@ class LearnerService:
     with self._lock:
       running = sum(map(self._is_running, self._actors.values()))
       return {
-        'actors/running': running,
+        'actors': running,
         'actors/failures': self._failures,
         'actors/agent_steps': self._agent_steps,
         'actors/unroll_bytes': self._bytes['unrolls'],
@@ -224,6 +224,9 @@ class LearnerService:
     if not isinstance(columns, int) or not 1 <= columns <= 2**16:
       raise rpc.Refused(f'--envs_per_actor={columns} cannot be')
     actor.columns = columns
+    logging.info(
+      'Actor %d has joined%s.', actor.task, ' again' if actor.starts else ''
+    )
     return protocol.to_json()
 
   def _weights(self, request: bytes) -> bytes:

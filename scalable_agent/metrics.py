@@ -126,7 +126,8 @@ class Metrics:
       gauges: returns a dict with any of: 'queue_fill', 0 to 1, at best a mean
         since it was last asked; 'stage_seconds', a dict of the seconds that
         'environment', 'inference' and 'learner' have worked so far; 'batcher',
-        statistics of a dynamic batcher. Other numbers become scalars.
+        statistics of a dynamic batcher; 'actors', processes at work. Other
+        numbers become scalars.
     """
     self._gauges = gauges
 
@@ -253,6 +254,7 @@ class Metrics:
           mean_return=mean_return,
           episodes=count,
           bottleneck=progress.bottleneck(values['queue_fill'], busy),
+          actors=gauges.get('actors'),
           **values,
         )
       )

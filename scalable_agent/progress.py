@@ -94,6 +94,7 @@ def format_progress(
   policy_lag: float | None,
   queue_fill: float | None,
   bottleneck: str | None,
+  actors: int | None = None,
 ) -> str:
   """Returns the text of the progress line; None is not mentioned."""
   parts = [
@@ -107,6 +108,8 @@ def format_progress(
   parts.append(f'{updates_per_second:.1f} updates/s')
   if policy_lag is not None:
     parts.append(f'lag {policy_lag:.1f}')
+  if actors is not None:
+    parts.append(f'{actors} actor{"" if actors == 1 else "s"}')
   if queue_fill is not None:
     parts.append(f'queue {100 * queue_fill:.0f}%')
   if frames_per_second > 0:

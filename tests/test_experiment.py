@@ -1,20 +1,23 @@
 """The command line, as a user meets it."""
 
-import csv
-import dataclasses
 import json
-import os
-import pathlib
 import signal
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-DEADLINE_S = 120
+from tests.processes import (
+  Result,
+  checkpoints,
+  environment_variables,
+  episodes,
+  finish,
+  flags,
+  run,
+  start,
+  wait_for,
+)
 
 SMALL = {
   'level_name': 'catch',
@@ -60,75 +63,6 @@ for index, argv in enumerate(json.loads(sys.argv[1])):
   status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
   print(json.dumps(status))
 """
-
-
-@dataclasses.dataclass
-class Result:
-  status: int
-  output: str
-
-
-def flags(logdir, options):
-  return [f'--{k}={v}' for k, v in ({'logdir': logdir} | options).items()]
-
-
-def environment_variables(python_path=ROOT):
-  return os.environ | {
-    'PYTHONPATH': str(python_path),
-    'CUDA_VISIBLE_DEVICES': '',
-    'COLUMNS': '80',
-  }
-
-
-def start(*argv, python_path=ROOT):
-  return subprocess.Popen(
-    [sys.executable, str(ROOT / 'experiment.py'), *argv],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    env=environment_variables(python_path),
-  )
-
-
-def finish(process):
-  """Returns the Result; a process that hangs is killed and fails the test."""
-  try:
-    output, _ = process.communicate(timeout=DEADLINE_S)
-  except subprocess.TimeoutExpired:
-    process.kill()
-    output, _ = process.communicate()
-    pytest.fail(f'still running after {DEADLINE_S} s:\n{output}')
-  return Result(process.returncode, output)
-
-
-def run(*argv, **kwargs):
-  return finish(start(*argv, **kwargs))
-
-
-def wait_for(condition, process):
-  """Polls until `condition`; a process that ends before fails the test."""
-  deadline = time.monotonic() + DEADLINE_S
-  while not condition():
-    if process.poll() is not None:
-      pytest.fail(f'ended too early:\n{process.communicate()[0]}')
-    if time.monotonic() > deadline:
-      pytest.fail(f'never happened:\n{finish(process).output}')
-    threading.Event().wait(0.02)
-
-
-def checkpoints(logdir):
-  folder = logdir / 'checkpoints'
-  if not folder.is_dir():
-    return []
-  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
-
-
-def episodes(logdir):
-  try:
-    with open(logdir / 'episodes.csv', encoding='utf-8') as file:
-      return list(csv.DictReader(file))
-  except FileNotFoundError:
-    return []
 
 
 @pytest.fixture(scope='module')

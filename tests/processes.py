@@ -1,0 +1,209 @@
+"""Processes of experiment.py, as a user starts them."""
+
+import csv
+import dataclasses
+import os
+import pathlib
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DEADLINE_S = 120
+
+
+@dataclasses.dataclass
+class Result:
+  status: int
+  output: str
+
+
+def flags(logdir, options):
+  return [f'--{k}={v}' for k, v in ({'logdir': logdir} | options).items()]
+
+
+def environment_variables(python_path=ROOT):
+  return os.environ | {
+    'PYTHONPATH': str(python_path),
+    'CUDA_VISIBLE_DEVICES': '',
+    'COLUMNS': '80',
+  }
+
+
+def start(*argv, python_path=ROOT):
+  return subprocess.Popen(
+    [sys.executable, str(ROOT / 'experiment.py'), *argv],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    env=environment_variables(python_path),
+  )
+
+
+def finish(process):
+  """Returns the Result; a process that hangs is killed and fails the test."""
+  try:
+    output, _ = process.communicate(timeout=DEADLINE_S)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    output, _ = process.communicate()
+    pytest.fail(f'still running after {DEADLINE_S} s:\n{output}')
+  return Result(process.returncode, output)
+
+
+def run(*argv, **kwargs):
+  return finish(start(*argv, **kwargs))
+
+
+def wait_for(condition, process):
+  """Polls until `condition`; a process that ends before fails the test."""
+  deadline = time.monotonic() + DEADLINE_S
+  while not condition():
+    if process.poll() is not None:
+      pytest.fail(f'ended too early:\n{process.communicate()[0]}')
+    if time.monotonic() > deadline:
+      pytest.fail(f'never happened:\n{finish(process).output}')
+    threading.Event().wait(0.02)
+
+
+def checkpoints(logdir):
+  folder = logdir / 'checkpoints'
+  if not folder.is_dir():
+    return []
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def episodes(logdir):
+  try:
+    with open(logdir / 'episodes.csv', encoding='utf-8') as file:
+      return list(csv.DictReader(file))
+  except FileNotFoundError:
+    return []
+
+
+class Job:
+  """A process in the background that writes into a file.
+
+  Attributes:
+    process: subprocess.Popen.
+  """
+
+  def __init__(self, path, argv, variables=None, python_path=ROOT):
+    """Starts it.
+
+    Args:
+      path: of the file.
+      argv: flags of experiment.py.
+      variables: more environment variables.
+      python_path: where it finds modules of a test.
+    """
+    self._path = path
+    with open(path, 'ab') as file:
+      self.process = subprocess.Popen(
+        [sys.executable, str(ROOT / 'experiment.py'), *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=file,
+        stderr=subprocess.STDOUT,
+        env=environment_variables(python_path) | (variables or {}),
+      )
+
+  @property
+  def output(self):
+    return self._path.read_text(encoding='utf-8', errors='replace')
+
+  def wait_for(self, condition):
+    """Waits for a condition, or for a text in the output.
+
+    The process must be alive until then.
+    """
+    if isinstance(condition, str):
+      text, condition = condition, lambda: text in self.output
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+      if self.process.poll() is not None and not condition():
+        pytest.fail(f'ended too early:\n{self.output}')
+      if time.monotonic() > deadline:
+        pytest.fail(f'never happened:\n{self.output}')
+      threading.Event().wait(0.02)
+
+  def send(self, number):
+    self.process.send_signal(number)
+
+  def finish(self):
+    """Waits for the end; returns the Result."""
+    try:
+      status = self.process.wait(DEADLINE_S)
+    except subprocess.TimeoutExpired:
+      self.process.kill()
+      pytest.fail(f'still running after {DEADLINE_S} s:\n{self.output}')
+    return Result(status, self.output)
+
+
+class Jobs:
+  """The processes of a distributed run; a context manager that kills them."""
+
+  def __init__(self, folder, options, python_path=ROOT):
+    """Initialises; starts nothing.
+
+    Args:
+      folder: of the outputs and, below, of the logdir.
+      options: dict of flags that all processes get.
+      python_path: where they find modules of a test.
+    """
+    self.logdir = folder / 'logdir'
+    self._folder = folder
+    self._options = {'logdir': self.logdir} | options
+    self._python_path = python_path
+    self.address = options.get('learner_address')
+    self._jobs = []
+
+  def start(self, job_name, task, variables=None, **options):
+    """Returns a Job, with more flags if given."""
+    options = self._options | options | {'job_name': job_name, 'task': task}
+    job = Job(
+      self._folder / f'{len(self._jobs)}_{job_name}_{task}.txt',
+      [f'--{name}={value}' for name, value in options.items()],
+      variables,
+      self._python_path,
+    )
+    self._jobs.append(job)
+    return job
+
+  def learner(self, task=0, **options):
+    return self.start('learner', task, **options)
+
+  def actor(self, task, **options):
+    return self.start('actor', task, **options)
+
+  def frames(self):
+    """Returns the frames that the newest checkpoint has."""
+    return max(checkpoints(self.logdir), default=0)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exception):
+    for job in self._jobs:
+      job.process.kill()
+      job.process.wait()
+
+
+def free_address():
+  """Returns localhost:port; both it and the port for other learners are free.
+
+  Below the ports that the system hands out by itself.
+  """
+  for port in random.SystemRandom().sample(range(20000, 31000), 100):
+    try:
+      for number in (port, port + 1000):
+        with socket.socket() as probe:
+          probe.bind(('localhost', number))
+      return f'localhost:{port}'
+    except OSError:
+      continue
+  raise RuntimeError('no free port')
