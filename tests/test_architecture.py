@@ -41,6 +41,10 @@ LAYERS = (
   (
     'scalable_agent.rpc',
     'scalable_agent.cluster',
+    'scalable_agent.addresses',
+    'scalable_agent.schedulers',
+    'scalable_agent.strategies',
+    'scalable_agent.rendezvous',
     'scalable_agent.threads',
     'scalable_agent.checkpointing',
     'scalable_agent.nest_files',
