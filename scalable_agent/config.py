@@ -62,13 +62,14 @@ class Config:
   # A distributed run.
   job_name: str = _option(
     'learner',
-    'Role of this process in a distributed run; ignored when --task=-1.',
+    'Role of this process in a distributed run; no effect on a single machine.',
     choices=('learner', 'actor'),
   )
   task: int = _option(
     -1,
     'Index of this process among the actors, or among the learners, of a '
-    'distributed run; -1 = single machine.',
+    'distributed run; -1 = single machine, or what --learner_address or '
+    'TF_CONFIG say.',
     minimum=-1,
   )
   num_learners: int = _option(
@@ -86,8 +87,10 @@ class Config:
   learner_address: str = _option(
     '',
     'Where the learners listen to their actors: host:port, separated by '
-    'commas. Default: of TF_CONFIG, Slurm or Kubernetes, else localhost:8000 '
-    'and the ports that follow. Learners reach each other 1000 ports above.',
+    'commas; or slurm, for the tasks of a Slurm step, learners first; or '
+    'kubernetes, for the pods of a Job named learner. Default: of TF_CONFIG '
+    'if it has a job named learner, else localhost:8000 and the ports that '
+    'follow. Learners reach each other 1000 ports above.',
   )
   reconnect_timeout: float = _option(
     300.0,
@@ -98,8 +101,9 @@ class Config:
   # Actors and batches.
   num_actors: int | None = _option(
     None,
-    'Actor threads, each with --envs_per_actor environments; 0 = serial mode, '
-    'everything in one thread and reproducible bit for bit.',
+    'Actor threads, or processes of a distributed run, each with '
+    '--envs_per_actor environments; 0 = serial mode, everything in one thread '
+    'and reproducible bit for bit.',
     minimum=0,
   )
   envs_per_actor: int | None = _option(
@@ -345,6 +349,16 @@ def _validate_combinations(config: Config) -> None:
       'exceeds --inference_maximum_batch_size='
       f'{config.inference_maximum_batch_size}.'
     )
+  devices = config.num_learners * config.learner_devices
+  if config.batch_size is not None and config.batch_size % devices:
+    raise ValueError(
+      f'--batch_size={config.batch_size} cannot be shared equally by '
+      f'--num_learners={config.num_learners} times --learner_devices='
+      f'{config.learner_devices}. Make it a multiple of {devices}.'
+    )
+  if is_distributed(config):
+    _validate_distributed(config)
+    return
   if None in (config.num_actors, config.envs_per_actor, config.batch_size):
     return
   columns = max(config.num_actors, 1) * config.envs_per_actor
@@ -357,6 +371,27 @@ def _validate_combinations(config: Config) -> None:
     )
   if config.num_actors > 0:
     _validate_inference(config, columns)
+
+
+def is_distributed(config: Config) -> bool:
+  """Whether options say that other processes take part; TF_CONFIG apart."""
+  return config.task >= 0 or config.learner_address in ('slurm', 'kubernetes')
+
+
+def _validate_distributed(config: Config) -> None:
+  """Refuses a run without actors and a process that is not part of it."""
+  if config.num_actors == 0:
+    raise ValueError(
+      '--num_actors=0 is serial mode, which is for a single machine. Give the '
+      'number of actor processes, or leave --task and --learner_address out.'
+    )
+  name = f'num_{config.job_name}s'
+  peers = getattr(config, name)
+  if peers is not None and config.task >= peers:
+    raise ValueError(
+      f'--task={config.task} is no {config.job_name} of --{name}={peers}, '
+      f'which count from 0. Lower --task or raise --{name}.'
+    )
 
 
 def _validate_inference(config: Config, rows: int) -> None:
@@ -380,6 +415,14 @@ def _validate_inference(config: Config, rows: int) -> None:
 # How a test is done; a training has no use for them.
 _TEST_ONLY = ('checkpoint', 'test_num_episodes', 'test_policy', 'video_dir')
 
+# How actor threads share inference; an actor process has its own.
+_BATCHING = (
+  'batcher',
+  'inference_minimum_batch_size',
+  'inference_maximum_batch_size',
+  'inference_timeout_ms',
+)
+
 # Options that mean nothing while another one has a certain value.
 _WITHOUT_EFFECT: Mapping[tuple[str, Any], tuple[str, ...]] = {
   ('mode', 'train'): _TEST_ONLY,
@@ -387,12 +430,12 @@ _WITHOUT_EFFECT: Mapping[tuple[str, Any], tuple[str, ...]] = {
   ('correction', 'one_step_is'): ('clip_rho_threshold',),
   ('correction', 'epsilon'): ('clip_rho_threshold', 'clip_pg_rho_threshold'),
   ('correction', 'none'): ('clip_rho_threshold', 'clip_pg_rho_threshold'),
-  ('num_actors', 0): (
-    'queue_capacity',
-    'batcher',
-    'inference_minimum_batch_size',
-    'inference_maximum_batch_size',
-    'inference_timeout_ms',
+  ('num_actors', 0): ('queue_capacity', *_BATCHING),
+  ('task', -1): (
+    'num_learners',
+    'learner_devices',
+    'learner_address',
+    'reconnect_timeout',
   ),
 }
 
@@ -412,6 +455,13 @@ def check_given(config: Config, given: Collection[str]) -> None:
         raise ValueError(
           f'--{name}={getattr(config, name)} has no effect with '
           f'--{owner}={value}. Leave it out, or change --{owner}.'
+        )
+  if is_distributed(config):
+    for name in _BATCHING:
+      if name in given:
+        raise ValueError(
+          f'--{name}={getattr(config, name)} has no effect on a distributed '
+          'run, in which each actor evaluates its own policy. Leave it out.'
         )
 
 

@@ -292,7 +292,10 @@ MISTAKES = {
     {'network': 'no_such_module:Net'},
     ['--network=no_such_module:Net cannot be imported'],
   ),
-  'a_distributed_run': ({'task': 0}, ['--task=0', 'Leave --task at -1']),
+  'a_task_that_is_not_there': (
+    {'task': 1},
+    ['--task=1', '--num_learners=1', 'Lower --task'],
+  ),
   'a_data_set': ({'dataset_path': '/data'}, ['--dataset_path=/data']),
   'a_video_of_a_training': (
     {'video_dir': 'videos'},

@@ -123,7 +123,27 @@ class TestValidate:
   @pytest.mark.parametrize(
     ('options', 'message'),
     [
-      ({'task': 0}, r'^--task=0: .*Leave --task at -1\.$'),
+      (
+        {'task': 2, 'num_learners': 2},
+        r'^--task=2 is no learner of --num_learners=2, .*Lower --task or raise',
+      ),
+      (
+        {'task': 3, 'job_name': 'actor', 'num_actors': 3},
+        r'^--task=3 is no actor of --num_actors=3, .*raise --num_actors\.$',
+      ),
+      (
+        {'task': 0, 'num_actors': 0},
+        r'^--num_actors=0 is serial mode, .*leave --task and',
+      ),
+      (
+        {'learner_address': 'slurm', 'num_actors': 0},
+        r'^--num_actors=0 is serial mode',
+      ),
+      (
+        {'batch_size': 8, 'num_learners': 2, 'learner_devices': 3},
+        r'^--batch_size=8 .*--num_learners=2 times --learner_devices=3\. '
+        r'Make it a multiple of 6\.$',
+      ),
       (
         {'dataset_path': '/data', 'level_name': 'pong'},
         r'^--dataset_path=/data is for DeepMind Lab .*pong .*Leave it empty\.$',
@@ -171,6 +191,12 @@ class TestValidate:
       SIZES | {'inference_maximum_batch_size': 5},
       SIZES | {'inference_minimum_batch_size': 15},
       SIZES | {'num_actors': 0, 'inference_maximum_batch_size': 1},
+      {'batch_size': 12, 'num_learners': 2, 'learner_devices': 3},
+      # Actors of other processes fill a batch in several rounds.
+      SIZES | {'task': 0, 'batch_size': 10**6},
+      SIZES | {'task': 0, 'inference_maximum_batch_size': 1},
+      SIZES | {'learner_address': 'slurm', 'batch_size': 10**6},
+      {'task': 7, 'job_name': 'actor'},
     ],
   )
   def test_options_that_do_go_together_pass(self, options):
@@ -198,6 +224,10 @@ class TestCheckGiven:
       ('inference_minimum_batch_size', 'num_actors', 0),
       ('inference_maximum_batch_size', 'num_actors', 0),
       ('inference_timeout_ms', 'num_actors', 0),
+      ('num_learners', 'task', -1),
+      ('learner_devices', 'task', -1),
+      ('learner_address', 'task', -1),
+      ('reconnect_timeout', 'task', -1),
     ],
   )
   def test_what_was_set_without_effect_is_refused(self, name, owner, value):
@@ -213,9 +243,35 @@ class TestCheckGiven:
   def test_what_has_an_effect_passes(self):
     config = Config(mode='test', optimizer='rmsprop')
     config = presets.resolve(config, 'catch')
-    config_lib.check_given(config, config_lib.FIELDS)
+    of_a_cluster = {
+      'num_learners',
+      'learner_devices',
+      'learner_address',
+      'reconnect_timeout',
+    }
+    config_lib.check_given(config, config_lib.FIELDS.keys() - of_a_cluster)
+    cluster = dataclasses.replace(config, task=0)
+    config_lib.check_given(cluster, of_a_cluster)
     config = dataclasses.replace(config, correction='one_step_is')
     config_lib.check_given(config, {'clip_pg_rho_threshold'})
+
+  @pytest.mark.parametrize(
+    'name',
+    [
+      'batcher',
+      'inference_minimum_batch_size',
+      'inference_maximum_batch_size',
+      'inference_timeout_ms',
+    ],
+  )
+  def test_actor_processes_share_no_inference(self, name):
+    config = presets.resolve(Config(task=0), 'catch')
+    with pytest.raises(
+      ValueError,
+      match=rf'^--{name}={getattr(config, name)} has no effect on a distri.*'
+      r'Leave it out\.$',
+    ):
+      config_lib.check_given(config, {name})
 
 
 class TestResolve:
