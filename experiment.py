@@ -95,10 +95,13 @@ def train(config: config_lib.Config) -> None:
   from scalable_agent.runtimes import assembly
 
   with _one_line_errors():
-    config, cluster = cluster_lib.resolve(config)
     levels = environments.parse_levels(config.level_name)
     implied = environments.implied_options(levels, config)
     config = presets.resolve(config, levels[0].suite, implied)
+    config, cluster = cluster_lib.resolve(config, _given_flags()) or (
+      config,
+      None,
+    )
     config_lib.validate(config)
     config_lib.check_given(config, _given_flags())
     config = assembly.resolve_threads(config)
@@ -130,7 +133,8 @@ def _train_here(config, levels) -> None:
 
 def _learn(config, levels, cluster) -> None:
   """One of the learner processes."""
-  from scalable_agent import cluster as cluster_lib
+  import tensorflow as tf
+
   from scalable_agent import logdirs
   from scalable_agent.runtimes import impala_learner
 
@@ -138,8 +142,8 @@ def _learn(config, levels, cluster) -> None:
     if cluster.task == 0:
       stack.enter_context(logdirs.prepare_logdir(config.logdir, config))
       _describe(config, levels)
-    cluster_lib.check_free(cluster.learners[cluster.task])
-    strategy = cluster_lib.make_strategy(cluster, config.learner_devices)
+    cluster.check()
+    strategy = tf.distribute.get_strategy()
     run = impala_learner.Run(config, levels, cluster, strategy)
     if cluster.task == 0 and run.frames() < config.total_environment_frames:
       logdirs.write_config(config.logdir, config)
@@ -150,12 +154,11 @@ def _learn(config, levels, cluster) -> None:
 
 def _act(config, levels, cluster) -> None:
   """One of the actor processes."""
-  from scalable_agent import cluster as cluster_lib
   from scalable_agent import learner_link
   from scalable_agent.runtimes import impala_actor
 
   with _one_line_errors():
-    cluster_lib.check_resolvable(cluster.learner_of(cluster.task))
+    cluster.check()
   try:
     impala_actor.act(config, levels, cluster)
   except learner_link.LinkError as error:

@@ -13,6 +13,8 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from scalable_agent import addresses
+
 # gRPC's limit on a message, less what TensorFlow puts around the bytes.
 MAX_BYTES = 4 * 2**20 - 2**10
 
@@ -155,10 +157,9 @@ class Client:
   def _connect(self) -> None:
     # While nobody listens, gRPC would wait for longer and longer between two
     # attempts, and say nothing of the reason.
-    host, _, port = self._address.rpartition(':')
+    place = addresses.split(self._address)
     try:
-      address = host.strip('[]'), int(port)
-      socket.create_connection(address, _TCP_TIMEOUT).close()
+      socket.create_connection(place, _TCP_TIMEOUT).close()
     except OSError as error:
       raise Unreachable(f'{self._address}: {error}', connected=False) from error
     try:
