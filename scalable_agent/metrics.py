@@ -247,6 +247,7 @@ class Metrics:
           total_frames=self._total_frames,
           mean_return=mean_return,
           episodes=count,
+          levels=len(self._levels),
           bottleneck=progress.bottleneck(values['queue_fill'], busy),
           **values,
         )
