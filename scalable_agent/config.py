@@ -33,12 +33,14 @@ class Config:
   level_name: str = _option(
     'pong',
     'What to play: an Atari game (pong, ALE/Pong-v5, PongNoFrameskip-v4), a '
-    'Gymnasium id with discrete actions (CartPole-v1), catch or catch_hidden.',
+    'Gymnasium id with discrete actions (CartPole-v1), catch or catch_hidden. '
+    'Several, separated by commas, take turns among the actors; atari57 stands '
+    'for 57 Atari games.',
   )
   logdir: str | None = _option(
     None,
     'Folder of checkpoints, TensorBoard events, episodes.csv and config.json. '
-    'Default: logs/<level_name>.',
+    'Default: logs/<level_name>, with a + for each comma.',
   )
   preset: str = _option(
     'auto',

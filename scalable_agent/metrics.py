@@ -253,6 +253,7 @@ class Metrics:
           total_frames=self._total_frames,
           mean_return=mean_return,
           episodes=count,
+          levels=len(self._levels),
           bottleneck=progress.bottleneck(values['queue_fill'], busy),
           actors=gauges.get('actors'),
           **values,

@@ -1,12 +1,16 @@
 """Options that suit a kind of level, for where the user said nothing."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from scalable_agent import config as config_lib
+
+# Characters, for lists of levels: file systems take 255 bytes.
+_LONGEST_FOLDER = 80
 
 # IMPALA paper, Table G.1 (Atari, shallow and deep feed-forward experts). The
 # learning rate decays to zero; RMSProp's decay of 0.99 is from the 2018 code.
@@ -93,12 +97,20 @@ def resolve(
       preset's.
   """
   defaults = {**PRESETS[config.preset][suite], **implied}
-  defaults['logdir'] = os.path.join(
-    'logs', config.level_name.replace('/', '_').replace(':', '_')
-  )
+  defaults['logdir'] = os.path.join('logs', _folder(config.level_name))
   unset = {
     name: value
     for name, value in defaults.items()
     if getattr(config, name) is None
   }
   return dataclasses.replace(config, **unset)
+
+
+def _folder(level_name: str) -> str:
+  """Returns the name of a folder for the runs of --level_name."""
+  name = level_name.translate(str.maketrans('/:,', '__+'))
+  if len(name) <= _LONGEST_FOLDER:
+    return name
+  # Lists that begin alike must not share a folder.
+  digest = hashlib.sha256(level_name.encode()).hexdigest()[:8]
+  return f'{name[:_LONGEST_FOLDER]}-{digest}'

@@ -90,6 +90,7 @@ def format_progress(
   frames_per_second: float,
   mean_return: float | None,
   episodes: int,
+  levels: int = 1,
   updates_per_second: float,
   policy_lag: float | None,
   queue_fill: float | None,
@@ -104,7 +105,8 @@ def format_progress(
   ]
   if mean_return is not None:
     recent = min(episodes, scores.RECENT_EPISODES)
-    parts.append(f'return {mean_return:.2f} (last {recent} episodes)')
+    over = f'last {recent} episodes' if levels == 1 else 'mean over levels'
+    parts.append(f'return {mean_return:.2f} ({over})')
   parts.append(f'{updates_per_second:.1f} updates/s')
   if policy_lag is not None:
     parts.append(f'lag {policy_lag:.1f}')

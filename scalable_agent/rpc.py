@@ -25,13 +25,6 @@ _STRING = tf.TensorSpec([], tf.string)
 _MAX_LOGGED = 100
 # Seconds.
 _TCP_TIMEOUT = 5.0
-_NO_ANSWER = (
-  tf.errors.CANCELLED,
-  tf.errors.UNKNOWN,
-  tf.errors.DEADLINE_EXCEEDED,
-  tf.errors.ABORTED,
-  tf.errors.UNAVAILABLE,
-)
 
 
 class Refused(Exception):
@@ -148,7 +141,10 @@ class Client:
       timeout_in_ms=int(self.timeout * 1000),
     )
     if not result.is_ok():
-      self._raise(*result.get_error())
+      # Not the server's handlers' answer: they refuse in their own way. It is
+      # gone, or about to go.
+      _, message = result.get_error()
+      raise self._unreachable(message.numpy().decode(errors='replace'))
     answer = result.get_value().numpy()
     if not answer.startswith(_OK):
       raise Refused(answer[1:].decode(errors='replace'))
@@ -168,12 +164,6 @@ class Client:
       )
     except tf.errors.OpError as error:
       raise self._unreachable(error.message) from error
-
-  def _raise(self, code: tf.Tensor, message: tf.Tensor) -> None:
-    text = message.numpy().decode(errors='replace')
-    if int(code) in _NO_ANSWER:
-      raise self._unreachable(text)
-    raise Refused(text.partition('\n')[0])
 
   def _unreachable(self, text: str) -> Unreachable:
     # A channel of its own for the next attempt, without this one's delays.

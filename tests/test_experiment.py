@@ -123,6 +123,51 @@ class TestTrainAndTest:
     assert result.output.count('test.json') == 1
 
 
+class TestSeveralLevels:
+  GAMES = ('pong', 'breakout')
+
+  @pytest.fixture(scope='class')
+  @classmethod
+  def logdir(cls, tmp_path_factory):
+    logdir = tmp_path_factory.mktemp('levels')
+    options = SMALL | {
+      'level_name': ','.join(cls.GAMES),
+      'full_action_space': True,
+      'width': 36,
+      'height': 36,
+      'max_episode_frames': 100,
+      'total_environment_frames': 3000,
+    }
+    result = run(*flags(logdir, options))
+    assert result.status == 0, result.output
+    assert 'level_name=pong,breakout*' in result.output
+    assert '(mean over levels)' in result.output
+    return logdir
+
+  def test_episodes_of_all_levels_are_reported(self, logdir):
+    rows = episodes(logdir)
+    assert {row['level'] for row in rows} == set(self.GAMES)
+    assert checkpoints(logdir)[-1] >= 3000
+
+  def test_all_levels_are_tested(self, logdir):
+    result = run(
+      '--mode=test',
+      f'--logdir={logdir}',
+      '--test_num_episodes=2',
+      f'--video_dir={logdir}/videos',
+    )
+    assert result.status == 0, result.output
+    report = json.loads((logdir / 'test.json').read_text())
+    assert [level['level'] for level in report['levels']] == list(self.GAMES)
+    assert all(len(level['returns']) == 2 for level in report['levels'])
+    assert report['aggregate']['levels'] == 2
+    assert 'Human-normalised over 2 levels: median' in result.output
+    for game in self.GAMES:
+      path = logdir / 'videos' / f'{game}.mp4'
+      assert path.stat().st_size > 0
+      assert f' and {path}' in result.output
+
+
 def assert_stopped_well(result, logdir, name):
   assert result.status == 0, result.output
   assert 'Traceback' not in result.output
@@ -250,6 +295,22 @@ MISTAKES = {
   'a_lab_level': (
     {'level_name': 'explore_goal_locations_small'},
     ['DeepMind Lab', 'pong'],
+  ),
+  'levels_with_other_actions': (
+    {'level_name': 'pong,breakout'},
+    ['pong and breakout differ', 'actions, 6 and 4', '--full_action_space'],
+  ),
+  'levels_that_imply_different_options': (
+    {'level_name': 'pong,ALE/Breakout-v5'},
+    ['--sticky_actions=0.0 and breakout --sticky_actions=0.25', 'Set'],
+  ),
+  'more_levels_than_actors': (
+    {'level_name': 'atari57', 'full_action_space': True},
+    ['--num_actors=2', '--level_name=atari57', 'Set --num_actors=57'],
+  ),
+  'a_test_of_other_levels': (
+    {'logdir': '{trained}', 'mode': 'test', 'level_name': 'catch,catch_hidden'},
+    ['--level_name=catch,catch_hidden (trained with catch)'],
   ),
   'continuous_actions': (
     {'level_name': 'Pendulum-v1'},

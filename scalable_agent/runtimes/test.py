@@ -1,7 +1,8 @@
 """Plays whole games with a trained agent, rebuilt from its logdir alone."""
 
+import contextlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from scalable_agent import (
   checkpointing,
@@ -17,8 +18,8 @@ from scalable_agent.runtimes import assembly, training
 
 def prepare(
   config: config_lib.Config, given: Collection[str]
-) -> tuple[config_lib.Config, networks.Agent, environments.BatchedEnvironment]:
-  """Rebuilds the agent in --logdir, and what it is to play.
+) -> tuple[config_lib.Config, networks.Agent, tuple[environments.Level, ...]]:
+  """Rebuilds the agent in --logdir, and finds what it is to play.
 
   Args:
     config: options as given.
@@ -26,35 +27,32 @@ def prepare(
       read from the logdir and refused if it differs.
 
   Returns:
-    The options of the test, the agent and the environment.
+    The options of the test, the agent and the levels of its training.
 
   Raises:
     ValueError: the logdir has no run or no intact checkpoint, options that
-      contradict it, or the level cannot be made or filmed.
+      contradict it, or a level cannot be made or filmed.
     OSError: --video_dir cannot be made.
   """
   if config.logdir is None:
-    level = environments.parse_level(config.level_name)
-    config = presets.resolve(config, level.suite, level.options)
+    levels = environments.parse_levels(config.level_name)
+    config = presets.resolve(config, levels[0].suite)
   trained = logdirs.load_config(config.logdir)
   config = config_lib.for_test(config, trained, given)
   logdirs.check_writable(config.logdir)  # For test.json, after all the games.
   if config.video_dir:
     os.makedirs(config.video_dir, exist_ok=True)
   assembly.use_threads(assembly.resolve_threads(config))
-  environment = assembly.make_environment(
-    config,
-    environments.parse_level(config.level_name),
-    min(config.test_num_episodes, config.envs_per_actor),
-    seed=config.seed,
-    render=bool(config.video_dir),
-  )
-  if config.video_dir:
-    # What cannot be filmed is to fail before the games.
-    environment.reset()
-    environment.render()
-  agent = assembly.make_agent(config, environment.spec)
-  learner = training.make_learner(config, agent, environment.spec)
+  levels = environments.parse_levels(config.level_name)
+  for level in levels:
+    # What cannot be made or filmed is to fail before the games.
+    with _environment(config, level, num_envs=1) as environment:
+      spec = environment.spec
+      if config.video_dir:
+        environment.reset()
+        environment.render()
+  agent = assembly.make_agent(config, spec)
+  learner = training.make_learner(config, agent, spec)
   checkpointer = checkpointing.Checkpointer(
     config.logdir, learner.checkpoint_items()
   )
@@ -76,36 +74,55 @@ def prepare(
     f'{int(learner.frames):,} frames.',
     flush=True,
   )
-  return config, agent, environment
+  return config, agent, levels
 
 
 def test(
   config: config_lib.Config,
   agent: networks.Agent,
-  environment: environments.BatchedEnvironment,
+  levels: Sequence[environments.Level],
 ) -> None:
-  """Plays, and prints, saves and films the result.
+  """Plays one level after the other; prints, saves and films the results.
 
   Args:
     config: options of the test.
     agent: with the trained weights.
-    environment: to play in; closed at the end.
+    levels: to play.
   """
-  video_path = None
-  if config.video_dir:
-    name = environment.level.name.replace('/', '_').replace(':', '_')
-    video_path = os.path.join(config.video_dir, f'{name}.mp4')
-  try:
-    result = evaluation.evaluate(
-      agent,
-      environment,
-      config.test_num_episodes,
-      greedy=config.test_policy == 'greedy',
-      seed=config.seed,
-      video_path=video_path,
-    )
-  finally:
-    environment.close()
+  results = []
   path = os.path.join(config.logdir, 'test.json')
-  evaluation.report([result], path)
-  print(f'Wrote {path}{f" and {video_path}" if video_path else ""}.')
+  written = [path]
+  num_envs = min(config.test_num_episodes, config.envs_per_actor)
+  for level in levels:
+    video_path = None
+    if config.video_dir:
+      name = level.name.replace('/', '_').replace(':', '_')
+      video_path = os.path.join(config.video_dir, f'{name}.mp4')
+      written.append(video_path)
+    with _environment(config, level, num_envs) as environment:
+      results.append(
+        evaluation.evaluate(
+          agent,
+          environment,
+          config.test_num_episodes,
+          greedy=config.test_policy == 'greedy',
+          seed=config.seed,
+          video_path=video_path,
+        )
+      )
+  evaluation.report(results, path)
+  print(f'Wrote {" and ".join(written)}.')
+
+
+def _environment(
+  config: config_lib.Config, level: environments.Level, num_envs: int
+) -> contextlib.closing[environments.BatchedEnvironment]:
+  return contextlib.closing(
+    assembly.make_environment(
+      config,
+      level,
+      num_envs,
+      seed=config.seed,
+      render=bool(config.video_dir),
+    )
+  )

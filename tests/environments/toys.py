@@ -63,6 +63,12 @@ class Gray(Toy):
     return np.full([8, 6], self._count, np.uint8)
 
 
+class GrayOfTwo(Gray):
+  """The same with an action less."""
+
+  action_space = spaces.Discrete(2)
+
+
 class Colour(Toy):
   """Images with channels last."""
 
@@ -177,6 +183,7 @@ class Modules(Toy):
 for _class in (
   Shifted,
   Gray,
+  GrayOfTwo,
   Colour,
   ChannelsFirst,
   OneHot,

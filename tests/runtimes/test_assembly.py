@@ -144,14 +144,13 @@ def assemble(monkeypatch):
     monkeypatch.setattr(module, name, make)
 
   def run(**options):
-    level = environments.parse_level('pong')
-    config = presets.resolve(
-      config_lib.Config(level_name='pong', preset='paper', **options),
-      level.suite,
-    )
+    options = {'level_name': 'pong', 'preset': 'paper'} | options
+    config = config_lib.Config(**options)
+    levels = environments.parse_levels(config.level_name)
+    config = presets.resolve(config, levels[0].suite)
     made.clear()
     assembly.use_threads(assembly.resolve_threads(config))
-    impala_local.Run(config, [level])._make_actors(serial=False)
+    impala_local.Run(config, levels)._make_actors(serial=False)
     made['EnvironmentOptions'] = [
       vars(call['options']) for call in made['make']
     ]
@@ -186,6 +185,75 @@ def test_every_actor_has_environments_of_its_own(assemble):
   made = assemble(num_actors=3, envs_per_actor=5)
   assert len(made['Actor']) == 3
   assert [call['seed'] for call in made['make']] == [1, 6, 11]
+
+
+def test_actors_take_turns_at_the_levels(assemble):
+  made = assemble(
+    level_name='pong,breakout', full_action_space=True, num_actors=3
+  )
+  names = [call['level'].name for call in made['make']]
+  assert names == ['pong', 'breakout', 'pong']
+  assert [call['level'] for call in made['Actor']] == [0, 1, 0]
+  assert made['Metrics'][0]['levels'] == ['pong', 'breakout']
+
+
+def check_levels(level_name, **options):
+  levels = environments.parse_levels(level_name)
+  config = config_lib.Config(level_name=level_name, **options)
+  config = presets.resolve(config, levels[0].suite)
+  assembly.check_levels(config, levels)
+
+
+class TestCheckLevels:
+  @pytest.mark.parametrize(
+    ('level_name', 'options'),
+    [
+      ('catch', {'num_actors': 0}),
+      ('catch,catch_hidden', {}),
+      ('pong,space_invaders', {}),  # Both have six actions.
+      ('pong,breakout', {'full_action_space': True}),
+    ],
+  )
+  def test_levels_that_are_alike_pass(self, level_name, options):
+    check_levels(level_name, **options)
+
+  def test_games_with_all_actions_need_not_be_made(self, monkeypatch):
+    monkeypatch.delattr(environments, 'make')
+    check_levels('atari57', full_action_space=True, num_actors=57)
+
+  def test_games_with_other_actions_are_refused(self):
+    with pytest.raises(
+      ValueError,
+      match='^--level_name=pong,breakout: pong and breakout differ in their '
+      r'numbers of actions, 6 and 4\. Set --full_action_space\.$',
+    ):
+      check_levels('pong,breakout')
+
+  @pytest.mark.parametrize(
+    ('names', 'said'),
+    [
+      (
+        ('Gray', 'Colour'),
+        r'observations, uint8 \[8, 6, 1\] and .* 3\]\. Wrap',
+      ),
+      (('Gray', 'GrayOfTwo'), r'numbers of actions, 3 and 2\. Wrap'),
+    ],
+  )
+  def test_what_differs_is_named(self, names, said):
+    names = [f'tests.environments.toys:Toys/{name}-v0' for name in names]
+    with pytest.raises(
+      ValueError, match=f'{names[0]} and {names[1]} differ in their {said}'
+    ):
+      check_levels(','.join(names))
+
+  @pytest.mark.parametrize('num_actors', [0, 1])
+  def test_every_level_needs_an_actor(self, num_actors):
+    with pytest.raises(
+      ValueError,
+      match=f'^--num_actors={num_actors} cannot play the 2 levels of '
+      '--level_name=catch,catch_hidden, .* Set --num_actors=2 or more',
+    ):
+      check_levels('catch,catch_hidden', num_actors=num_actors)
 
 
 def test_no_option_is_forgotten():

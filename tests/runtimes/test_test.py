@@ -51,8 +51,7 @@ def test_the_checkpoint_that_was_asked_for_is_tested(
   # The threads of a process can be set once only.
   monkeypatch.setattr(assembly, 'use_threads', lambda config: None)
   config = config_lib.Config(mode='test', logdir=logdir, **options)
-  _, _, environment = test.prepare(config, {'mode', 'logdir', *options})
-  environment.close()
+  test.prepare(config, {'mode', 'logdir', *options})
   assert capsys.readouterr().out == (
     f'Testing the agent of {logdir} on catch after {frames} frames.\n'
   )

@@ -12,6 +12,7 @@ from scalable_agent import config as config_lib
 from scalable_agent import environments, losses, optimizers, presets
 from scalable_agent.config import Config
 from scalable_agent.environments import options as environment_options
+from scalable_agent.suites import atari57
 
 # The flags of the 2018 code (scalable_agent, experiment.py), all of them.
 FLAGS_OF_2018 = {
@@ -338,11 +339,24 @@ class TestResolve:
       ('pong', 'pong'),
       ('ALE/Pong-v5', 'ALE_Pong-v5'),
       ('my.module:Env-v0', 'my.module_Env-v0'),
+      ('pong,ALE/Breakout-v5', 'pong+ALE_Breakout-v5'),
+      ('atari57', 'atari57'),
     ],
   )
   def test_the_folder_has_the_name_of_the_level(self, level_name, folder):
     config = presets.resolve(Config(level_name=level_name), 'catch')
     assert pathlib.Path(config.logdir) == pathlib.Path('logs') / folder
+
+  def test_long_lists_have_short_folders_of_their_own(self):
+    games = ','.join(atari57.GAMES)
+    folders = {
+      pathlib.Path(presets.resolve(Config(level_name=name), 'atari').logdir)
+      for name in (games, f'{games},tetris')
+    }
+    assert len(folders) == 2
+    for folder in folders:
+      assert folder.name.startswith('alien+amidar+assault+')
+      assert len(folder.name) < 100
 
 
 class TestFromDict:

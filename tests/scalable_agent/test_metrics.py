@@ -399,6 +399,15 @@ def test_the_return_is_that_of_the_last_hundred_episodes(tmp_path):
   assert '| return 249.50 (last 100 episodes) |' in stream.getvalue()
 
 
+def test_the_return_of_several_levels_is_the_mean_of_theirs(tmp_path):
+  stream = io.StringIO()
+  with make_metrics(tmp_path, stream=stream, levels=('a', 'b')) as m:
+    for _ in range(9):
+      m.record_unroll(one_episode(1, level=0))
+    m.record_unroll(one_episode(2, level=1))
+  assert '| return 1.50 (mean over levels) |' in stream.getvalue()
+
+
 def test_the_bottleneck_is_that_of_the_latest_time(tmp_path):
   clock, stream = Clock(), io.StringIO()
   seconds = {'environment': 1000.0, 'inference': 0.0}
