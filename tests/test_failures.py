@@ -206,7 +206,7 @@ class TestMismatches:
     assert 'Traceback' not in result.output
     line = result.output.splitlines()[-1]
     assert jobs.address in line
-    assert 'in use' in line
+    assert 'another process listens on this port' in line
 
   def test_a_stranger_on_the_port_is_named(self, jobs):
     with socket.socket() as stranger:
