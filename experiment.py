@@ -149,7 +149,10 @@ def _learn(config, levels, cluster) -> None:
       logdirs.write_config(config.logdir, config)
     lock = stack.pop_all()
   with lock:
-    impala_learner.train(run)
+    try:
+      impala_learner.train(run)
+    except impala_learner.LostLearner as error:
+      sys.exit(f'experiment.py: {error}')
 
 
 def _act(config, levels, cluster) -> None:

@@ -121,6 +121,15 @@ class Checkpointer:
       )
     return self._restore_first(names) if names else None
 
+  def newest_state(self) -> Any | None:
+    """Returns the state of the newest intact checkpoint; restores nothing."""
+    for name in reversed(_names(self._folder)):
+      try:
+        return _read_intact(self._path(name))
+      except DamagedError as error:
+        logging.warning('Checkpoint damaged: %s.', error)
+    return None
+
   @property
   def _best_path(self) -> str:
     return self._path('best.json')

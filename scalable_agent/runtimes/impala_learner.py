@@ -34,10 +34,15 @@ _JOIN_TIMEOUT = 60.0
 _FAREWELL, _FAREWELL_TO_ALL = 30.0, 20.0
 
 
+class LostLearner(RuntimeError):
+  """Another learner of the run is gone; this one has saved."""
+
+
 def train(run: 'Run') -> None:
   """Trains until the frames are learned from, SIGINT or SIGTERM.
 
   Raises:
+    LostLearner: see there.
     Exception: the first failure of any thread, after everything has stopped.
   """
   with interruption.Interruption(run.stop) as interrupted:
@@ -144,8 +149,15 @@ class Run:
           if self._stopped:
             self._training.queue.close()
     except tf.errors.OpError as error:
-      self._save_without_peers(error)
-      raise
+      # Bad numbers are found by all learners, and are nobody's loss.
+      own = isinstance(error, tf.errors.InvalidArgumentError)
+      if own or len(self._cluster.learners) == 1:
+        raise
+      raise LostLearner(
+        f'learner {self._cluster.task} has lost another learner. '
+        f'{self._save_without_peers()} End all learners, then start them '
+        f'again to go on. ({error.message.splitlines()[0]})'
+      ) from error
     if self._chief:
       self._training.save()
 
@@ -182,8 +194,13 @@ class Run:
     # The last answer is on its way.
     time.sleep(_TICK)
 
-  def _save_without_peers(self, error: Exception) -> None:
-    """Saves what was learned before another learner was lost."""
+  def _save_without_peers(self) -> str:
+    """Saves what was learned before another learner was lost; says where."""
+    if self._chief:
+      self._training.save()
+    elif not self._training.save_for_chief():
+      return 'Learner 0 saves.'
+    return f'Saved {self.frames():,} frames in {self._config.logdir}.'
 
   def _gauges(self) -> dict[str, Any]:
     return {

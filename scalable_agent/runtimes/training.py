@@ -1,5 +1,6 @@
 """The learner's side of a run: a queue of unrolls in, checkpoints out."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from scalable_agent import (
   checkpointing,
   environments,
   learner,
+  logdirs,
   losses,
   metrics,
   optimizers,
@@ -169,6 +171,27 @@ class Training:
     """Saves everything that must survive, and `extra` with it."""
     state = {'metrics': self.metrics.get_state(), **(extra or {})}
     self._checkpointer.save(self.frames(), state, self.metrics.score)
+
+  def save_for_chief(self) -> bool:
+    """Saves where the chief would; False if it is alive and can itself.
+
+    For a process that is not the chief, when the chief is lost. The statistics
+    of episodes are those of the chief's last checkpoint.
+    """
+    try:
+      os.makedirs(self._config.logdir, exist_ok=True)
+      lock = logdirs.LogdirLock(self._config.logdir)
+    except ValueError:
+      return False
+    with lock:
+      state = self._checkpointer.newest_state()
+      if state is not None:
+        self.metrics.set_state(state['metrics'], int(self.learner.updates))
+      self.metrics.record_update(self.frames(), int(self.learner.updates), {})
+      self.save()
+      if state is None:
+        logdirs.write_config(self._config.logdir, self._config)
+    return True
 
   def queue_fill(self) -> float:
     """Returns how full the queue was since the last call, 0 to 1, a mean."""
