@@ -193,7 +193,7 @@ def from_kubernetes(num_learners: int, timeout: float) -> Placement:
 
 
 def _connect(option: str):
-  """Returns the module of Kubernetes' client, and the pods of this namespace."""
+  """Returns the module of Kubernetes' client, and the pods to be seen."""
   try:
     # Not among the requirements, as few have a use for it.
     import kubernetes
