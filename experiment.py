@@ -133,9 +133,7 @@ def _train_here(config, levels) -> None:
 
 def _learn(config, levels, cluster) -> None:
   """One of the learner processes."""
-  import tensorflow as tf
-
-  from scalable_agent import logdirs
+  from scalable_agent import logdirs, strategies
   from scalable_agent.runtimes import impala_learner
 
   with contextlib.ExitStack() as stack, _one_line_errors():
@@ -143,7 +141,7 @@ def _learn(config, levels, cluster) -> None:
       stack.enter_context(logdirs.prepare_logdir(config.logdir, config))
       _describe(config, levels)
     cluster.check()
-    strategy = tf.distribute.get_strategy()
+    strategy = strategies.make_strategy(cluster, config.learner_devices)
     run = impala_learner.Run(config, levels, cluster, strategy)
     if cluster.task == 0 and run.frames() < config.total_environment_frames:
       logdirs.write_config(config.logdir, config)
@@ -206,9 +204,13 @@ def main(argv: list[str]) -> None:
       'written --name=value; --help lists them.'
     )
   logging.set_verbosity(FLAGS['verbosity'].value)
-  # TensorFlow tells at every save how long a part of it took.
+  # TensorFlow tells how long a part of every save took, and what its strategies
+  # are made of.
   logging.get_absl_handler().addFilter(
-    lambda record: record.filename != 'functional_saver.py'
+    lambda record: (
+      record.levelno > logging.converter.STANDARD_INFO
+      or f'{os.sep}tensorflow{os.sep}' not in record.pathname
+    )
   )
   config = _config_from_flags()
   with _one_line_errors():

@@ -3,15 +3,14 @@
   python benchmarks/distributed.py --output=distributed.json
 
 Every setting runs in processes of its own, as `experiment.py` starts them, and
-the settings take turns, `--rounds` times; medians are compared. CPU time is that
-of all processes of a setting, bytes are those that crossed the loopback device,
-both ways and with all headers, so nothing else should use it meanwhile.
+the settings take turns, `--rounds` times; medians are compared. CPU time is
+that of all processes of a setting, bytes are those that crossed the loopback
+device, both ways and with all headers: nothing else should use it meanwhile.
 """
 
 import dataclasses
 import json
 import os
-import pathlib
 import signal
 import statistics
 import subprocess
@@ -20,8 +19,7 @@ import tempfile
 import time
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 import psutil

@@ -5,6 +5,7 @@ of other tensors one by one: uint8 took 1.5 times its size and 6 times as long.
 Nothing that comes in is ever run or unpickled.
 """
 
+import re
 import socket
 import traceback
 from collections.abc import Callable, Mapping
@@ -168,5 +169,6 @@ class Client:
   def _unreachable(self, text: str) -> Unreachable:
     # A channel of its own for the next attempt, without this one's delays.
     self._client = None
-    reason = text.rpartition('}}')[2].strip().partition('\n')[0]
+    # Without the name of TensorFlow's node before it, and gRPC's form of it.
+    reason = re.sub(r'^\{\{.*?\}\}\s*', '', text).partition('\n')[0]
     return Unreachable(f'{self._address}: {reason}', connected=True)

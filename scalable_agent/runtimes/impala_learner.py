@@ -177,7 +177,7 @@ class Run:
 
   def _publish(self) -> None:
     snapshot = weights.Snapshot(
-      int(self._learner.updates), self._learner.snapshot()
+      self._training.updates(), self._learner.snapshot()
     )
     self._service.publish(snapshot, self.frames())
 

@@ -152,7 +152,7 @@ class Run:
         initial_state,
         config.unroll_length,
         level=index % len(self._levels),
-        policy_version=lambda: int(self._training.learner.updates),
+        policy_version=self._training.updates,
       )
       for index, environment in enumerate(self._environments)
     ]

@@ -110,7 +110,11 @@ class Training:
 
   def frames(self) -> int:
     """Returns the environment frames learned from so far."""
-    return int(self.learner.frames)
+    return int(self.learner.frames.numpy())
+
+  def updates(self) -> int:
+    """Returns the learner updates so far."""
+    return int(self.learner.updates.numpy())
 
   def done(self) -> bool:
     """Whether enough frames have been learned from."""
@@ -128,7 +132,7 @@ class Training:
       raise ValueError(str(error)) from error
     if state is None:
       return {}
-    self.metrics.set_state(state['metrics'], int(self.learner.updates))
+    self.metrics.set_state(state['metrics'], self.updates())
     if not self._chief:
       return state
     if self.done():
@@ -186,8 +190,8 @@ class Training:
     with lock:
       state = self._checkpointer.newest_state()
       if state is not None:
-        self.metrics.set_state(state['metrics'], int(self.learner.updates))
-      self.metrics.record_update(self.frames(), int(self.learner.updates), {})
+        self.metrics.set_state(state['metrics'], self.updates())
+      self.metrics.record_update(self.frames(), self.updates(), {})
       self.save()
       if state is None:
         logdirs.write_config(self._config.logdir, self._config)
