@@ -1,0 +1,207 @@
+"""Actors and learners as processes: they learn, stop, resume and share."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.processes import (
+  DEADLINE_S,
+  ROOT,
+  Jobs,
+  checkpoints,
+  environment_variables,
+  episodes,
+  free_address,
+  run,
+  wait_for,
+)
+
+SMALL = {
+  'level_name': 'catch',
+  'num_actors': 2,
+  'envs_per_actor': 4,
+  'batch_size': 4,
+  'unroll_length': 10,
+  'total_environment_frames': 4000,
+}
+ENDLESS = {
+  'total_environment_frames': 1e9,
+  'learning_rate_schedule': 'constant',
+  'save_checkpoint_secs': 0.5,
+}
+
+
+def start_all(jobs, num_learners=1, num_actors=2):
+  learners = [jobs.learner(task) for task in range(num_learners)]
+  return learners, [jobs.actor(task) for task in range(num_actors)]
+
+
+def assert_all_end_well(jobs):
+  results = [job.finish() for job in jobs]
+  assert [result.status for result in results] == [0] * len(jobs), results
+  assert not any('Traceback' in result.output for result in results), results
+
+
+def mean_return(logdir):
+  """Returns the mean of the last 100 episodes."""
+  returns = [float(row['episode_return']) for row in episodes(logdir)]
+  return np.mean(returns[-100:]) if len(returns) >= 100 else -np.inf
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('level_name', 'score'), [('CartPole-v1', 475), ('catch', 0.95)]
+)
+def test_a_learner_and_two_actors_learn(tmp_path, level_name, score):
+  # The defaults, as a user has them: the schedule ends before the deadline.
+  options = {
+    'level_name': level_name,
+    'num_actors': 2,
+    'learner_address': free_address(),
+  }
+  with Jobs(tmp_path, options) as jobs:
+    (learner,), actors = start_all(jobs)
+    learner.wait_for(lambda: mean_return(jobs.logdir) >= score)
+    for job in (learner, *actors):
+      job.send(signal.SIGTERM)
+    assert_all_end_well([learner, *actors])
+
+
+def test_a_run_leaves_what_one_of_a_single_machine_leaves(tmp_path):
+  options = SMALL | {'learner_address': free_address()}
+  with Jobs(tmp_path, options) as jobs:
+    learners, actors = start_all(jobs)
+    assert_all_end_well([*learners, *actors])
+    assert jobs.frames() >= 4000
+    assert len(episodes(jobs.logdir)) > 100
+    assert list(jobs.logdir.glob('events.out.tfevents.*'))
+    assert json.loads((jobs.logdir / 'config.json').read_text())['task'] == 0
+    # It can be tested, and goes on alone.
+    result = run('--mode=test', f'--logdir={jobs.logdir}')
+    assert result.status == 0, result.output
+    more = {'total_environment_frames': jobs.frames() + 500}
+    result = run(
+      *(f'--{k}={v}' for k, v in (SMALL | more).items()),
+      f'--logdir={jobs.logdir}',
+    )
+    assert result.status == 0, result.output
+    assert 'Resuming at' in result.output
+    # Actors that come to a run that is over are sent home.
+    jobs.frames()
+    learners, actors = start_all(jobs)
+    assert_all_end_well([*learners, *actors])
+    assert 'already holds' in learners[0].output
+
+
+def test_the_devices_of_a_learner_share_its_batches(tmp_path):
+  options = SMALL | {'learner_address': free_address(), 'learner_devices': 2}
+  with Jobs(tmp_path, options) as jobs:
+    learners, actors = start_all(jobs)
+    assert_all_end_well([*learners, *actors])
+    assert jobs.frames() >= 4000
+
+
+def two_addresses():
+  return ','.join({free_address(), free_address()})
+
+
+def test_two_learners_stop_together_and_resume_together(tmp_path):
+  options = SMALL | {'learner_address': two_addresses(), 'num_learners': 2}
+  with Jobs(tmp_path, options | ENDLESS) as jobs:
+    learners, actors = start_all(jobs, num_learners=2)
+    learners[0].wait_for(lambda: len(checkpoints(jobs.logdir)) >= 2)
+    # One that is told to stop takes the other with it.
+    learners[1].send(signal.SIGTERM)
+    assert_all_end_well(learners)
+    stopped_at = jobs.frames()
+    for actor in actors:
+      actor.wait_for(lambda actor=actor: actor.output.count('waits for') == 2)
+
+  options |= {'total_environment_frames': stopped_at + 1000}
+  with Jobs(tmp_path, options) as jobs:
+    learners, actors = start_all(jobs, num_learners=2)
+    assert_all_end_well([*learners, *actors])
+    assert f'Resuming at {stopped_at:,} frames.' in learners[0].output
+    assert jobs.frames() >= stopped_at + 1000
+
+
+@pytest.mark.parametrize('lost', [0, 1])
+def test_a_learner_that_loses_another_saves_and_says_so(tmp_path, lost):
+  options = SMALL | {'learner_address': two_addresses(), 'num_learners': 2}
+  never = {'save_checkpoint_secs': 1e9}
+  with Jobs(tmp_path, options | ENDLESS | never) as jobs:
+    learners, actors = start_all(jobs, num_learners=2)
+    learners[0].wait_for(lambda: len(episodes(jobs.logdir)) > 100)
+    learners[lost].send(signal.SIGKILL)
+    result = learners[1 - lost].finish()
+    assert result.status == 1
+    line = result.output.splitlines()[-1]
+    assert f'learner {1 - lost} has lost another learner' in line
+    assert f'Saved {jobs.frames():,} frames' in line
+    assert jobs.frames() > 0
+    assert all(actor.process.poll() is None for actor in actors)
+
+    saved = jobs.frames()
+    more = {'total_environment_frames': saved + 1000}
+    learners[lost].finish()
+    learners = [jobs.learner(task, **more) for task in range(2)]
+    assert_all_end_well([*learners, *actors])
+    assert f'Resuming at {saved:,} frames.' in learners[0].output
+
+
+SCRIPT = ROOT / 'scripts' / 'local_cluster.sh'
+
+
+@pytest.fixture
+def script(tmp_path):
+  """Starts local_cluster.sh; what it leaves behind is killed."""
+  started = []
+
+  def start(options):
+    options = options | {
+      'learner_address': free_address(),
+      'logdir': tmp_path / 'logdir',
+    }
+    with open(tmp_path / 'output.txt', 'wb') as file:
+      process = subprocess.Popen(
+        [SCRIPT, *(f'--{name}={value}' for name, value in options.items())],
+        env=environment_variables() | {'PYTHON': sys.executable},
+        stdin=subprocess.DEVNULL,
+        stdout=file,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+      )
+    started.append(process)
+    return process
+
+  yield start
+  for process in started:
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_the_script_starts_all_and_ends_when_they_do(tmp_path, script):
+  process = script(SMALL)
+  assert process.wait(DEADLINE_S) == 0
+  assert (tmp_path / 'output.txt').read_text().count('Training is over.') == 2
+  assert checkpoints(tmp_path / 'logdir')[-1] >= 4000
+
+
+def test_the_script_stops_all_on_a_signal(tmp_path, script):
+  process = script(SMALL | ENDLESS)
+  wait_for(lambda: len(episodes(tmp_path / 'logdir')) > 50, process)
+  process.send_signal(signal.SIGINT)
+  assert process.wait(DEADLINE_S) == 0
+  output = (tmp_path / 'output.txt').read_text()
+  assert output.count('Stopped by SIGTERM.') == 2
+  assert 'Stopped at' in output
+  # Nobody is left of its session.
+  with pytest.raises(ProcessLookupError):
+    os.killpg(process.pid, 0)
