@@ -146,10 +146,27 @@ def _bind(family, kind, place) -> None:
     listener.listen(1)
 
 
-def warn_if_exposed(address: str) -> None:
-  """Logs a warning, once, if other hosts can connect to `address`."""
+def warn_of_reach(address: str) -> None:
+  """Logs a warning, once, if others than meant can or cannot connect.
+
+  Args:
+    address: host:port at which this process is about to listen.
+  """
   host, _ = split(address)
-  if not _is_loopback(host):
+  if _is_loopback(host):
+    return
+  ips = _look_up(host)
+  if ips and all(_is_loopback(ip) for ip in ips):
+    # Debian gives the name of the host itself 127.0.1.1.
+    logging.log_first_n(
+      logging.WARNING,
+      'On this host, %s is %s, where no other host can connect. For actors '
+      'elsewhere, give the IP address or correct /etc/hosts.',
+      1,
+      host,
+      ', '.join(sorted(ips)),
+    )
+  else:
     logging.log_first_n(
       logging.WARNING,
       'Whoever can reach %s can read the weights and send trajectories: the '
@@ -158,6 +175,14 @@ def warn_if_exposed(address: str) -> None:
       1,
       address,
     )
+
+
+def _look_up(host: str) -> set[str]:
+  try:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+  except (OSError, UnicodeError):
+    return set()
+  return {str(place[0]) for *_, place in found}
 
 
 def _is_loopback(host: str) -> bool:

@@ -42,13 +42,13 @@ class Cluster(NamedTuple):
     """Raises ValueError if this process cannot do its part from here.
 
     A learner has to be able to listen, an actor to find its learner's host.
-    Warns of an address that other hosts can reach.
+    Warns of an address that other hosts can reach, or cannot by mistake.
     """
     if self.job_name == 'actor':
       addresses.check_resolvable(self.own_address, self.source)
       return
     addresses.check_free(self.own_address, self.source)
-    addresses.warn_if_exposed(self.own_address)
+    addresses.warn_of_reach(self.own_address)
 
 
 def resolve(

@@ -109,9 +109,13 @@ class _Host:
 
   def _greet(self, connection, line: bytes) -> None:
     for index in range(1, len(self._places)):
-      if line == _greeting(self._places, index) and index not in self._present:
-        self._present[index] = connection
-        return
+      if line == _greeting(self._places, index):
+        before = self._present.get(index)
+        if before is not None and _is_closed(before):
+          self._drop(before)
+        if index not in self._present:
+          self._present[index] = connection
+          return
     with contextlib.suppress(OSError):
       connection.sendall(_REFUSED + ','.join(self._places).encode() + b'\n')
     self._drop(connection)
@@ -128,6 +132,16 @@ class _Host:
   def _close(self) -> None:
     for connection in self._received:
       connection.close()
+
+
+def _is_closed(connection: socket.socket) -> bool:
+  """Whether the other side left; its end may not have been read yet."""
+  try:
+    return not connection.recv(1, socket.MSG_PEEK)
+  except BlockingIOError:
+    return False
+  except OSError:
+    return True
 
 
 def _attend(

@@ -47,13 +47,13 @@ def from_tf_config() -> Placement | None:
   try:
     spec = resolver.cluster_spec()
     job_name, task = resolver.task_type, resolver.task_id
-    jobs = {name: spec.job_tasks(name) for name in spec.jobs}
+    jobs = {name: _tasks_of(spec, name) for name in spec.jobs}
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise ValueError(
       f'TF_CONFIG={os.environ.get("TF_CONFIG")} cannot be read: {error}. '
       'Correct or unset it.'
     ) from error
-  if 'learner' not in jobs:
+  if not jobs.get('learner'):
     if jobs:
       # Platforms set one for every program, also where it is the only one.
       logging.log_first_n(
@@ -63,11 +63,11 @@ def from_tf_config() -> Placement | None:
         ', '.join(sorted(jobs)),
       )
     return None
-  if None in jobs['learner']:
-    raise ValueError(
-      f'TF_CONFIG: learner {jobs["learner"].index(None)} has no address. List '
-      'all of them.'
-    )
+  for index, address in enumerate(jobs['learner']):
+    if address is None:
+      raise ValueError(
+        f'TF_CONFIG: learner {index} has no address. List all of them.'
+      )
   if job_name not in (None, 'learner', 'actor'):
     raise ValueError(
       f'TF_CONFIG: the task has the type {job_name!r}. It must be "learner" or '
@@ -76,6 +76,11 @@ def from_tf_config() -> Placement | None:
   num_actors = len(jobs['actor']) if 'actor' in jobs else None
   learners = tuple(jobs['learner'])
   return Placement('TF_CONFIG', learners, num_actors, job_name, task)
+
+
+def _tasks_of(spec: tf.train.ClusterSpec, job: str) -> list[str]:
+  """Returns the addresses of a job, None for gaps; `job_tasks` fails on []."""
+  return spec.job_tasks(job) if spec.num_tasks(job) else []
 
 
 def from_slurm(num_learners: int) -> Placement:
@@ -162,7 +167,7 @@ def from_kubernetes(num_learners: int, timeout: float) -> Placement:
   deadline = time.monotonic() + timeout
   while True:
     try:
-      learners = resolver.cluster_spec().job_tasks('learner')
+      learners = _tasks_of(resolver.cluster_spec(), 'learner')
       reason = f'{len(learners)} of --num_learners={num_learners} run'
     except kubernetes.client.ApiException as error:
       raise ValueError(

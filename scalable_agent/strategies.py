@@ -1,5 +1,8 @@
 """Which devices and learners share a batch, as a tf.distribute strategy."""
 
+import signal
+import threading
+
 import tensorflow as tf
 
 from scalable_agent import addresses, rendezvous
@@ -87,4 +90,16 @@ def _make_multi_worker(cluster, gpus, learner_devices, timeout):
     rpc_layer='grpc',
   )
   rendezvous.meet(cluster.collectives, cluster.task, timeout)
-  return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+  # TensorFlow takes note of SIGTERM, for its checkpoints at preemption, and
+  # goes on: neither `kill` nor the end of a pod would end this process.
+  on_terminate = signal.getsignal(signal.SIGTERM)
+  try:
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+  except RuntimeError as error:
+    raise RuntimeError(
+      f'--num_learners={len(cluster.learners)}: TensorFlow was used before the '
+      'learners could be joined. Make the strategy first.'
+    ) from error
+  finally:
+    if threading.current_thread() is threading.main_thread():
+      signal.signal(signal.SIGTERM, on_terminate)

@@ -14,8 +14,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = ('dynamic_batching', 'scalable_agent')
 # Where a module is not named like what installs it.
 DISTRIBUTIONS = {'sonnet': 'dm-sonnet', 'tree': 'dm-tree', 'absl': 'absl-py'}
-# No wheels exist: its environments ask for it themselves.
-OPTIONAL = {'deepmind_lab'}
+# Who uses them asks for them: one has no wheels, the other few have a use for.
+OPTIONAL = {'deepmind_lab', 'kubernetes'}
 
 
 def normalized(name):
