@@ -213,8 +213,9 @@ def main(argv: list[str]) -> None:
     )
   )
   config = _config_from_flags()
-  with _one_line_errors():
-    config_lib.validate(config)
+  if 'TF_CONFIG' not in os.environ:  # It may say what the flags do not.
+    with _one_line_errors():
+      config_lib.validate(config)
   try:
     _load_tensorflow()
     {'train': train, 'test': test}[config.mode](config)
