@@ -209,7 +209,6 @@ class Agent(snt.Module):
     """
     super().__init__(name='agent')
     self._num_actions = spec.num_actions
-    self._frame_stack = frame_stack
     torso_class = find_torso(network, spec.observation)
     self._stack = frame_stacks.make_frame_stack(spec.observation, frame_stack)
     self._torso = torso_class(
@@ -313,9 +312,7 @@ class Agent(snt.Module):
       first: [T, B] bool, whether the observation starts an episode.
       frames: AgentState.frames of [B, ...] before column 0.
     """
-    # What is older than the stack is long, is forgotten.
-    latest = slice(-self._frame_stack, None)
-    return self._stack(observations[latest], first[latest], frames)[1]
+    return self._stack(observations, first, frames)[1]
 
   def _unroll_core(
     self, features: tf.Tensor, first: tf.Tensor, state: Any

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 import tree
 
 from scalable_agent import networks, structures
@@ -129,7 +130,7 @@ class Layout:
         parts.append(np.ascontiguousarray(sent, field.spec.dtype).tobytes())
     return b''.join(parts)
 
-  def read(self, message: bytes, max_columns: int):
+  def read(self, message: bytes | memoryview, max_columns: int):
     """Returns (number, policy version, level, arrays of the fields sent)."""
     if len(message) < _HEADER.size:
       raise Malformed(f'{len(message)} bytes are no unroll')
@@ -153,6 +154,27 @@ class Layout:
   def assemble(self, arrays: list[np.ndarray]):
     """Returns (agent_state, env_outputs, agent_outputs) of all fields."""
     return tree.unflatten_as(self._nest, arrays)
+
+
+def make_skip_frames(
+  agent: networks.Agent, frame_stack: int
+) -> Callable[[np.ndarray, np.ndarray, Any], Any]:
+  """Returns `agent.skip_frames` as a graph, for numpy arrays.
+
+  Args:
+    agent: whose frame stack it is.
+    frame_stack: observations in it.
+  """
+  # A graph runs only what the state needs.
+  skip = tf.function(agent.skip_frames, reduce_retracing=True, autograph=False)
+  # What is older than the stack is long is forgotten.
+  latest = slice(-frame_stack, None)
+
+  def skip_frames(observations, first, frames):
+    state = skip(observations[latest], first[latest], frames)
+    return tree.map_structure(np.asarray, state)
+
+  return skip_frames
 
 
 class Encoder:
@@ -183,7 +205,7 @@ class Decoder:
 
     Args:
       layout: the same as at the other end.
-      skip_frames: of the agent, see networks.Agent.skip_frames.
+      skip_frames: of `make_skip_frames`.
       max_columns: of a message.
     """
     self._layout = layout
@@ -194,7 +216,7 @@ class Decoder:
     self._frames: Any = None
     self._column: list[np.ndarray] = []
 
-  def decode(self, message: bytes) -> structures.ActorOutput:
+  def decode(self, message: bytes | memoryview) -> structures.ActorOutput:
     """Returns an unroll of numpy [T + 1, E, ...].
 
     Raises:

@@ -20,6 +20,7 @@ from scalable_agent import (
   learner_service,
   rpc,
   threads,
+  unroll_codec,
   unroll_queue,
   weights,
 )
@@ -97,10 +98,7 @@ class Run:
       num_learners=len(cluster.learners),
       num_levels=len(levels),
       layout=layout,
-      # A graph, of which only what the state needs is run.
-      skip_frames=tf.function(
-        agent.skip_frames, reduce_retracing=True, autograph=False
-      ),
+      skip_frames=unroll_codec.make_skip_frames(agent, config.frame_stack),
       weights_description=weights.describe(agent.variables),
       queue=self._training.queue,
       record_unroll=self._training.metrics.record_unroll,
