@@ -55,6 +55,14 @@ plot: setup ## Draws learning curves of LOGDIR='logs/pong ...' to OUTPUT=curve.p
 benchmark: setup ## Measures training and its parts; --output=throughput.json
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
+.PHONY: benchmark-distributed
+benchmark-distributed: setup ## Measures 1 to 8 actor processes beside one machine.
+	$(BIN)/python benchmarks/distributed.py $(ARGS)
+
+.PHONY: benchmark-service
+benchmark-service: setup ## Measures what it costs a learner to serve actors.
+	$(BIN)/python benchmarks/service.py $(ARGS)
+
 .PHONY: benchmark-batcher
 benchmark-batcher: setup ## Measures the dynamic batcher beside TensorFlow's.
 	$(BIN)/python benchmarks/batcher.py $(ARGS)
