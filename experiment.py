@@ -141,7 +141,12 @@ def _learn(config, levels, cluster) -> None:
       stack.enter_context(logdirs.prepare_logdir(config.logdir, config))
       _describe(config, levels)
     cluster.check()
-    strategy = strategies.make_strategy(cluster, config.learner_devices)
+    strategy = strategies.make_strategy(
+      cluster,
+      config.learner_devices,
+      config.reconnect_timeout,
+      config_lib.learning_options(config),
+    )
     run = impala_learner.Run(config, levels, cluster, strategy)
     if cluster.task == 0 and run.frames() < config.total_environment_frames:
       logdirs.write_config(config.logdir, config)

@@ -96,7 +96,8 @@ class Config:
   )
   reconnect_timeout: float = _option(
     300.0,
-    'Seconds that an actor waits for a learner that does not answer.',
+    'Seconds that an actor waits for a learner that does not answer, and a '
+    'learner at its start for the other learners.',
     minimum=0,
   )
 
@@ -513,6 +514,26 @@ _ACTING = (
   'full_action_space',
   'max_episode_frames',
 )
+
+
+# What differs between processes of a run, or may.
+_OF_ONE_PROCESS = (
+  'job_name',
+  'task',
+  'logdir',
+  'intra_op_threads',
+  'learner_address',
+  'reconnect_timeout',
+  'save_checkpoint_secs',
+  'keep_checkpoints',
+  'summary_secs',
+  'progress_secs',
+)
+
+
+def learning_options(config: Config) -> dict[str, Any]:
+  """Returns the options in which all learners must agree, by name."""
+  return {n: getattr(config, n) for n in FIELDS if n not in _OF_ONE_PROCESS}
 
 
 def acting_options(config: Config) -> dict[str, Any]:

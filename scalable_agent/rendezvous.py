@@ -15,7 +15,9 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 _GO = b'go\n'
 _REFUSED = b'no '
@@ -25,31 +27,40 @@ _QUIET_SECONDS = 1.0
 _RETRY_SECONDS = 0.2
 
 
-def meet(places: Sequence[str], index: int, timeout: float) -> None:
+def meet(
+  places: Sequence[str],
+  index: int,
+  timeout: float,
+  options: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
   """Returns when the learners at all `places` are in this function.
 
   Args:
     places: host:port of each learner, in the same order everywhere.
     index: of this learner.
     timeout: seconds to wait.
+    options: by name, JSON-able; all learners must have the same.
 
   Raises:
     TimeoutError: not all came in time; names those who did not.
     ValueError: the port of learner 0 is taken, or learner 0 knows of other
-      places, or has met its peers before.
+      places, has other options, or has met its peers before.
   """
   deadline = time.monotonic() + timeout
   if index == 0:
-    _Host(places, timeout).gather(deadline)
+    _Host(places, timeout, options).gather(deadline)
   else:
-    _attend(places, index, timeout, deadline)
+    _attend(places, index, timeout, deadline, options)
 
 
 class _Host:
   """Learner 0."""
 
-  def __init__(self, places: Sequence[str], timeout: float):
+  def __init__(
+    self, places: Sequence[str], timeout: float, options: Mapping[str, Any]
+  ):
     self._places = list(places)
+    self._options = dict(options)
     self._timeout = timeout
     self._present: dict[int, socket.socket] = {}
     self._received: dict[socket.socket, bytes] = {}
@@ -109,7 +120,7 @@ class _Host:
 
   def _greet(self, connection, line: bytes) -> None:
     for index in range(1, len(self._places)):
-      if line == _greeting(self._places, index):
+      if line == _greeting(self._places, index, self._options):
         before = self._present.get(index)
         if before is not None and _is_closed(before):
           self._drop(before)
@@ -117,8 +128,23 @@ class _Host:
           self._present[index] = connection
           return
     with contextlib.suppress(OSError):
-      connection.sendall(_REFUSED + ','.join(self._places).encode() + b'\n')
+      connection.sendall(_REFUSED + self._reason(line).encode() + b'\n')
     self._drop(connection)
+
+  def _reason(self, line: bytes) -> str:
+    """Returns why a greeting is not one of those that are waited for."""
+    try:
+      theirs = json.loads(line)['options']
+      differ = [
+        f'--{name} is {own} there and {theirs.get(name)} here'
+        for name, own in self._options.items()
+        if theirs.get(name) != own
+      ]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+      differ = []
+    return '; '.join(differ) or (
+      f'it expects others at {",".join(self._places)}, each once'
+    )
 
   def _drop(self, connection) -> None:
     """Forgets one who left, or who is no learner of this run."""
@@ -145,7 +171,11 @@ def _is_closed(connection: socket.socket) -> bool:
 
 
 def _attend(
-  places: Sequence[str], index: int, timeout: float, deadline: float
+  places: Sequence[str],
+  index: int,
+  timeout: float,
+  deadline: float,
+  options: Mapping[str, Any],
 ) -> None:
   """Waits until learner 0 lets this one go."""
   told_at = time.monotonic() + _QUIET_SECONDS
@@ -154,15 +184,15 @@ def _attend(
     if now >= told_at:
       print(f'Waiting for learner 0 ({places[0]}).', flush=True)
       told_at = deadline
-    answer = _ask(places, index, deadline)
+    answer = _ask(places[0], _greeting(places, index, options), deadline)
     if answer == _GO:
       return
     if answer.startswith(_REFUSED):
       raise ValueError(
-        f'Learner 0 ({places[0]}) refuses learner {index}: it expects others '
-        f'at {answer[len(_REFUSED) :].decode(errors="replace").strip()}, each '
-        f'once; this one knows {",".join(places)}. Give all learners the same '
-        '--learner_address and --num_learners, and each its own --task.'
+        f'Learner 0 ({places[0]}) refuses learner {index}: '
+        f'{answer[len(_REFUSED) :].decode(errors="replace").strip()}; this one '
+        f'knows {",".join(places)}. Give all learners the same options, and '
+        'each its own --task.'
       )
     if answer:
       raise ValueError(
@@ -178,15 +208,15 @@ def _attend(
   )
 
 
-def _ask(places: Sequence[str], index: int, deadline: float) -> bytes:
+def _ask(place: str, greeting: bytes, deadline: float) -> bytes:
   """Returns the answer of learner 0, b'' without one."""
-  host, port = places[0].rsplit(':', 1)
+  host, port = place.rsplit(':', 1)
   try:
     with socket.create_connection(
       (host.strip('[]'), int(port)),
       timeout=max(0.001, deadline - time.monotonic()),
     ) as connection:
-      connection.sendall(_greeting(places, index))
+      connection.sendall(greeting)
       answer = b''
       while not answer.endswith(b'\n') and len(answer) < _MAX_LINE:
         connection.settimeout(max(0.001, deadline - time.monotonic()))
@@ -201,8 +231,11 @@ def _ask(places: Sequence[str], index: int, deadline: float) -> bytes:
     return b''
 
 
-def _greeting(places: Sequence[str], index: int) -> bytes:
-  return json.dumps({'learners': list(places), 'task': index}).encode() + b'\n'
+def _greeting(
+  places: Sequence[str], index: int, options: Mapping[str, Any]
+) -> bytes:
+  greeting = {'learners': list(places), 'task': index, 'options': dict(options)}
+  return json.dumps(greeting).encode() + b'\n'
 
 
 def _listen(place: str) -> socket.socket:

@@ -2,6 +2,9 @@
 
 import signal
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import tensorflow as tf
 
@@ -10,7 +13,10 @@ from scalable_agent.cluster import Cluster
 
 
 def make_strategy(
-  cluster: Cluster | None, learner_devices: int, timeout: float = 300.0
+  cluster: Cluster | None,
+  learner_devices: int,
+  timeout: float = 300.0,
+  options: Mapping[str, Any] = MappingProxyType({}),
 ) -> tf.distribute.Strategy:
   """Returns the strategy under which this process creates its learner.
 
@@ -21,6 +27,7 @@ def make_strategy(
     cluster: who is where; None on a single machine.
     learner_devices: GPUs of this learner, or logical devices of the CPU.
     timeout: seconds to wait for the other learners.
+    options: in which all learners must agree, by name.
 
   Raises:
     ValueError: there are fewer GPUs, several learners ask for several devices
@@ -38,7 +45,7 @@ def make_strategy(
     )
   if cluster is not None and len(cluster.learners) > 1:
     return _make_multi_worker(
-      cluster, gpus[:learner_devices], learner_devices, timeout
+      cluster, gpus[:learner_devices], learner_devices, timeout, options
     )
   if learner_devices == 1:
     return tf.distribute.get_strategy()
@@ -62,7 +69,7 @@ def _split_cpu(num_devices: int) -> None:
     ) from error
 
 
-def _make_multi_worker(cluster, gpus, learner_devices, timeout):
+def _make_multi_worker(cluster, gpus, learner_devices, timeout, options):
   if not gpus and learner_devices > 1:
     raise ValueError(
       f'--learner_devices={learner_devices} with --num_learners='
@@ -89,7 +96,7 @@ def _make_multi_worker(cluster, gpus, learner_devices, timeout):
     num_accelerators={'GPU': len(gpus)} if gpus else {},
     rpc_layer='grpc',
   )
-  rendezvous.meet(cluster.collectives, cluster.task, timeout)
+  rendezvous.meet(cluster.collectives, cluster.task, timeout, options)
   # TensorFlow takes note of SIGTERM, for its checkpoints at preemption, and
   # goes on: neither `kill` nor the end of a pod would end this process.
   on_terminate = signal.getsignal(signal.SIGTERM)

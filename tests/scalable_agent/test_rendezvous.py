@@ -59,7 +59,7 @@ def test_one_that_leaves_is_waited_for_again():
   places = free_places(3)
   host = meet_in_thread(places, 0)
   with connect(places[0]) as leaver:
-    leaver.sendall(rendezvous._greeting(places, 1))
+    leaver.sendall(rendezvous._greeting(places, 1, {}))
   other = meet_in_thread(places, 2)
   back = meet_in_thread(places, 1)
   for future in host, other, back:
@@ -109,11 +109,25 @@ def test_learners_of_other_addresses_are_refused():
   host.result(waiting.DEADLINE_S)
 
 
+def test_learners_of_other_options_are_refused_by_their_difference():
+  places = free_places(2)
+  options = {'learning_rate': 0.1, 'lstm': False}
+  host = waiting.in_thread(
+    rendezvous.meet, places, 0, waiting.DEADLINE_S, options
+  )
+  with pytest.raises(
+    ValueError, match=r'refuses learner 1: --lstm is False there and True here;'
+  ):
+    rendezvous.meet(places, 1, waiting.DEADLINE_S, options | {'lstm': True})
+  rendezvous.meet(places, 1, waiting.DEADLINE_S, options)
+  host.result(waiting.DEADLINE_S)
+
+
 def test_a_task_that_is_there_twice_is_refused():
   places = free_places(3)
   host = meet_in_thread(places, 0)
   with connect(places[0]) as first:
-    first.sendall(rendezvous._greeting(places, 1))
+    first.sendall(rendezvous._greeting(places, 1, {}))
     with pytest.raises(ValueError, match='refuses learner 1'):
       rendezvous.meet(places, 1, waiting.DEADLINE_S)
     meet_in_thread(places, 2).result(waiting.DEADLINE_S)
