@@ -21,7 +21,8 @@ class Learner:
   Attributes:
     agent: the networks.Agent whose variables it updates.
     optimizer: Keras optimizer, built.
-    frames: int64 variable, environment frames learned from so far.
+    frames: int64 variable, environment frames learned from so far, those of all
+      replicas. `int` refuses the variables of a strategy: use `.numpy()`.
     updates: int64 variable, batches learned from so far; the policy version.
   """
 
@@ -84,6 +85,14 @@ class Learner:
 
     Raises:
       ValueError: B is no multiple of the number of this process's replicas.
+      tf.errors.InvalidArgumentError: the gradients are not finite; no variable
+        has changed. All processes raise it.
+      tf.errors.UnavailableError: another process is gone; no variable has
+        changed, but for the optimizer steps of `updates_per_batch` that were
+        complete. It takes moments if the process was killed, 5 to 10 s if it
+        hangs or its host is gone: TensorFlow's coordination service listens to
+        heartbeats, and ends what waits. Nothing can be exchanged until this
+        process, too, is started anew; its variables can be read and saved.
     """
     # What the update does not read is not copied into tensors.
     batch = batch._replace(

@@ -149,7 +149,8 @@ class Replicas:
     return bool(self._sum_of_flags(tf.constant(int(flag), tf.int64)) > 0)
 
   def _sum_flags(self, flag: tf.Tensor) -> tf.Tensor:
-    return self.run(lambda: self._sum([flag])[0])
+    # An argument is on no device, and a sum needs one.
+    return self.run(lambda: self._sum([tf.identity(flag)])[0])
 
   def broadcast(self, variables: Sequence[tf.Variable]) -> None:
     """Makes variables equal, to the bit, to those of the first process.
@@ -166,7 +167,7 @@ class Replicas:
     def broadcast():
       with self.scope():
         for variable, value in zip(
-          variables, self.run(self._of_first, [variables]), strict=True
+          variables, self.run(lambda: self._of_first(variables)), strict=True
         ):
           variable.assign(value)
 
