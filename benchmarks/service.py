@@ -33,7 +33,6 @@ from scalable_agent import (
   presets,
   rpc,
   structures,
-  unroll_codec,
   unroll_queue,
   weights,
 )
@@ -175,7 +174,7 @@ def main(argv: list[str]) -> None:
     num_learners=1,
     num_levels=1,
     layout=assembly.make_layout(config, spec, agent),
-    skip_frames=unroll_codec.make_skip_frames(agent, config.frame_stack),
+    skip_frames=agent.skip_frames,
     weights_description=weights.describe(agent.variables),
     queue=_Drain(),
     record_unroll=lambda unroll: None,

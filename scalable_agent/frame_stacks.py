@@ -69,6 +69,19 @@ class PackedFrameStack(snt.Module):
       stacks.append(state)
     return tf.bitcast(tf.stack(stacks), tf.uint8), state
 
+  def skip(
+    self, frames: np.ndarray, first: np.ndarray, state: np.ndarray
+  ) -> np.ndarray:
+    """Returns only the state after the last column, by numpy alone."""
+    state = state.copy()
+    channels = state.view(np.uint8).reshape(*state.shape, self.NUM_FRAMES)
+    # What is older than the stack is long is forgotten.
+    for t in range(len(frames))[-self.NUM_FRAMES :]:
+      state >>= 8
+      state[first[t]] = 0
+      channels[..., -1] = frames[t, ..., 0]
+    return state
+
 
 class FrameStack(snt.Module):
   """Concatenates the latest observations of any kind on their last axis."""
@@ -105,6 +118,18 @@ class FrameStack(snt.Module):
       state = tuple(window[1:])
       stacks.append(tf.concat(window, -1))
     return tf.stack(stacks), state
+
+  def skip(
+    self,
+    frames: np.ndarray,
+    first: np.ndarray,
+    state: tuple[np.ndarray, ...],
+  ) -> tuple[np.ndarray, ...]:
+    """Returns only the state; see `PackedFrameStack`."""
+    keep = ~first.reshape(*first.shape, *[1] * len(self._spec.shape))
+    for t in range(len(frames))[-self._num_frames :]:
+      state = (*(frame * keep[t] for frame in state), frames[t])[1:]
+    return state
 
 
 def make_frame_stack(spec: structures.TensorSpec, num_frames: int):

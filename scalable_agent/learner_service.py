@@ -81,7 +81,7 @@ class LearnerService:
       num_learners: actor i comes to learner i modulo num_learners.
       num_levels: actor i plays level i modulo num_levels.
       layout: of the unrolls.
-      skip_frames: of `unroll_codec.make_skip_frames`.
+      skip_frames: of the agent, see networks.Agent.skip_frames.
       weights_description: of `weights.describe`.
       queue: where unrolls go.
       record_unroll: told of every unroll, too.

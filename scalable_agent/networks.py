@@ -303,16 +303,19 @@ class Agent(snt.Module):
     return (logits, baseline), AgentState(frames, core)
 
   def skip_frames(
-    self, observations: tf.Tensor, first: tf.Tensor, frames: Any
+    self, observations: np.ndarray, first: np.ndarray, frames: Any
   ) -> Any:
     """Returns the state of the frame stack behind some observations.
+
+    It is made by numpy, so that threads of TensorFlow may call it: those that
+    ran a graph would wait for each other.
 
     Args:
       observations: [T, B, ...].
       first: [T, B] bool, whether the observation starts an episode.
       frames: AgentState.frames of [B, ...] before column 0.
     """
-    return self._stack(observations, first, frames)[1]
+    return self._stack.skip(observations, first, frames)
 
   def _unroll_core(
     self, features: tf.Tensor, first: tf.Tensor, state: Any

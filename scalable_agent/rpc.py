@@ -48,7 +48,9 @@ class Server:
   """Answers calls until the process ends: the library offers no way to stop.
 
   Handlers run in as many threads as there are cores, so none may wait: a few
-  that do would keep all others from being answered.
+  that do would keep all others from being answered. Nor may they call a
+  tf.function: it would wait for one of these very threads, all of them for
+  ever when that many calls do so at once.
 
   Attributes:
     refusals: number of calls that were not answered as asked.

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 import tree
 
 from scalable_agent import networks, structures
@@ -156,27 +155,6 @@ class Layout:
     return tree.unflatten_as(self._nest, arrays)
 
 
-def make_skip_frames(
-  agent: networks.Agent, frame_stack: int
-) -> Callable[[np.ndarray, np.ndarray, Any], Any]:
-  """Returns `agent.skip_frames` as a graph, for numpy arrays.
-
-  Args:
-    agent: whose frame stack it is.
-    frame_stack: observations in it.
-  """
-  # A graph runs only what the state needs.
-  skip = tf.function(agent.skip_frames, reduce_retracing=True, autograph=False)
-  # What is older than the stack is long is forgotten.
-  latest = slice(-frame_stack, None)
-
-  def skip_frames(observations, first, frames):
-    state = skip(observations[latest], first[latest], frames)
-    return tree.map_structure(np.asarray, state)
-
-  return skip_frames
-
-
 class Encoder:
   """The sending end of a stream."""
 
@@ -205,7 +183,7 @@ class Decoder:
 
     Args:
       layout: the same as at the other end.
-      skip_frames: of `make_skip_frames`.
+      skip_frames: of the agent, see networks.Agent.skip_frames.
       max_columns: of a message.
     """
     self._layout = layout
@@ -262,8 +240,9 @@ class Decoder:
     # The last column has not been fed to the agent yet.
     first = env_outputs.step_type[:-1] == structures.FIRST
     observations = tree.map_structure(lambda x: x[:-1], env_outputs.observation)
+    # Copies: views would keep all of the message.
     self._frames = tree.map_structure(
-      np.asarray, self._skip_frames(observations, first, state.frames)
+      np.array, self._skip_frames(observations, first, state.frames)
     )
     self._column = [
       x[-1].copy() for x in tree.flatten((env_outputs, agent_outputs))

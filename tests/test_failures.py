@@ -122,6 +122,16 @@ def test_a_run_survives_its_actors_and_strangers(jobs):
   assert 'Traceback' not in learner.output + even.output
 
 
+def test_unrolls_may_take_all_of_tensorflows_threads_at_once(jobs):
+  # As if as many had come as there are threads to answer them.
+  learner = jobs.learner(
+    variables={'TF_NUM_INTEROP_THREADS': '1'}, total_environment_frames=2000
+  )
+  actors = [jobs.actor(0), jobs.actor(1)]
+  assert learner.finish().status == 0
+  assert [actor.finish().status for actor in actors] == [0, 0]
+
+
 def test_actors_wait_for_a_learner_that_comes_late_or_comes_back(jobs):
   even, odd = jobs.actor(0), jobs.actor(1)
   for actor in (even, odd):

@@ -20,7 +20,6 @@ from scalable_agent import (
   learner_service,
   rpc,
   threads,
-  unroll_codec,
   unroll_queue,
   weights,
 )
@@ -98,7 +97,7 @@ class Run:
       num_learners=len(cluster.learners),
       num_levels=len(levels),
       layout=layout,
-      skip_frames=unroll_codec.make_skip_frames(agent, config.frame_stack),
+      skip_frames=agent.skip_frames,
       weights_description=weights.describe(agent.variables),
       queue=self._training.queue,
       record_unroll=self._training.metrics.record_unroll,

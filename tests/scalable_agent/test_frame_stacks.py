@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tree
 
 from scalable_agent import frame_stacks, structures
 from scalable_agent.structures import FIRST, LAST, MID
@@ -88,6 +89,34 @@ class TestFrameStack:
     actual, expected = self._run(shape, dtype, num_frames, lengths)
     assert actual.dtype == expected.dtype
     np.testing.assert_array_equal(actual, expected)
+
+  @pytest.mark.parametrize('lengths', [[12], [1] * 12, [2, 10]])
+  @pytest.mark.parametrize(
+    ('shape', 'dtype', 'num_frames', 'kind'), FRAME_STACKS
+  )
+  def test_skipping_leads_to_the_same_state(
+    self, shape, dtype, num_frames, kind, lengths
+  ):
+    spec = structures.TensorSpec(shape, np.dtype(dtype))
+    frames, step_types = random_inputs(spec, self.TIME, self.BATCH)
+    assert_every_case_occurs(step_types)
+    first = step_types == FIRST
+    stack = frame_stacks.make_frame_stack(spec, num_frames)
+    initial_state = stack.initial_state(self.BATCH)
+    _, expected = stack(tf.constant(frames), tf.constant(first), initial_state)
+    state, t = tree.map_structure(np.asarray, initial_state), 0
+    for length in lengths:
+      pieces = frames[t : t + length], first[t : t + length]
+      before = tree.map_structure(np.copy, state)
+      after = stack.skip(*pieces, state)
+      tree.map_structure(np.testing.assert_array_equal, before, state)
+      state, t = after, t + length
+    assert t == self.TIME
+    tree.map_structure(np.testing.assert_array_equal, state, expected)
+    for array, tensor in zip(
+      tree.flatten(state), tree.flatten(expected), strict=True
+    ):
+      assert array.dtype == tensor.dtype.as_numpy_dtype
 
   @pytest.mark.parametrize(
     ('shape', 'dtype', 'num_frames', 'kind'), FRAME_STACKS
