@@ -5,8 +5,10 @@ of other tensors one by one: uint8 took 1.5 times its size and 6 times as long.
 Nothing that comes in is ever run or unpickled.
 """
 
+import itertools
 import re
 import socket
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,8 +26,13 @@ _REFUSED = b'-'
 _STRING = tf.TensorSpec([], tf.string)
 # Refusals that a server writes into its log; a stranger must not fill the disk.
 _MAX_LOGGED = 100
+# Characters of one of them: it may quote what a stranger has sent.
+_MAX_REFUSAL = 4000
 # Seconds.
 _TCP_TIMEOUT = 5.0
+# Clients of one name are one to TensorFlow: the end of one is that of all. The
+# default is the address.
+_NAMES = map('client_{}'.format, itertools.count())
 
 
 class Refused(Exception):
@@ -69,6 +76,7 @@ class Server:
         is logged, and the caller gets a Refused, too.
     """
     self.refusals = 0
+    self._lock = threading.Lock()
     self._server = tf.distribute.experimental.rpc.Server.create('grpc', address)
     for name, handler in handlers.items():
       self._server.register(name, self._as_function(name, handler))
@@ -82,11 +90,12 @@ class Server:
           raise Refused('expected one string')
         return _OK + handler(request)
       except Refused as refused:
-        self._log('%s refused: %s', name, refused)
-        return _REFUSED + str(refused).encode()
+        return self._refuse(str(refused), f'{name} refused: {refused}')
       except Exception as error:
-        self._log('%s failed: %s', name, traceback.format_exc())
-        return _REFUSED + f'{type(error).__name__}: {error}'.encode()
+        return self._refuse(
+          f'{type(error).__name__}: {error}',
+          f'{name} failed: {traceback.format_exc()}',
+        )
 
     # Without autograph: it would translate the handler.
     @tf.function(input_signature=[_STRING], autograph=False)
@@ -97,12 +106,23 @@ class Server:
 
     return function
 
-  def _log(self, message: str, *values: Any) -> None:
-    self.refusals += 1
-    if self.refusals <= _MAX_LOGGED:
-      logging.warning(message, *values)
-    if self.refusals == _MAX_LOGGED:
+  def _refuse(self, answer: str, entry: str) -> bytes:
+    """Returns the bytes of a refusal, with an entry in the log."""
+    with self._lock:
+      self.refusals += 1
+      count = self.refusals
+    if count <= _MAX_LOGGED:
+      logging.warning('%s', _printable(entry))
+    if count == _MAX_LOGGED:
       logging.warning('Further refusals are counted, not logged.')
+    return _REFUSED + _printable(answer).encode()
+
+
+def _printable(text: str) -> str:
+  """Returns a text without what has no UTF-8, and not too long."""
+  if len(text) > _MAX_REFUSAL:
+    text = f'{text[:_MAX_REFUSAL]}...'
+  return text.encode(errors='replace').decode()
 
 
 class Client:
@@ -163,7 +183,10 @@ class Client:
       raise Unreachable(f'{self._address}: {error}', connected=False) from error
     try:
       self._client = tf.distribute.experimental.rpc.Client.create(
-        'grpc', self._address, timeout_in_ms=int(self.timeout * 1000)
+        'grpc',
+        self._address,
+        name=next(_NAMES),
+        timeout_in_ms=int(self.timeout * 1000),
       )
     except tf.errors.OpError as error:
       raise self._unreachable(error.message) from error
