@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 LOGDIR ?= logs/pong
 OUTPUT ?= curve.png
+TEST_PROCESSES ?= 2
 
 # The environment's own, else the first that TensorFlow has wheels for, unless
 # PYTHON says which.
@@ -69,7 +70,8 @@ benchmark-batcher: setup ## Measures the dynamic batcher beside TensorFlow's.
 
 .PHONY: test
 test: setup-dev ## Runs all Python tests. ARGS='-k vtrace' runs some.
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadscope \
+	  $(ARGS)
 
 .PHONY: test-cc
 test-cc: setup ## Runs the C++ stress test under the sanitizers.

@@ -516,14 +516,12 @@ _ACTING = (
 )
 
 
+# Who and where a process is: says nothing of what it does.
+PLACE = ('job_name', 'task', 'logdir', 'learner_address', 'reconnect_timeout')
 # What differs between processes of a run, or may.
 _OF_ONE_PROCESS = (
-  'job_name',
-  'task',
-  'logdir',
+  *PLACE,
   'intra_op_threads',
-  'learner_address',
-  'reconnect_timeout',
   'save_checkpoint_secs',
   'keep_checkpoints',
   'summary_secs',

@@ -171,7 +171,7 @@ def _compare(
   changed = [
     name
     for name in config_lib.FIELDS
-    if name != 'logdir' and getattr(old, name) != getattr(new, name)
+    if name not in config_lib.PLACE and getattr(old, name) != getattr(new, name)
   ]
   refused = [
     f'--{name} was {getattr(old, name)} and is {getattr(new, name)}'
