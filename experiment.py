@@ -118,13 +118,14 @@ def train(config: config_lib.Config) -> None:
 
 def _train_here(config, levels) -> None:
   """The whole training in this process."""
-  from scalable_agent import logdirs
+  from scalable_agent import logdirs, strategies
   from scalable_agent.runtimes import impala_local
 
   with _one_line_errors():
     lock = logdirs.prepare_logdir(config.logdir, config)
     _describe(config, levels)
-    run = impala_local.Run(config, levels)
+    strategy = strategies.make_strategy(None, config.learner_devices)
+    run = impala_local.Run(config, levels, strategy)
     if run.frames() < config.total_environment_frames:
       logdirs.write_config(config.logdir, config)
   with lock:

@@ -434,12 +434,7 @@ _WITHOUT_EFFECT: Mapping[tuple[str, Any], tuple[str, ...]] = {
   ('correction', 'epsilon'): ('clip_rho_threshold', 'clip_pg_rho_threshold'),
   ('correction', 'none'): ('clip_rho_threshold', 'clip_pg_rho_threshold'),
   ('num_actors', 0): ('queue_capacity', *_BATCHING),
-  ('task', -1): (
-    'num_learners',
-    'learner_devices',
-    'learner_address',
-    'reconnect_timeout',
-  ),
+  ('task', -1): ('num_learners', 'learner_address', 'reconnect_timeout'),
 }
 
 

@@ -99,6 +99,13 @@ def test_a_run_leaves_what_one_of_a_single_machine_leaves(tmp_path):
     assert 'already holds' in learners[0].output
 
 
+def test_the_devices_of_a_single_machine_share_its_batches(tmp_path):
+  options = SMALL | {'logdir': tmp_path, 'learner_devices': 2}
+  result = run(*(f'--{name}={value}' for name, value in options.items()))
+  assert result.status == 0, result.output
+  assert checkpoints(tmp_path)[-1] >= 4000
+
+
 def test_the_devices_of_a_learner_share_its_batches(tmp_path):
   options = SMALL | {'learner_address': free_address(), 'learner_devices': 2}
   with Jobs(tmp_path, options) as jobs:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from dynamic_batching import ops
@@ -53,13 +54,19 @@ class Run:
     spec: EnvironmentSpec of what is played.
   """
 
-  def __init__(self, config: Config, levels: Sequence[environments.Level]):
+  def __init__(
+    self,
+    config: Config,
+    levels: Sequence[environments.Level],
+    strategy: tf.distribute.Strategy | None = None,
+  ):
     """Makes the parts; goes on with what is in the logdir.
 
     Args:
       config: resolved and validated.
       levels: what to play, alike to the agent; actor i plays
         levels[i % len(levels)].
+      strategy: that the learner works under; None = the default one.
 
     Raises:
       ValueError: a level cannot be made with these options, the checkpoints
@@ -83,7 +90,7 @@ class Run:
       for index in range(max(config.num_actors, 1))
     ]
     self.spec = self._environments[0].spec
-    self._training = training.Training(config, levels, self.spec)
+    self._training = training.Training(config, levels, self.spec, strategy)
     self._queue = self._training.queue
     self._metrics = self._training.metrics
     self._seeds = policies.Seeds(config.seed)

@@ -226,7 +226,6 @@ class TestCheckGiven:
       ('inference_maximum_batch_size', 'num_actors', 0),
       ('inference_timeout_ms', 'num_actors', 0),
       ('num_learners', 'task', -1),
-      ('learner_devices', 'task', -1),
       ('learner_address', 'task', -1),
       ('reconnect_timeout', 'task', -1),
     ],
@@ -244,12 +243,7 @@ class TestCheckGiven:
   def test_what_has_an_effect_passes(self):
     config = Config(mode='test', optimizer='rmsprop')
     config = presets.resolve(config, 'catch')
-    of_a_cluster = {
-      'num_learners',
-      'learner_devices',
-      'learner_address',
-      'reconnect_timeout',
-    }
+    of_a_cluster = {'num_learners', 'learner_address', 'reconnect_timeout'}
     config_lib.check_given(config, config_lib.FIELDS.keys() - of_a_cluster)
     cluster = dataclasses.replace(config, task=0)
     config_lib.check_given(cluster, of_a_cluster)
