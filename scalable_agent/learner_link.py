@@ -151,9 +151,7 @@ class LearnerLink:
     try:
       self._client.call(
         'failed',
-        protocol.to_json(
-          session=self._session, message=message[:_MAX_FAILURE]
-        ),
+        protocol.to_json(session=self._session, message=message[:_MAX_FAILURE]),
       )
     except (rpc.Unreachable, rpc.Refused) as error:
       logging.warning('The learner could not be told: %s', error)
