@@ -24,6 +24,8 @@ _FIRST_TIMEOUT = 8.0
 _TIMEOUT = 30.0
 # Seconds between two attempts to reach a learner.
 _RETRY = 1.0
+# Characters of what the learner is told of a failure.
+_MAX_FAILURE = 10_000
 
 
 class Over(Exception):
@@ -148,7 +150,8 @@ class LearnerLink:
       return
     try:
       self._client.call(
-        'failed', protocol.to_json(session=self._session, message=message)
+        'failed',
+        protocol.to_json(session=self._session, message=message[:_MAX_FAILURE]),
       )
     except (rpc.Unreachable, rpc.Refused) as error:
       logging.warning('The learner could not be told: %s', error)
@@ -245,6 +248,8 @@ class LearnerLink:
     deadline = time.monotonic() + self._reconnect_timeout
     waiting = False
     while True:
+      if self._stopping.is_set():
+        raise Stopped
       try:
         answer = protocol.from_json(self._client.call('register', request))
         break

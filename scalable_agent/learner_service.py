@@ -44,7 +44,8 @@ class _Actor:
     self.replaced = previous.session if previous else None
     self.starts: int = previous.starts + 1 if previous else 0
     self.lock = threading.Lock()  # Of the decoders.
-    self.columns = 0  # 0: has not begun.
+    self.columns = 0  # 0: has not begun, or has failed.
+    self.streams = 0
     self.decoders: dict[int, unroll_codec.Decoder] = {}
     self.may_send = 0  # Columns.
     self.lease = 0.0
@@ -141,7 +142,8 @@ class LearnerService:
     """
     with self._lock:
       actors = list(self._actors.values())
-      told = all(a.told or not self._is_running(a) for a in actors)
+      # Those that have not begun yet would wait for this learner in vain, too.
+      told = all(a.told or not self._is_heard_of(a) for a in actors)
       share = len(range(self._index, self._num_actors, self._num_learners))
       return told and (not everybody or len(actors) >= share)
 
@@ -158,7 +160,10 @@ class LearnerService:
       }
 
   def _is_running(self, actor: _Actor) -> bool:
-    return actor.columns > 0 and self._clock() - actor.seen < _SILENCE
+    return actor.columns > 0 and self._is_heard_of(actor)
+
+  def _is_heard_of(self, actor: _Actor) -> bool:
+    return self._clock() - actor.seen < _SILENCE
 
   # Handlers.
 
@@ -223,6 +228,8 @@ class LearnerService:
     columns = values.get('columns')
     if not isinstance(columns, int) or not 1 <= columns <= 2**16:
       raise rpc.Refused(f'--envs_per_actor={columns} cannot be')
+    # Not more, as the learner keeps the latest frames of each.
+    actor.streams = -(-columns // self._max_columns)
     actor.columns = columns
     logging.info(
       'Actor %d has joined%s.', actor.task, ' again' if actor.starts else ''
@@ -235,15 +242,16 @@ class LearnerService:
     if self._finished:
       actor.told = True
       return protocol.WEIGHTS_ANSWER.pack(has, 0, True)
-    if version < 0:
+    if version == -1:
       snapshot = self._snapshot
       if snapshot.version == has:
         return protocol.WEIGHTS_ANSWER.pack(has, 0, False)
       # Kept until this actor has all of it, however slow its network is.
       actor.pieces = self._pieces_of(snapshot)
-    version, pieces = actor.pieces
-    if index >= len(pieces):
-      raise rpc.Refused(f'there is no piece {index} of the weights')
+    held, pieces = actor.pieces
+    if version not in (-1, held) or index >= len(pieces):
+      raise rpc.Refused(f'there is no piece {index} of weights {version}')
+    version = held
     piece = pieces[index]
     if index == len(pieces) - 1:
       actor.pieces = (-1, [])
@@ -266,14 +274,17 @@ class LearnerService:
     if self._finished:
       actor.told = True
       return protocol.READY_ANSWER.pack(0, True)
-    now = self._clock()
+    if not actor.columns:
+      raise rpc.Refused(f'actor {actor.task} has not begun')
     with self._lock:
+      now = self._clock()
       others = [a for a in self._actors.values() if a is not actor]
       promised = sum(a.lease > now for a in others)
       if len(self._queue) + promised < self._queue.capacity:
         self._interval += 0.2 * (now - self._granted - self._interval)
         self._granted = now
         actor.may_send, actor.lease = actor.columns, now + _LEASE
+        actor.waits_since = -math.inf
         return protocol.READY_ANSWER.pack(0, False)
       actor.waits_since = now
       waiting = 1 + sum(now - a.waits_since < 1 for a in others)
@@ -286,7 +297,7 @@ class LearnerService:
   def _unroll(self, request: bytes) -> bytes:
     session, stream = _unpack(protocol.UNROLL, request)
     actor = self._find(session)
-    if not stream < max(actor.columns, 1):
+    if stream >= actor.streams:
       raise rpc.Refused(f'there is no stream {stream}')
     with actor.lock:
       decoder = actor.decoders.get(stream)
@@ -309,13 +320,15 @@ class LearnerService:
         raise rpc.Refused('a policy version that does not exist')
       if unroll.level[0] != actor.task % self._num_levels:
         raise rpc.Refused(f'actor {actor.task} plays another level')
+      try:
+        self._queue.put(unroll, wait=False)
+      except unroll_queue.Closed:
+        if not self._finished:
+          raise rpc.Refused(protocol.STOPPING) from None
+      # Not before it counts as waiting in the queue, or its place would seem
+      # free for a moment.
       actor.may_send -= columns
       actor.lease = self._clock() + _LEASE if actor.may_send else 0.0
-    try:
-      self._queue.put(unroll, wait=False)
-    except unroll_queue.Closed:
-      if not self._finished:
-        raise rpc.Refused(protocol.STOPPING) from None
     self._record_unroll(unroll)
     with self._lock:
       self._bytes['unrolls'] += len(request)
@@ -327,12 +340,16 @@ class LearnerService:
     actor = self._find(values.get('session'))
     with self._lock:
       self._failures += 1
-      actor.columns = 0
+      actor.columns = actor.streams = actor.may_send = 0
+      actor.lease = 0.0
+      actor.told = True  # It will not ask again.
     logging.error('Actor %d failed: %s', actor.task, values.get('message'))
     return protocol.to_json()
 
   def _find(self, session: Any) -> _Actor:
     """Returns the actor of a session, which has been heard of just now."""
+    if not isinstance(session, int):
+      raise rpc.Refused('a message without a session')
     with self._lock:
       for actor in self._actors.values():
         if actor.session == session:

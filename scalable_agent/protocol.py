@@ -49,7 +49,10 @@ def to_json(**values: Any) -> bytes:
 
 def from_json(message: bytes) -> dict[str, Any]:
   """Returns the values of a control message; ValueError if it is none."""
-  values = json.loads(message.decode())
+  try:
+    values = json.loads(message.decode())
+  except RecursionError as error:
+    raise ValueError('too deep') from error
   if not isinstance(values, dict):
     raise ValueError('expected a JSON object')
   return values

@@ -46,6 +46,7 @@ class Layout:
   Attributes:
     unroll_length: T, agent steps.
     num_actions: A.
+    names: of the arrays of an unroll.
   """
 
   def __init__(
@@ -80,6 +81,7 @@ class Layout:
       _Field(index >= states, index >= frames, leaf)
       for index, leaf in enumerate(tree.flatten(self._nest))
     ]
+    self.names = [entry[0] for entry in self.describe()]
 
   def num_bytes(self, columns: int, whole: bool) -> int:
     """Returns the length of a message."""
@@ -95,8 +97,7 @@ class Layout:
 
   def bytes_of(self, name: str) -> int:
     """Returns what one array of one column takes in a whole unroll."""
-    names = [entry[0] for entry in self.describe()]
-    field = self._fields[names.index(name)]
+    field = self._fields[self.names.index(name)]
     time = self.unroll_length + 1 if field.in_time else 1
     return time * int(np.prod(field.spec.shape)) * field.spec.dtype.itemsize
 
@@ -169,7 +170,7 @@ class Encoder:
   def encode(self, unroll: structures.ActorOutput) -> bytes:
     """Returns the next message; unrolls must follow each other."""
     message = self._layout.write(unroll, self._number)
-    self._number += 1
+    self._number = (self._number + 1) % 2**32
     return message
 
 
@@ -209,7 +210,7 @@ class Decoder:
         raise OutOfStep(f'message {number} came when {self._number} was due')
       arrays = self._complete(arrays)
     state, env_outputs, agent_outputs = self._layout.assemble(arrays)
-    self._check(env_outputs, agent_outputs)
+    self._check(arrays, env_outputs, agent_outputs)
     columns = env_outputs.step_type.shape[1]
     self._remember(state, env_outputs, agent_outputs)
     self._number = number + 1
@@ -248,19 +249,19 @@ class Decoder:
       x[-1].copy() for x in tree.flatten((env_outputs, agent_outputs))
     ]
 
-  def _check(self, env_outputs, agent_outputs) -> None:
+  def _check(self, arrays, env_outputs, agent_outputs) -> None:
     step_type, action = env_outputs.step_type, agent_outputs.action
     if step_type.min() < structures.FIRST or step_type.max() > structures.LAST:
       raise Malformed('a step type that does not exist')
     if action.min() < 0 or action.max() >= self._layout.num_actions:
       raise Malformed('an action that does not exist')
-    for name, values in (
-      ('reward', env_outputs.reward),
-      ('discount', env_outputs.discount),
-      ('logit', agent_outputs.policy_logits),
-    ):
-      if not np.isfinite(values).all():
-        raise Malformed(f'a {name} that is not finite')
+    discount = env_outputs.discount
+    if discount.min() < 0 or discount.max() > 1:
+      raise Malformed('a discount beyond 0 to 1')
+    for name, values in zip(self._layout.names, arrays, strict=True):
+      # One number that is not finite would spoil all weights.
+      if values.dtype.kind == 'f' and not np.isfinite(values).all():
+        raise Malformed(f'{name} is not finite')
 
 
 def split(unroll: structures.ActorOutput, pieces: int):
