@@ -107,7 +107,8 @@ def _measure(run, learner, extra) -> None:
   with threads.ThreadGroup() as group:
     group.on_stop(run.stop)
     group.start('training', run.train)
-    while not run.frames() and not group.wait_for_stop(0.01):
+    # Tracing is no part of it.
+    while not extra()['busy'] and not group.wait_for_stop(0.01):
       pass
     for seconds in (_WARM_UP.value, _SECONDS.value):
       if group.wait_for_stop(seconds):
@@ -125,7 +126,7 @@ def _single() -> None:
       training.learner,
       lambda: {
         'busy': training.learner_seconds,
-        'frames_per_step': run.spec.frames_per_step,
+        'frames_per_step': config.num_action_repeats,
       },
     )
 
@@ -140,34 +141,38 @@ def _learner() -> None:
     _measure(
       run,
       training.learner,
-      lambda: {'busy': training.learner_seconds} | run._service.gauges(),
+      lambda: {
+        'busy': training.learner_seconds,
+        'frames_per_step': config.num_action_repeats,
+        **run._service.gauges(),
+      },
     )
 
 
 def _actor() -> None:
   config, levels = _config()
+  process = psutil.Process()
   link = learner_link.LearnerLink
-  fetch, seconds = link.update_weights, []
+  fetch, seconds, ready_after = link.update_weights, [], []
 
   def timed(self):
     start = time.perf_counter()
     version = fetch(self)
     seconds.append(time.perf_counter() - start)
+    if not ready_after:
+      ready_after.append(time.time() - process.create_time())
     return version
 
   link.update_weights = timed
-  start = time.monotonic()
   impala_actor.act(config, levels, _cluster('actor', _TASK.value))
-  process = psutil.Process()
-  print(
-    json.dumps(
-      {
-        'weights_seconds': statistics.median(seconds or [0.0]),
-        'peak_rss_mib': process.memory_info().rss / 2**20,
-        'alive': time.monotonic() - start,
-      }
-    )
-  )
+  memory = process.memory_full_info()
+  values = {
+    'weights_seconds': statistics.median(seconds),
+    'ready_seconds': ready_after[0],
+    'rss_mib': memory.rss / 2**20,
+    'private_mib': memory.uss / 2**20,
+  }
+  print(json.dumps(values))
 
 
 # The main process.
@@ -224,8 +229,7 @@ def _run_setting(num_actors: int) -> dict:
 
 def _summarize(begin: dict, end: dict, outputs: list[str]) -> dict:
   seconds = end['time'] - begin['time']
-  per_step = environments_frames_per_step()
-  steps = (end['frames'] - begin['frames']) / per_step
+  steps = (end['frames'] - begin['frames']) / end['frames_per_step']
   lags = np.array(end['lags'])
   result = {
     'steps_per_second': steps / seconds,
@@ -241,15 +245,9 @@ def _summarize(begin: dict, end: dict, outputs: list[str]) -> dict:
       key = f'actors/{name}_bytes'
       result[f'{name}_bytes_per_step'] = (end[key] - begin[key]) / sent
     result['wire_bytes_per_step'] = (end['bytes'] - begin['bytes']) / sent
-    for key in ('weights_seconds', 'peak_rss_mib'):
+    for key in actors[0]:
       result[f'actor_{key}'] = statistics.median(a[key] for a in actors)
   return result
-
-
-def environments_frames_per_step() -> int:
-  """Returns the action repeat of the level."""
-  config, _ = _config()
-  return config.num_action_repeats
 
 
 def main(argv: list[str]) -> None:
@@ -289,8 +287,10 @@ _ROWS = (
   ('policy lag, mean (updates)', 'lag_mean', '{:.1f}'),
   ('policy lag, 99% (updates)', 'lag_p99', '{:.0f}'),
   ('learner idle', 'learner_idle', '{:.0%}'),
-  ('seconds for weights', 'actor_weights_seconds', '{:.4f}'),
-  ('RSS of an actor (MiB)', 'actor_peak_rss_mib', '{:,.0f}'),
+  ('actor: seconds for weights', 'actor_weights_seconds', '{:.4f}'),
+  ('actor: seconds to start', 'actor_ready_seconds', '{:.1f}'),
+  ('actor: RSS (MiB)', 'actor_rss_mib', '{:,.0f}'),
+  ('actor: of it private (MiB)', 'actor_private_mib', '{:,.0f}'),
 )
 
 
