@@ -5,7 +5,6 @@ room in the queue would keep others from fetching weights. An actor with an
 unroll is told to send it, or when to ask again. That is the back-pressure.
 """
 
-import math
 import secrets
 import threading
 import time
@@ -16,6 +15,7 @@ from absl import logging
 
 import scalable_agent
 from scalable_agent import (
+  admission,
   protocol,
   rpc,
   structures,
@@ -26,13 +26,6 @@ from scalable_agent import (
 
 # Seconds without a word after which an actor does not count as running.
 _SILENCE = 30.0
-# Seconds for which room in the queue is kept for an actor that was told to
-# send: if it dies or freezes now, the others must not wait for it.
-_LEASE = 1.0
-# Bounds of the time to ask again, in seconds.
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.002, 0.2
-# Times that an actor asks until there is room, on average.
-_ASKS = 4
 
 
 class _Actor:
@@ -48,10 +41,8 @@ class _Actor:
     self.streams = 0
     self.decoders: dict[int, unroll_codec.Decoder] = {}
     self.may_send = 0  # Columns.
-    self.lease = 0.0
     self.pieces: tuple[int, list[bytes]] = (-1, [])
     self.seen = 0.0
-    self.waits_since = -math.inf
     self.told = False
 
 
@@ -108,8 +99,9 @@ class LearnerService:
     self._snapshot = weights.Snapshot(-1, ())
     self._pieces: tuple[int, list[bytes]] = (-1, [])
     self._frames = 0
-    self._granted = clock()
-    self._interval = 0.02  # Seconds between two grants, smoothed.
+    self._admission = admission.Admission(
+      lambda: len(queue), queue.capacity, clock
+    )
     self._finished = False
     self._failures = 0
     self._bytes = {'unrolls': 0, 'weights': 0}
@@ -203,6 +195,7 @@ class LearnerService:
         f'{self._index}. Give all processes the same --learner_address.'
       )
     with self._lock:
+      self._admission.leave(task)
       actor = _Actor(task, secrets.randbits(63), self._actors.get(task))
       actor.seen = self._clock()
       self._actors[task] = actor
@@ -276,22 +269,9 @@ class LearnerService:
       return protocol.READY_ANSWER.pack(0, True)
     if not actor.columns:
       raise rpc.Refused(f'actor {actor.task} has not begun')
-    with self._lock:
-      now = self._clock()
-      others = [a for a in self._actors.values() if a is not actor]
-      promised = sum(a.lease > now for a in others)
-      if len(self._queue) + promised < self._queue.capacity:
-        self._interval += 0.2 * (now - self._granted - self._interval)
-        self._granted = now
-        actor.may_send, actor.lease = actor.columns, now + _LEASE
-        actor.waits_since = -math.inf
-        return protocol.READY_ANSWER.pack(0, False)
-      actor.waits_since = now
-      waiting = 1 + sum(now - a.waits_since < 1 for a in others)
-    # So that each actor asks a few times for each of its unrolls, however many
-    # of them wait.
-    wait = self._interval * waiting / _ASKS
-    wait = min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT)
+    wait = self._admission.ask(actor.task)
+    if not wait:
+      actor.may_send = actor.columns
     return protocol.READY_ANSWER.pack(int(wait * 1000), False)
 
   def _unroll(self, request: bytes) -> bytes:
@@ -328,7 +308,7 @@ class LearnerService:
       # Not before it counts as waiting in the queue, or its place would seem
       # free for a moment.
       actor.may_send -= columns
-      actor.lease = self._clock() + _LEASE if actor.may_send else 0.0
+      self._admission.arrived(actor.task, more=actor.may_send > 0)
     self._record_unroll(unroll)
     with self._lock:
       self._bytes['unrolls'] += len(request)
@@ -341,7 +321,7 @@ class LearnerService:
     with self._lock:
       self._failures += 1
       actor.columns = actor.streams = actor.may_send = 0
-      actor.lease = 0.0
+      self._admission.leave(actor.task)
       actor.told = True  # It will not ask again.
     logging.error('Actor %d failed: %s', actor.task, values.get('message'))
     return protocol.to_json()

@@ -44,6 +44,7 @@ LAYERS = (
   (
     'scalable_agent.rpc',
     'scalable_agent.protocol',
+    'scalable_agent.admission',
     'scalable_agent.learner_service',
     'scalable_agent.learner_link',
     'scalable_agent.cluster',
