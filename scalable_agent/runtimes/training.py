@@ -152,7 +152,8 @@ class Training:
 
   def next_batch(self) -> structures.ActorOutput:
     """Waits for a batch; raises unroll_queue.Closed if it cannot come."""
-    self._fills.append(len(self.queue) / self.queue.capacity)
+    # Pieces of an unroll may be more than its one place.
+    self._fills.append(min(len(self.queue) / self.queue.capacity, 1.0))
     return self.queue.get()
 
   def update(self, batch: structures.ActorOutput) -> None:
