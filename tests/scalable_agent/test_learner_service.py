@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from scalable_agent import (
+  admission,
   learner_service,
   protocol,
   rpc,
@@ -291,7 +292,7 @@ class TestReady:
     actors = [make_actor(i).start() for i in range(3)]
     for actor in actors[:2]:
       assert actor.ready()[0] == 0
-    clock.now += learner_service._LEASE - 0.01
+    clock.now += admission._LEASE - 0.01
     assert actors[2].ready()[0] > 0
     clock.now += 0.01
     assert actors[2].ready()[0] == 0
@@ -325,7 +326,7 @@ class TestReady:
       clock.now += float(rng.uniform(0, 0.02))
       task = int(rng.integers(6))
       if task in promised:
-        in_time = clock.now - promised.pop(task) < learner_service._LEASE
+        in_time = clock.now - promised.pop(task) < admission._LEASE
         if in_time:
           assert actors[task].send(unrolls[0]) == protocol.TAKEN
           actors[task].restart()
@@ -349,7 +350,7 @@ class TestReady:
     actors = [make_actor(i).start() for i in range(6)]
     for actor in actors:
       assert actor.ready()[0] == 0
-      clock.now += learner_service._LEASE
+      clock.now += admission._LEASE
     for actor in actors:
       assert actor.send(unrolls[0]) == protocol.TAKEN
       with pytest.raises(rpc.Refused, match='not told to send'):
@@ -370,18 +371,18 @@ class TestReady:
     sent(actors[0], unrolls[0])
     waits = [actor.ready()[0] for actor in actors[1:]]
     assert waits == sorted(waits)
-    assert waits[0] == pytest.approx(20 / learner_service._ASKS, abs=1.01)
+    assert waits[0] == pytest.approx(20 / admission._ASKS, abs=1.01)
     assert waits[-1] > 10 * waits[0]
-    assert max(waits) <= 1000 * learner_service._LONGEST_WAIT
+    assert max(waits) <= 1000 * admission._LONGEST_WAIT
     clock.now += 10  # Nobody else waits any more.
     assert actors[1].ready()[0] == waits[0]
 
   @pytest.mark.parametrize(
     ('seconds', 'bound'),
     [
-      (0.0, learner_service._SHORTEST_WAIT),
-      (1e-6, learner_service._SHORTEST_WAIT),
-      (3600.0, learner_service._LONGEST_WAIT),
+      (0.0, admission._SHORTEST_WAIT),
+      (1e-6, admission._SHORTEST_WAIT),
+      (3600.0, admission._LONGEST_WAIT),
     ],
   )
   def test_times_to_wait_are_bounded_at_any_pace(
@@ -448,9 +449,7 @@ class TestUnroll:
       actor.send(unrolls[0])
     assert len(queue) == 0
 
-  def test_nobody_may_send_more_than_was_said(
-    self, make_actor, unrolls, queue
-  ):
+  def test_nobody_may_send_more_than_was_said(self, make_actor, unrolls, queue):
     actor = make_actor().start(columns=COLUMNS - 1)
     actor.ready()
     with pytest.raises(rpc.Refused, match='was not told to send'):
