@@ -184,7 +184,7 @@ class TestBegin:
 
   @pytest.mark.parametrize('columns', [0, -1, 2**16 + 1, 10**100, '3', None])
   def test_wants_a_possible_number_of_columns(self, actor, columns):
-    with pytest.raises(rpc.Refused, match='--envs_per_actor=.* cannot be'):
+    with pytest.raises(rpc.Refused, match=r'--envs_per_actor=.* cannot be'):
       actor.begin(columns)
 
   def test_nothing_is_taken_before(self, actor, unrolls, queue):
@@ -578,16 +578,16 @@ class TestGauges:
     *_, piece = actors[1].weights()
     lengths = [one.layout.num_bytes(COLUMNS, whole) for whole in (True, False)]
     assert service.gauges() == {
-      'actors/running': 2,
+      'actors': 2,
       'actors/failures': 0,
       'actors/agent_steps': 2 * LENGTH * COLUMNS,
       'actors/unroll_bytes': sum(lengths) + 2 * protocol.UNROLL.size,
       'actors/weight_bytes': len(piece),
     }
     clock.now += learner_service._SILENCE
-    assert service.gauges()['actors/running'] == 0
+    assert service.gauges()['actors'] == 0
     actors[1].weights()
-    assert service.gauges()['actors/running'] == 1
+    assert service.gauges()['actors'] == 1
 
   def test_a_failure_is_counted_and_the_actor_runs_no_more(
     self, service, make_actor
@@ -596,7 +596,7 @@ class TestGauges:
     message = {'session': actors[0].session, 'message': 'it broke'}
     actors[0].call('failed', json.dumps(message).encode())
     gauges = service.gauges()
-    assert (gauges['actors/failures'], gauges['actors/running']) == (1, 1)
+    assert (gauges['actors/failures'], gauges['actors']) == (1, 1)
 
   def test_what_is_refused_is_not_counted(self, service, actor, unrolls):
     before = service.gauges()
