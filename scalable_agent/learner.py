@@ -193,9 +193,9 @@ class Learner:
     gradients, norm = optimizers.clip_gradients(
       gradients, self._clip_gradient_norm
     )
-    # Not even the optimizer's counter may move before all gradients are there
-    # and found to be numbers.
-    with tf.control_dependencies([norm]):
+    # Not even the optimizer's counter may move before all that the others send
+    # is there, and the gradients are found to be numbers.
+    with tf.control_dependencies([norm, metrics['num_transitions']]):
       self.optimizer.learning_rate.assign(learning_rate)
       self.optimizer.apply(gradients, variables)
     return metrics | {'gradient_norm': norm}
