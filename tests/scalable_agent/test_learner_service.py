@@ -448,9 +448,7 @@ class TestUnroll:
       actor.send(unrolls[0])
     assert len(queue) == 0
 
-  def test_nobody_may_send_more_than_was_said(
-    self, make_actor, unrolls, queue
-  ):
+  def test_nobody_may_send_more_than_was_said(self, make_actor, unrolls, queue):
     actor = make_actor().start(columns=COLUMNS - 1)
     actor.ready()
     with pytest.raises(rpc.Refused, match='was not told to send'):
