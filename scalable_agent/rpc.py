@@ -164,10 +164,13 @@ class Client:
       timeout_in_ms=int(self.timeout * 1000),
     )
     if not result.is_ok():
-      # Not the server's handlers' answer: they refuse in their own way. It is
+      code, message = result.get_error()
+      text = message.numpy().decode(errors='replace')
+      if int(code) == tf.errors.RESOURCE_EXHAUSTED:
+        raise Refused(f'an answer of more than {MAX_BYTES} bytes: {text}')
+      # Not the answer of a handler, which refuses in its own way: the server is
       # gone, or about to go.
-      _, message = result.get_error()
-      raise self._unreachable(message.numpy().decode(errors='replace'))
+      raise self._unreachable(text)
     answer = result.get_value().numpy()
     if not answer.startswith(_OK):
       raise Refused(answer[1:].decode(errors='replace'))

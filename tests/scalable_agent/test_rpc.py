@@ -160,9 +160,11 @@ class TestRefusals:
       client.call('long')
     assert client.call('echo', b'x') == b'x'
 
-  def test_an_unknown_method_is_refused(self, client):
-    with pytest.raises(rpc.Refused, match='no_such_method'):
+  def test_what_no_handler_answers_is_no_answer(self, client):
+    # A server whose interpreter is about to end answers like this, too.
+    with pytest.raises(rpc.Unreachable, match='no_such_method') as error:
       client.call('no_such_method')
+    assert error.value.connected
     assert client.call('echo', b'x') == b'x'
 
   def test_what_is_quoted_cannot_hurt(self, client):
