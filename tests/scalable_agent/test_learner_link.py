@@ -455,7 +455,7 @@ class TestAfterAFailure:
       raise rpc.Unreachable('gone', connected=True)
 
     monkeypatch.setattr(Flaky, 'call', lost)
-    with pytest.raises(learner_link.LinkError, match='no learner at .*: gone'):
+    with pytest.raises(learner_link.LinkError, match=r'no learner at .*: gone'):
       link.send(actor.unroll())
 
 

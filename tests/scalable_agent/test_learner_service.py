@@ -183,7 +183,7 @@ class TestBegin:
 
   @pytest.mark.parametrize('columns', [0, -1, 2**16 + 1, 10**100, '3', None])
   def test_wants_a_possible_number_of_columns(self, actor, columns):
-    with pytest.raises(rpc.Refused, match='--envs_per_actor=.* cannot be'):
+    with pytest.raises(rpc.Refused, match=r'--envs_per_actor=.* cannot be'):
       actor.begin(columns)
 
   def test_nothing_is_taken_before(self, actor, unrolls, queue):
