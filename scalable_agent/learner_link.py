@@ -226,15 +226,15 @@ class LearnerLink:
       attempt()
     except rpc.Unreachable as error:
       logging.warning('Lost the learner: %s', error)
-      return False
     except rpc.Refused as refused:
       if str(refused) not in protocol.COME_BACK:
         raise self._refused(refused) from refused
       logging.warning('The learner says: %s. Registering again.', refused)
-      if self._stopping.wait(_RETRY):
-        raise Stopped from refused
-      return False
-    return True
+    else:
+      return True
+    if self._stopping.wait(_RETRY):
+      raise Stopped
+    return False
 
   def _register(self, first: bool) -> Welcome:
     self._client = rpc.Client(self._address, _FIRST_TIMEOUT)
