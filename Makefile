@@ -73,6 +73,10 @@ test: setup-dev ## Runs all Python tests. ARGS='-k vtrace' runs some.
 	$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadscope \
 	  $(ARGS)
 
+.PHONY: test-hosts
+test-hosts: setup-dev ## Runs a training across network namespaces; needs root.
+	$(BIN)/python -m pytest -rs tests/test_hosts.py $(ARGS)
+
 .PHONY: test-cc
 test-cc: setup ## Runs the C++ stress test under the sanitizers.
 	$(BIN)/python -m dynamic_batching.build --test

@@ -93,7 +93,7 @@ class Job:
     process: subprocess.Popen.
   """
 
-  def __init__(self, path, argv, variables=None, python_path=ROOT):
+  def __init__(self, path, argv, variables=None, python_path=ROOT, prefix=()):
     """Starts it.
 
     Args:
@@ -101,11 +101,12 @@ class Job:
       argv: flags of experiment.py.
       variables: more environment variables.
       python_path: where it finds modules of a test.
+      prefix: of the command, such as one that runs it on another host.
     """
     self._path = path
     with open(path, 'ab') as file:
       self.process = subprocess.Popen(
-        [sys.executable, str(ROOT / 'experiment.py'), *argv],
+        [*prefix, sys.executable, str(ROOT / 'experiment.py'), *argv],
         stdin=subprocess.DEVNULL,
         stdout=file,
         stderr=subprocess.STDOUT,
@@ -162,7 +163,7 @@ class Jobs:
     self.address = options.get('learner_address')
     self._jobs = []
 
-  def start(self, job_name, task, variables=None, **options):
+  def start(self, job_name, task, variables=None, prefix=(), **options):
     """Returns a Job, with more flags if given."""
     options = self._options | options | {'job_name': job_name, 'task': task}
     job = Job(
@@ -170,6 +171,7 @@ class Jobs:
       [f'--{name}={value}' for name, value in options.items()],
       variables,
       self._python_path,
+      prefix,
     )
     self._jobs.append(job)
     return job
