@@ -1,4 +1,4 @@
-"""Trains and tests IMPALA agents on one machine.
+"""Trains and tests IMPALA agents, on one machine or many.
 
   python experiment.py                          # IMPALA on Pong
   python experiment.py --level_name=CartPole-v1
@@ -137,7 +137,10 @@ def _learn(config, levels, cluster) -> None:
   from scalable_agent import logdirs, strategies
   from scalable_agent.runtimes import impala_learner
 
-  with contextlib.ExitStack() as stack, _one_line_errors():
+  with (
+    contextlib.ExitStack() as stack,
+    _one_line_errors(ValueError, OSError, impala_learner.LostLearner),
+  ):
     if cluster.task == 0:
       stack.enter_context(logdirs.prepare_logdir(config.logdir, config))
       _describe(config, levels)
@@ -152,11 +155,8 @@ def _learn(config, levels, cluster) -> None:
     if cluster.task == 0 and run.frames() < config.total_environment_frames:
       logdirs.write_config(config.logdir, config)
     lock = stack.pop_all()
-  with lock:
-    try:
-      impala_learner.train(run)
-    except impala_learner.LostLearner as error:
-      sys.exit(f'experiment.py: {error}')
+  with lock, _one_line_errors(impala_learner.LostLearner):
+    impala_learner.train(run)
 
 
 def _act(config, levels, cluster) -> None:
@@ -166,10 +166,8 @@ def _act(config, levels, cluster) -> None:
 
   with _one_line_errors():
     cluster.check()
-  try:
+  with _one_line_errors(learner_link.LinkError):
     impala_actor.act(config, levels, cluster)
-  except learner_link.LinkError as error:
-    sys.exit(f'experiment.py: {error}')
 
 
 def _describe(config, levels) -> None:
@@ -189,14 +187,17 @@ def test(config: config_lib.Config) -> None:
 
 
 @contextlib.contextmanager
-def _one_line_errors():
-  """Ends the process with the message alone: the user's input is at fault.
+def _one_line_errors(*kinds: type[Exception]):
+  """Ends the process with the message alone: no code here is at fault.
 
-  Only for what comes before the work; a failure at work keeps its traceback.
+  Args:
+    *kinds: exceptions that tell the user what to do; default: ValueError and
+      OSError, which is only for what comes before the work. A failure at work
+      keeps its traceback.
   """
   try:
     yield
-  except (ValueError, OSError) as error:
+  except kinds or (ValueError, OSError) as error:  # noqa: B030
     if logging.level_debug():
       raise
     sys.exit(f'experiment.py: {error}')
@@ -219,7 +220,8 @@ def main(argv: list[str]) -> None:
     )
   )
   config = _config_from_flags()
-  if 'TF_CONFIG' not in os.environ:  # It may say what the flags do not.
+  # TF_CONFIG may say what the flags of a training do not.
+  if config.mode != 'train' or 'TF_CONFIG' not in os.environ:
     with _one_line_errors():
       config_lib.validate(config)
   try:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 # freezes now, the others must not wait for it.
 _LEASE = 1.0
 # Bounds of the time to ask again, in seconds.
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.002, 0.2
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.002, 1.0
 # Times that a sender asks until there is room, on average.
 _ASKS = 4
 # Seconds after which one that was to wait and has not asked again is forgotten.
-_PATIENCE = 1.0
+_PATIENCE = 3.0
 
 
 class Admission:

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Collection
 from typing import NamedTuple
 
+from absl import logging
+
 from scalable_agent import addresses, schedulers
 from scalable_agent import config as config_lib
 
@@ -49,6 +51,13 @@ class Cluster(NamedTuple):
       return
     addresses.check_free(self.own_address, self.source)
     addresses.warn_of_reach(self.own_address)
+    if len(self.learners) > 1:
+      logging.warning(
+        'TensorFlow listens to the other learners on port %s of all network '
+        'interfaces, and does whatever it is told there. Close that port to '
+        'all others; see docs/distributed.md.',
+        self.collectives[self.task].rpartition(':')[2],
+      )
 
 
 def resolve(
@@ -75,7 +84,7 @@ def resolve(
   """
   if config.mode != 'train':
     return None
-  placement = _find_placement(config)
+  placement = _find_placement(config, given)
   if placement is None:
     return None
   config = _fill_in(config, placement, given)
@@ -107,7 +116,7 @@ def resolve(
 
 
 def _find_placement(
-  config: config_lib.Config,
+  config: config_lib.Config, given: Collection[str]
 ) -> schedulers.Placement | None:
   if config.learner_address == 'slurm':
     return schedulers.from_slurm(config.num_learners)
@@ -118,6 +127,13 @@ def _find_placement(
   placement = schedulers.from_tf_config()
   if placement is None and config.task >= 0:
     return schedulers.Placement('--learner_address', _listed(config))
+  if placement is None and 'job_name' in given and 'task' not in given:
+    if config.job_name == 'learner' and config.num_learners == 1:
+      return schedulers.Placement('--job_name', _listed(config), task=0)
+    raise ValueError(
+      f'--job_name={config.job_name} needs --task, the index of this process '
+      f'among the {config.job_name}s: 0 for the first.'
+    )
   if placement is not None and config.learner_address:
     listed = _listed(config)
     if listed != placement.learners:

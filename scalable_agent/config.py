@@ -388,6 +388,12 @@ def _validate_distributed(config: Config) -> None:
       '--num_actors=0 is serial mode, which is for a single machine. Give the '
       'number of actor processes, or leave --task and --learner_address out.'
     )
+  if config.num_actors is not None and config.num_actors < config.num_learners:
+    raise ValueError(
+      f'--num_actors={config.num_actors} leaves some of --num_learners='
+      f'{config.num_learners} without an actor, and all learners wait for each '
+      'other. Raise the first or lower the other.'
+    )
   name = f'num_{config.job_name}s'
   peers = getattr(config, name)
   if peers is not None and config.task >= peers:

@@ -1,11 +1,23 @@
 """The learner: batch in, gradients, new variables and metrics out."""
 
+import enum
 from typing import Any
 
 import tensorflow as tf
 import tree
 
 from scalable_agent import losses, networks, optimizers, replicas, structures
+
+
+class Step(enum.IntEnum):
+  """What a process does next; one that wants a greater one decides for all.
+
+  Values are such that no number of processes that wait adds up to a stop.
+  """
+
+  LEARN = 0
+  WAIT = 1
+  STOP = 1 << 32
 
 
 class Learner:
@@ -15,7 +27,7 @@ class Learner:
   scope, in all processes alike: each variable gets the first process's initial
   value, which is an exchange, and waits for all. An update then learns from the
   columns of all processes as one replica would from all of them. What
-  exchanges anything (`update`, `agree_to_stop`, `broadcast`) must be called by
+  exchanges anything (`update`, `agree`, `broadcast`) must be called by
   all processes in the same order, and by one thread at a time.
 
   Attributes:
@@ -102,18 +114,20 @@ class Learner:
     )
     return self._update(self._replicas.split(batch))
 
-  def agree_to_stop(self, stop: bool) -> bool:
-    """Returns whether any process wants to stop: the same answer in each.
+  def agree(self, step: 'Step') -> 'Step':
+    """Returns what all processes do next: the same answer in each.
 
-    A process that stopped alone would leave the others waiting for it.
+    A process that learned or stopped alone would wait for the others for ever,
+    or have them wait.
 
     Args:
-      stop: whether this process wants to stop.
+      step: what this process wants to do.
 
     Raises:
       tf.errors.OpError: a process is gone, as in `update`.
     """
-    return self._replicas.any(stop)
+    total = self._replicas.sum(step)
+    return next(s for s in sorted(Step, reverse=True) if total >= s)
 
   def broadcast(self) -> None:
     """Gives all processes what the first one has in its checkpoint items.

@@ -1,6 +1,5 @@
 """An actor's link to its learner: it registers, and again after a failure."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +83,6 @@ class LearnerLink:
     self._begin_message: dict[str, Any] = {}
     self._encoders: list[unroll_codec.Encoder] = []
     self.sent_unrolls = 0
-    self.reconnects = 0
 
   def register(self) -> Welcome:
     """Waits for the learner and introduces this actor.
@@ -212,7 +210,6 @@ class LearnerLink:
       raise Stopped
     if self._succeeds(attempt):
       return True
-    self.reconnects += 1
     while True:
       self._register(first=False)
       self._version = -1
@@ -242,7 +239,6 @@ class LearnerLink:
       protocol=protocol.VERSION,
       version=scalable_agent.__version__,
       task=self._task,
-      process=os.getpid(),
       options=self._options,
     )
     deadline = time.monotonic() + self._reconnect_timeout
@@ -256,7 +252,7 @@ class LearnerLink:
       except rpc.Refused as refused:
         raise self._refused(refused) from refused
       except rpc.Unreachable as error:
-        if first and error.connected:
+        if first and error.strange:
           raise LinkError(
             f'--learner_address={self._address} takes connections but does '
             'not answer as a learner does: another program listens there, or '

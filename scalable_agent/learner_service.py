@@ -34,7 +34,10 @@ class _Actor:
   def __init__(self, task: int, session: int, previous: '_Actor | None'):
     self.task = task
     self.session = session
-    self.replaced = previous.session if previous else None
+    # Sessions of processes whose place was taken.
+    self.replaced: frozenset[int] = (
+      previous.replaced | {previous.session} if previous else frozenset()
+    )
     self.starts: int = previous.starts + 1 if previous else 0
     self.lock = threading.Lock()  # Of the decoders.
     self.columns = 0  # 0: has not begun, or has failed.
@@ -47,7 +50,11 @@ class _Actor:
 
 
 class LearnerService:
-  """Registers actors, hands out weights and takes unrolls."""
+  """Registers actors, hands out weights and takes unrolls.
+
+  Attributes:
+    num_expected: actors that belong to this learner.
+  """
 
   def __init__(
     self,
@@ -71,7 +78,7 @@ class LearnerService:
       num_actors: tasks of actors are below it.
       index: of this learner.
       num_learners: actor i comes to learner i modulo num_learners.
-      num_levels: actor i plays level i modulo num_levels.
+      num_levels: the actors of a learner take turns with the levels.
       layout: of the unrolls.
       skip_frames: of the agent, see networks.Agent.skip_frames.
       weights_description: of `weights.describe`.
@@ -80,6 +87,7 @@ class LearnerService:
       clock: seconds, monotonic.
     """
     self._options = dict(options)
+    self.num_expected = len(range(index, num_actors, num_learners))
     self._num_actors = num_actors
     self._index = index
     self._num_learners = num_learners
@@ -136,8 +144,7 @@ class LearnerService:
       actors = list(self._actors.values())
       # Those that have not begun yet would wait for this learner in vain, too.
       told = all(a.told or not self._is_heard_of(a) for a in actors)
-      share = len(range(self._index, self._num_actors, self._num_learners))
-      return told and (not everybody or len(actors) >= share)
+      return told and (not everybody or len(actors) >= self.num_expected)
 
   def gauges(self) -> dict[str, Any]:
     """Returns numbers for TensorBoard."""
@@ -298,7 +305,7 @@ class LearnerService:
         raise rpc.Refused(f'actor {actor.task} was not told to send this')
       if not 0 <= unroll.policy_version[0] <= self._snapshot.version:
         raise rpc.Refused('a policy version that does not exist')
-      if unroll.level[0] != actor.task % self._num_levels:
+      if unroll.level[0] != self._level_of(actor):
         raise rpc.Refused(f'actor {actor.task} plays another level')
       try:
         self._queue.put(unroll, wait=False)
@@ -314,6 +321,9 @@ class LearnerService:
       self._bytes['unrolls'] += len(request)
       self._agent_steps += columns * self._layout.unroll_length
     return protocol.TAKEN
+
+  def _level_of(self, actor: _Actor) -> int:
+    return protocol.level_of(actor.task, self._num_learners, self._num_levels)
 
   def _failed(self, request: bytes) -> bytes:
     values = _parse(request)
@@ -335,7 +345,7 @@ class LearnerService:
         if actor.session == session:
           actor.seen = self._clock()
           return actor
-        if actor.replaced == session:
+        if session in actor.replaced:
           raise rpc.Refused(
             f'another process with --task={actor.task} has taken its place'
           )

@@ -42,6 +42,15 @@ STOPPING = 'the learner is stopping'
 COME_BACK = (UNKNOWN, STOPPING)
 
 
+def level_of(actor: int, num_learners: int, num_levels: int) -> int:
+  """Returns the index of the level that an actor plays.
+
+  Actor i belongs to learner i modulo num_learners; those of each learner take
+  turns with the levels, so that each learner sees all of them.
+  """
+  return actor // num_learners % num_levels
+
+
 def to_json(**values: Any) -> bytes:
   """Returns a control message."""
   return json.dumps(values).encode()

@@ -48,7 +48,7 @@ class Replicas:
       len(strategy.extended.worker_devices) if self.count > 1 else 1
     )
     # One function each, or every call would be traced anew.
-    self._sum_of_flags = tf.function(self._sum_flags, autograph=False)
+    self._sum_of_numbers = tf.function(self._sum_numbers, autograph=False)
 
   @property
   def num_processes(self) -> int:
@@ -138,19 +138,19 @@ class Replicas:
       combine(values),
     )
 
-  def any(self, flag: bool) -> bool:
-    """Returns whether any process has passed True; all must call it.
+  def sum(self, number: int) -> int:
+    """Returns the sum of the numbers of all processes; all must call it.
 
     Raises:
       tf.errors.OpError: a process is gone, see `Learner.update`.
     """
     if self.num_processes == 1:
-      return flag
-    return bool(self._sum_of_flags(tf.constant(int(flag), tf.int64)) > 0)
+      return number
+    return int(self._sum_of_numbers(tf.constant(number, tf.int64)))
 
-  def _sum_flags(self, flag: tf.Tensor) -> tf.Tensor:
+  def _sum_numbers(self, number: tf.Tensor) -> tf.Tensor:
     # An argument is on no device, and a sum needs one.
-    return self.run(lambda: self._sum([tf.identity(flag)])[0])
+    return self.run(lambda: self._sum([tf.identity(number)])[0])
 
   def broadcast(self, variables: Sequence[tf.Variable]) -> None:
     """Makes variables equal, to the bit, to those of the first process.

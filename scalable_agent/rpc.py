@@ -33,8 +33,11 @@ _MAX_LOGGED = 100
 # Characters of one of them: it may quote what a stranger has sent.
 _MAX_REFUSAL = 4000
 # Seconds to connect, and without a sign of the other host's kernel.
-_TCP_TIMEOUT = 5.0
+_TCP_TIMEOUT = 3.0
 _SILENCE = 20.0
+# How a client of HTTP/2 begins, and the frame that both sides send first.
+_PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
+_SETTINGS = b'\0\0\0\4\0\0\0\0\0'
 # Clients of one name are one to TensorFlow: the end of one is that of all. The
 # default is the address.
 _NAMES = map('client_{}'.format, itertools.count())
@@ -48,12 +51,12 @@ class Unreachable(Exception):
   """The other side did not answer.
 
   Attributes:
-    connected: whether something took the connection.
+    strange: whether something is there that is no server of this kind.
   """
 
-  def __init__(self, message: str, connected: bool):
+  def __init__(self, message: str, strange: bool = False):
     super().__init__(message)
-    self.connected = connected
+    self.strange = strange
 
 
 class Server:
@@ -190,10 +193,17 @@ class Client:
     # attempts, and say nothing of the reason.
     place = addresses.split(self._address)
     try:
-      socket.create_connection(place, _TCP_TIMEOUT).close()
+      greeting = _greet(place)
       infos = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)
     except OSError as error:
-      raise Unreachable(f'{self._address}: {error}', connected=False) from error
+      raise Unreachable(f'{self._address}: {error}') from error
+    if greeting is None or greeting[3:4] not in (_SETTINGS[3:4], b''):
+      raise Unreachable(
+        f'{self._address}: what listens there does not speak gRPC', strange=True
+      )
+    if not greeting:
+      # A tunnel with nobody at its other end.
+      raise Unreachable(f'{self._address}: the connection was closed')
     try:
       self._client = tf.distribute.experimental.rpc.Client.create(
         'grpc',
@@ -210,7 +220,25 @@ class Client:
     self._client = None
     # Without the name of TensorFlow's node before it, and gRPC's form of it.
     reason = re.sub(r'^\{\{.*?\}\}\s*', '', text).partition('\n')[0]
-    return Unreachable(f'{self._address}: {reason}', connected=True)
+    return Unreachable(
+      f'{self._address}: {reason}', strange='not registered' in reason
+    )
+
+
+def _greet(place: tuple[str, int]) -> bytes | None:
+  """Returns what answers the first bytes of HTTP/2: a frame of settings.
+
+  Returns:
+    The first bytes; none if the connection was closed, None if nothing came.
+  """
+  with socket.create_connection(place, _TCP_TIMEOUT) as connection:
+    try:
+      connection.sendall(_PREFACE + _SETTINGS)
+      return connection.recv(len(_SETTINGS))
+    except ConnectionError:
+      return b''
+    except TimeoutError:
+      return None
 
 
 def _limit_silence(peers: Collection[tuple]) -> None:

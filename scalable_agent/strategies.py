@@ -38,14 +38,20 @@ def make_strategy(
   if cluster is not None and cluster.job_name == 'actor':
     return tf.distribute.get_strategy()
   gpus = tf.config.list_physical_devices('GPU')
-  if gpus and len(gpus) < learner_devices:
+  first = _learners_before(cluster) * learner_devices
+  if gpus and len(gpus) < first + learner_devices:
     raise ValueError(
-      f'--learner_devices={learner_devices}: this host has {len(gpus)} GPU(s). '
-      f'Lower it to {len(gpus)}, or hide them with CUDA_VISIBLE_DEVICES=.'
+      f'--learner_devices={learner_devices}: this host has {len(gpus)} GPU(s), '
+      f'of which other learners take {first}. Lower it, or hide them with '
+      'CUDA_VISIBLE_DEVICES=.'
     )
   if cluster is not None and len(cluster.learners) > 1:
     return _make_multi_worker(
-      cluster, gpus[:learner_devices], learner_devices, timeout, options
+      cluster,
+      gpus[first : first + learner_devices],
+      learner_devices,
+      timeout,
+      options,
     )
   if learner_devices == 1:
     return tf.distribute.get_strategy()
@@ -55,6 +61,14 @@ def make_strategy(
   return tf.distribute.MirroredStrategy(
     [f'{kind}:{index}' for index in range(learner_devices)]
   )
+
+
+def _learners_before(cluster: Cluster | None) -> int:
+  """Returns how many learners of smaller index are on this one's host."""
+  if cluster is None:
+    return 0
+  hosts = [addresses.split(place)[0] for place in cluster.learners]
+  return hosts[: cluster.task].count(hosts[cluster.task])
 
 
 def _split_cpu(num_devices: int) -> None:

@@ -2,6 +2,7 @@
 
 import collections
 import threading
+import time
 
 import numpy as np
 import tree
@@ -92,17 +93,25 @@ class UnrollQueue:
       self._unrolls.append(unroll)
       self._condition.notify_all()
 
-  def get(self) -> structures.ActorOutput:
+  def get(self, timeout: float | None = None) -> structures.ActorOutput | None:
     """Returns a batch of [T + 1, B] columns; blocks until there is one.
 
     For one consumer only.
 
+    Args:
+      timeout: seconds after which None is returned, and nothing is lost.
+
     Raises:
       Closed: the queue is closed.
     """
-    parts, columns = [], 0
+    deadline = None if timeout is None else time.monotonic() + timeout
+    parts: list[structures.ActorOutput] = []
+    columns = 0
     while columns < self._batch_size:
-      unroll = self._rest.popleft() if self._rest else self._pop()
+      unroll = self._rest.popleft() if self._rest else self._pop(deadline)
+      if unroll is None:
+        self._rest.extendleft(reversed(parts))
+        return None
       size = unroll.level.shape[0]
       take = min(size, self._batch_size - columns)
       if take < size:
@@ -112,11 +121,14 @@ class UnrollQueue:
       columns += take
     return _concatenate(parts)
 
-  def _pop(self) -> structures.ActorOutput:
+  def _pop(self, deadline: float | None) -> structures.ActorOutput | None:
     with self._condition:
-      self._condition.wait_for(lambda: self._closed or self._unrolls)
+      timeout = None if deadline is None else deadline - time.monotonic()
+      self._condition.wait_for(lambda: self._closed or self._unrolls, timeout)
       if self._closed:
         raise Closed('the unroll queue is closed')
+      if not self._unrolls:
+        return None
       unroll = self._unrolls.popleft()
       self._condition.notify_all()
       return unroll

@@ -68,9 +68,23 @@ for ((task = 0; task < num_actors; task++)); do
 done
 
 failure=0
-for learner in "${learners[@]}"; do
-  await "$learner"
-  ((failure)) || failure=$status
+# One that fails takes the others with it: they would wait for it.
+left=("${learners[@]}")
+while ((${#left[@]})); do
+  still=()
+  for learner in "${left[@]}"; do
+    if kill -0 "$learner" 2>/dev/null; then
+      still+=("$learner")
+      continue
+    fi
+    await "$learner"
+    if ((status && !failure)); then
+      failure=$status
+      [[ -n $stopped ]] || stop
+    fi
+  done
+  left=(${still[@]+"${still[@]}"})
+  sleep 0.2
 done
 # Nobody is left who could tell the actors to end.
 ((failure)) && stop

@@ -10,6 +10,7 @@ python -m tests.learner_replicas worker RESULT INDEX PORT PORT SAVED_BY_ONE
 ```
 """
 
+import itertools
 import os
 import pickle
 import signal
@@ -27,6 +28,7 @@ from scalable_agent import (
   policies,
   structures,
 )
+from scalable_agent.learner import Step
 from scalable_agent.structures import FIRST, LAST, MID
 
 LENGTH = 6
@@ -159,7 +161,7 @@ def run_mirrored(num_replicas):
     ]
   result['logits'] = logits_of(one)
   one.broadcast()
-  result['agreed'] = [one.agree_to_stop(stop) for stop in (False, True)]
+  result['agreed'] = [one.agree(step) for step in Step]
   result['traces'] = one._update.experimental_get_tracing_count()
   try:
     one.update(cut(make_batches(one.agent)[0], slice(0, num_replicas + 1)))
@@ -183,8 +185,9 @@ def run_worker(index, ports, saved, folder):
       one = make_learner(case, SEED + index)
     result[name] = train(one, part)
   result['logits'] = logits_of(one)
-  stops = (False, index == 1, index == 0, False)
-  result['agreed'] = [one.agree_to_stop(stop) for stop in stops]
+  result['agreed'] = [
+    one.agree(pair[index]) for pair in itertools.product(Step, Step)
+  ]
 
   # The first alone writes, then reads what a process without strategy wrote.
   if index == 0:
@@ -197,7 +200,7 @@ def run_worker(index, ports, saved, folder):
   one.broadcast()
   result['after_broadcast'] = state(one)
 
-  one.agree_to_stop(False)
+  one.agree(Step.LEARN)
   if index == 1:
     write(result)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -117,14 +117,14 @@ class Job:
   def output(self):
     return self._path.read_text(encoding='utf-8', errors='replace')
 
-  def wait_for(self, condition):
+  def wait_for(self, condition, deadline_s=DEADLINE_S):
     """Waits for a condition, or for a text in the output.
 
     The process must be alive until then.
     """
     if isinstance(condition, str):
       text, condition = condition, lambda: text in self.output
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + deadline_s
     while not condition():
       if self.process.poll() is not None and not condition():
         pytest.fail(f'ended too early:\n{self.output}')
@@ -195,17 +195,24 @@ class Jobs:
       job.process.wait()
 
 
-def free_address():
-  """Returns localhost:port; both it and the port for other learners are free.
+def free_addresses(count):
+  """Returns localhost:port, separated by commas.
 
-  Below the ports that the system hands out by itself.
+  The ports follow each other, below those that the system hands out by itself;
+  those for other learners are free, too.
   """
-  for port in random.SystemRandom().sample(range(20000, 31000), 100):
+  for first in random.SystemRandom().sample(range(20000, 31000), 100):
+    ports = range(first, first + count)
     try:
-      for number in (port, port + 1000):
+      for port in (*ports, *(port + 1000 for port in ports)):
         with socket.socket() as probe:
-          probe.bind(('localhost', number))
-      return f'localhost:{port}'
+          probe.bind(('localhost', port))
+      return ','.join(f'localhost:{port}' for port in ports)
     except OSError:
       continue
-  raise RuntimeError('no free port')
+  raise RuntimeError('no free ports')
+
+
+def free_address():
+  """Returns localhost:port, see `free_addresses`."""
+  return free_addresses(1)

@@ -78,11 +78,13 @@ def check_levels(
   """
   if len(levels) == 1:
     return
-  if config.num_actors < len(levels):
+  # Each learner is to see all levels.
+  least = len(levels) * config.num_learners
+  if config.num_actors < least:
     raise ValueError(
       f'--num_actors={config.num_actors} cannot play the {len(levels)} levels '
       f'of --level_name={config.level_name}, as every actor plays one. Set '
-      f'--num_actors={len(levels)} or more, or name fewer levels.'
+      f'--num_actors={least} or more, or name fewer levels.'
     )
   if levels[0].suite == 'atari' and config.full_action_space:
     return  # All are alike; to make 57 of them takes ten seconds.

@@ -9,8 +9,15 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
-from scalable_agent import actor, environments, learner_link, policies
+from scalable_agent import (
+  actor,
+  environments,
+  learner_link,
+  policies,
+  protocol,
+)
 from scalable_agent import cluster as cluster_lib
 from scalable_agent import config as config_lib
 from scalable_agent.runtimes import assembly, interruption
@@ -25,7 +32,7 @@ def act(
 
   Args:
     config: resolved and validated.
-    levels: of the run; actor i plays levels[i % len(levels)].
+    levels: of the run; see `protocol.level_of` for the one of this actor.
     cluster: with this process's task.
 
   Raises:
@@ -44,7 +51,7 @@ def act(
   start = time.monotonic()
   with interruption.Interruption(stopping.set) as interrupted:
     try:
-      _act(config, levels, cluster.task, link)
+      _act(config, levels, cluster, link)
     except learner_link.Over:
       reason = 'Training is over.'
     except learner_link.Stopped:
@@ -59,15 +66,18 @@ def act(
 def _act(
   config: config_lib.Config,
   levels: Sequence[environments.Level],
-  task: int,
+  cluster: cluster_lib.Cluster,
   link: learner_link.LearnerLink,
 ) -> None:
+  # Learners on the same host need them, and a step of some rows does not.
+  tf.config.set_visible_devices([], 'GPU')
+  task = cluster.task
   welcome = link.register()
   # Others after each start, or the same episodes would come again.
   seeds = np.random.SeedSequence(
     [config.seed, task, welcome.frames, welcome.starts]
   )
-  level = task % len(levels)
+  level = protocol.level_of(task, len(cluster.learners), len(levels))
   environment = None
   try:
     environment = assembly.make_environment(

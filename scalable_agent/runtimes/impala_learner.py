@@ -5,6 +5,7 @@ weights. The server's own threads answer the actors. The main thread waits,
 reports and listens to signals.
 """
 
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from scalable_agent import cluster as cluster_lib
 from scalable_agent import config as config_lib
 from scalable_agent import (
   environments,
+  learner,
   learner_link,
   learner_service,
   rpc,
@@ -32,6 +34,13 @@ _JOIN_TIMEOUT = 60.0
 # Seconds that the actors have to hear that training is over: those at work,
 # and, if there was nothing left to do, those that may still be starting.
 _FAREWELL, _FAREWELL_TO_ALL = 30.0, 20.0
+# What TensorFlow raises where another learner is gone.
+_LOSSES = (
+  tf.errors.UnavailableError,
+  tf.errors.AbortedError,
+  tf.errors.CancelledError,
+  tf.errors.DeadlineExceededError,
+)
 
 
 class LostLearner(RuntimeError):
@@ -107,7 +116,10 @@ class Run:
     if self._chief:
       self._training.restore()
     # Only learner 0 needs the folder.
-    self._learner.broadcast()
+    try:
+      self._learner.broadcast()
+    except _LOSSES as error:
+      raise self._lost('Nothing was learned yet.', error) from error
 
   def frames(self) -> int:
     """Returns the environment frames learned from so far."""
@@ -135,41 +147,44 @@ class Run:
     print(
       f'Learner {self._cluster.task} listens at '
       f'{self._cluster.learners[self._cluster.task]} for '
-      f'{self._config.num_actors} actors.',
+      f'{self._service.num_expected} actors.',
       flush=True,
     )
     try:
       with threads.ThreadGroup(_JOIN_TIMEOUT) as group:
+        group.on_stop(self._training.queue.close)
         group.start('learner', lambda: self._learn_until_done(group))
         while not group.wait_for_stop(_TICK):
           self._training.metrics.maybe_report()
           if self._stopped:
             self._training.queue.close()
-    except tf.errors.OpError as error:
-      # Bad numbers are found by all learners, and are nobody's loss.
-      own = isinstance(error, tf.errors.InvalidArgumentError)
-      if own or len(self._cluster.learners) == 1:
+    except _LOSSES as error:
+      if len(self._cluster.learners) == 1:
         raise
-      raise LostLearner(
-        f'learner {self._cluster.task} has lost another learner. '
-        f'{self._save_without_peers()} End all learners, then start them '
-        f'again to go on. ({error.message.splitlines()[0]})'
-      ) from error
+      raise self._lost(self._save_without_peers(), error) from error
     if self._chief:
       self._training.save()
 
   def _learn_until_done(self, group: threads.ThreadGroup) -> None:
+    batch = None
     while not self._training.done():
+      step = learner.Step.LEARN
       try:
-        batch = self._training.next_batch()
+        # Not for long: other learners may stop, or be lost, meanwhile.
+        batch = batch or self._training.next_batch(_TICK)
       except unroll_queue.Closed:
-        batch = None
-      # All learners leave after the same update, or one would wait for others.
-      if self._learner.agree_to_stop(batch is None):
+        step = learner.Step.STOP
+      else:
+        if batch is None:
+          step = learner.Step.WAIT
+      step = self._learner.agree(step)
+      if step == learner.Step.STOP:
         break
-      self._training.update(batch)
-      self._publish()
-      self._training.save_if_due()
+      if step == learner.Step.LEARN:
+        self._training.update(batch)
+        batch = None
+        self._publish()
+        self._training.save_if_due()
     group.stop()
 
   def _publish(self) -> None:
@@ -191,13 +206,24 @@ class Run:
     # The last answer is on its way.
     time.sleep(_TICK)
 
+  def _lost(self, saved: str, error: tf.errors.OpError) -> LostLearner:
+    reason = (error.message.splitlines() or [type(error).__name__])[0]
+    return LostLearner(
+      f'learner {self._cluster.task} has lost another learner. {saved} End all '
+      f'learners, then start them again to go on. ({reason})'
+    )
+
   def _save_without_peers(self) -> str:
     """Saves what was learned before another learner was lost; says where."""
-    if self._chief:
-      self._training.save()
-    elif not self._training.save_for_chief():
-      return 'Learner 0 saves.'
-    return f'Saved {self.frames():,} frames in {self._config.logdir}.'
+    folder = f'{self._config.logdir} on {socket.gethostname()}'
+    try:
+      if self._chief:
+        self._training.save()
+      elif not self._training.save_for_chief():
+        return f'Another one saves in {folder}.'
+    except OSError as error:
+      return f'Nothing could be saved in {folder}: {error}.'
+    return f'Saved {self.frames():,} frames in {folder}.'
 
   def _gauges(self) -> dict[str, Any]:
     return {

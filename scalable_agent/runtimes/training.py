@@ -150,11 +150,13 @@ class Training:
     """Waits for a batch and learns from it."""
     self.update(self.next_batch())
 
-  def next_batch(self) -> structures.ActorOutput:
-    """Waits for a batch; raises unroll_queue.Closed if it cannot come."""
+  def next_batch(
+    self, timeout: float | None = None
+  ) -> structures.ActorOutput | None:
+    """Waits for a batch, at most `timeout` seconds: see UnrollQueue.get."""
     # Pieces of an unroll may be more than its one place.
     self._fills.append(min(len(self.queue) / self.queue.capacity, 1.0))
-    return self.queue.get()
+    return self.queue.get(timeout)
 
   def update(self, batch: structures.ActorOutput) -> None:
     """Learns from a batch."""

@@ -95,11 +95,11 @@ def test_one_that_does_not_ask_again_is_forgotten(clock):
   one = make(clock, length, capacity=1)
   settle(one, clock, length, 0.04)
   one.ask(1)
-  clock.now += 1.1
+  clock.now += 3.1
   assert one.ask(2) == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize(('interval', 'wait'), [(1e-6, 0.002), (60, 0.2)])
+@pytest.mark.parametrize(('interval', 'wait'), [(1e-6, 0.002), (60, 1.0)])
 def test_the_wait_is_neither_too_short_nor_too_long(clock, interval, wait):
   length = [0]
   one = make(clock, length, capacity=1)

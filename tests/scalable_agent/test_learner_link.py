@@ -327,10 +327,10 @@ class Flaky:
     self.calls.append(method)
     when = self.failing.pop(method, '')
     if when == 'before':
-      raise rpc.Unreachable('lost', connected=False)
+      raise rpc.Unreachable('lost')
     answer = self._client.call(method, request)
     if when == 'after':
-      raise rpc.Unreachable('lost', connected=True)
+      raise rpc.Unreachable('lost')
     return answer
 
 
@@ -452,7 +452,7 @@ class TestAfterAFailure:
     link.begin(actor.layout, COLUMNS, actor.agent.variables)
 
     def lost(self, method, request=b''):
-      raise rpc.Unreachable('gone', connected=True)
+      raise rpc.Unreachable('gone')
 
     monkeypatch.setattr(Flaky, 'call', lost)
     with pytest.raises(learner_link.LinkError, match=r'no learner at .*: gone'):
@@ -515,7 +515,7 @@ class TestStopping:
       if method == 'register':
         return call(self, method, request)
       lost[0] += 1
-      raise rpc.Unreachable('lost', connected=True)
+      raise rpc.Unreachable('lost')
 
     monkeypatch.setattr(Flaky, 'call', half)
     begun = in_thread(link.begin, actor.layout, COLUMNS, actor.agent.variables)

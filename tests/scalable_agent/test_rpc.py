@@ -164,7 +164,7 @@ class TestRefusals:
     # A server whose interpreter is about to end answers like this, too.
     with pytest.raises(rpc.Unreachable, match='no_such_method') as error:
       client.call('no_such_method')
-    assert error.value.connected
+    assert error.value.strange
     assert client.call('echo', b'x') == b'x'
 
   def test_what_is_quoted_cannot_hurt(self, client):
@@ -280,12 +280,12 @@ class TestUnreachable:
     client = rpc.Client(f'127.0.0.1:{strangers.free_port()}', timeout=1000)
     with pytest.raises(rpc.Unreachable, match='refused') as error:
       client.call('echo')
-    assert not error.value.connected
+    assert not error.value.strange
 
   def test_the_host_does_not_exist(self):
     with pytest.raises(rpc.Unreachable) as error:
       rpc.Client('no-such-host.invalid:1', timeout=1000).call('echo')
-    assert not error.value.connected
+    assert not error.value.strange
 
   @pytest.mark.parametrize(
     'listener', [strangers.silent_listener, strangers.http_server]
@@ -296,7 +296,7 @@ class TestUnreachable:
       for _ in range(2):
         with pytest.raises(rpc.Unreachable, match=address) as error:
           client.call('echo')
-        assert error.value.connected
+        assert not error.value.strange
 
 
 SERVER = """
@@ -330,10 +330,10 @@ class TestAServerInAProcessOfItsOwn:
     # It was killed while it answered.
     with pytest.raises(rpc.Unreachable) as error:
       call.result(DEADLINE_S)
-    assert error.value.connected
+    assert not error.value.strange
     with pytest.raises(rpc.Unreachable) as error:
       client.call('echo')
-    assert not error.value.connected
+    assert not error.value.strange
     with strangers.python(SERVER, address, 'two') as process:
       assert process.stdout.readline() == 'ready\n'
       assert client.call('echo', b'x') == b'xtwo'
@@ -349,7 +349,7 @@ class TestAServerInAProcessOfItsOwn:
         try:
           rpc.Client(address, 0.3).call('echo')
         except rpc.Unreachable as error:
-          return error.connected
+          return not error.strange
         return False
 
       def block_one_more():
