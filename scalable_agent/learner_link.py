@@ -52,7 +52,12 @@ class Welcome(NamedTuple):
 
 
 class LearnerLink:
-  """For one thread. Every method may raise Over, Stopped and LinkError."""
+  """For one thread. Every method may raise Over, Stopped and LinkError.
+
+  Attributes:
+    sent_unrolls: taken by the learner so far.
+    reconnects: how often the link was lost.
+  """
 
   def __init__(
     self,
@@ -83,6 +88,7 @@ class LearnerLink:
     self._begin_message: dict[str, Any] = {}
     self._encoders: list[unroll_codec.Encoder] = []
     self.sent_unrolls = 0
+    self.reconnects = 0
 
   def register(self) -> Welcome:
     """Waits for the learner and introduces this actor.
@@ -210,6 +216,7 @@ class LearnerLink:
       raise Stopped
     if self._succeeds(attempt):
       return True
+    self.reconnects += 1
     while True:
       self._register(first=False)
       self._version = -1

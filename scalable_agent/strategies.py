@@ -40,10 +40,11 @@ def make_strategy(
   gpus = tf.config.list_physical_devices('GPU')
   first = _learners_before(cluster) * learner_devices
   if gpus and len(gpus) < first + learner_devices:
+    most = len(gpus) // (first // learner_devices + 1)
     raise ValueError(
       f'--learner_devices={learner_devices}: this host has {len(gpus)} GPU(s), '
-      f'of which other learners take {first}. Lower it, or hide them with '
-      'CUDA_VISIBLE_DEVICES=.'
+      f'of which learners before this one take {first}. Lower it to {most}, or '
+      'hide all GPUs with CUDA_VISIBLE_DEVICES=.'
     )
   if cluster is not None and len(cluster.learners) > 1:
     return _make_multi_worker(

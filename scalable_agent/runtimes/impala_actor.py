@@ -58,7 +58,8 @@ def act(
       reason = f'Stopped by {interrupted.name}.'
   print(
     f'Actor {cluster.task} sent {link.sent_unrolls} unrolls in '
-    f'{time.monotonic() - start:.0f} s. {reason}',
+    f'{time.monotonic() - start:.0f} s and reconnected {link.reconnects} '
+    f'times. {reason}',
     flush=True,
   )
 

@@ -68,6 +68,12 @@ def test_one_device_of_one_learner_needs_no_strategy(cluster):
 
 
 class TestGpus:
+  def test_too_few_for_all_learners_of_a_host_are_refused(self, monkeypatch):
+    FakeDevices(monkeypatch, 3)
+    cluster = make_cluster('localhost:1', 'localhost:2', task=1)
+    with pytest.raises(ValueError, match=r'before this one take 2\..* to 1,'):
+      strategies.make_strategy(cluster, 2)
+
   @pytest.mark.parametrize('learners', [1, 2])
   def test_fewer_than_asked_for_are_refused(self, monkeypatch, learners):
     FakeDevices(monkeypatch, 2)
@@ -82,12 +88,12 @@ class TestGpus:
     assert strategies.make_strategy(None, 2) == 'strategy'
     assert fake.made == ['GPU:0', 'GPU:1']
 
-  def test_of_several_learners_the_others_are_hidden(self, monkeypatch):
-    fake = FakeDevices(monkeypatch, 3)
+  def test_of_several_learners_of_a_host_each_has_its_own(self, monkeypatch):
+    fake = FakeDevices(monkeypatch, 5)
     learners = free_learners()
     cluster = make_cluster(*learners, task=1)
     assert strategies.make_strategy(cluster, 2) == 'strategy'
-    assert fake.visible == ['gpu 0', 'gpu 1']
+    assert fake.visible == ['gpu 2', 'gpu 3']
     assert fake.made.num_accelerators() == {'GPU': 2}
     assert (fake.made.task_type, fake.made.task_id) == ('worker', 1)
     assert fake.made.cluster_spec().as_dict() == {
