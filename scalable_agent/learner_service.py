@@ -333,7 +333,8 @@ class LearnerService:
       actor.columns = actor.streams = actor.may_send = 0
       self._admission.leave(actor.task)
       actor.told = True  # It will not ask again.
-    logging.error('Actor %d failed: %s', actor.task, values.get('message'))
+    message = rpc.printable(str(values.get('message')))
+    logging.error('Actor %d failed: %s', actor.task, message)
     return protocol.to_json()
 
   def _find(self, session: Any) -> _Actor:

@@ -124,13 +124,13 @@ class Server:
       self.refusals += 1
       count = self.refusals
     if count <= _MAX_LOGGED:
-      logging.warning('%s', _printable(entry))
+      logging.warning('%s', printable(entry))
     if count == _MAX_LOGGED:
       logging.warning('Further refusals are counted, not logged.')
-    return _REFUSED + _printable(answer).encode()
+    return _REFUSED + printable(answer).encode()
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
   """Returns a text without what has no UTF-8, and not too long."""
   if len(text) > _MAX_REFUSAL:
     text = f'{text[:_MAX_REFUSAL]}...'
