@@ -1,7 +1,8 @@
 """Calls between processes: bytes in, bytes out, over TensorFlow's gRPC.
 
 Everything travels as one string tensor, because TensorFlow writes the elements
-of other tensors one by one: uint8 took 1.5 times its size and 6 times as long.
+of other tensors one by one, as integers of variable length: slower, and up to
+twice as many bytes for uint8.
 Nothing that comes in is ever run or unpickled.
 """
 
