@@ -84,7 +84,8 @@ while ((${#left[@]})); do
     fi
   done
   left=(${still[@]+"${still[@]}"})
-  sleep 0.2
+  # A terminal's Ctrl-C ends it, too.
+  sleep 0.2 || true
 done
 # Nobody is left who could tell the actors to end.
 ((failure)) && stop

@@ -557,7 +557,7 @@ def gauges_of_actors(run, environment_seconds):
     one.environment_seconds = seconds
   run._policy.seconds = 4.0
   run._training.learner_seconds = 3.0
-  run._fills = [1.0, 0.5]
+  run._training._fills = [1.0, 0.5]
   return run._gauges()
 
 

@@ -296,7 +296,16 @@ class TestUnreachable:
       for _ in range(2):
         with pytest.raises(rpc.Unreachable, match=address) as error:
           client.call('echo')
-        assert not error.value.strange
+        assert error.value.strange
+
+  def test_a_tunnel_without_a_server_behind_it_is_not_strange(self):
+    with socket.create_server(('127.0.0.1', 0)) as tunnel:
+      client = rpc.Client(f'127.0.0.1:{tunnel.getsockname()[1]}', 1.0)
+      call = in_thread(client.call, 'echo')
+      tunnel.accept()[0].close()
+      with pytest.raises(rpc.Unreachable) as error:
+        call.result(DEADLINE_S)
+    assert not error.value.strange
 
 
 SERVER = """

@@ -5,7 +5,6 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tree
 
 from scalable_agent import structures, unroll_codec
@@ -89,15 +88,9 @@ class TestAStream:
       assert_same(decoder.decode(message), unrolls[-1])
     assert_episodes_end_everywhere(unrolls)
 
-  def test_comes_out_of_one_graph_for_any_number_of_columns(self):
+  def test_pieces_of_an_unroll_are_streams_of_their_own(self):
     one = acting.Acting(make_images(), frame_stack=4)
-    skip_frames = tf.function(
-      one.agent.skip_frames, reduce_retracing=True, autograph=False
-    )
-    decoders = [
-      unroll_codec.Decoder(one.layout, skip_frames, MAX_COLUMNS)
-      for _ in range(2)
-    ]
+    decoders = [decoder_of(one) for _ in range(2)]
     encoders = [unroll_codec.Encoder(one.layout) for _ in range(2)]
     for unroll in one.unrolls(4):
       pieces = unroll_codec.split(unroll, 2)
