@@ -52,9 +52,11 @@ def http_server():
   with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
     thread = threading.Thread(target=server.serve_forever, args=[0.05])
     thread.start()
-    yield f'127.0.0.1:{server.server_port}'
-    server.shutdown()
-    thread.join()
+    try:
+      yield f'127.0.0.1:{server.server_port}'
+    finally:
+      server.shutdown()
+      thread.join()
 
 
 # TensorFlow's messages, written by hand.
