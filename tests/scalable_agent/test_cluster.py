@@ -48,6 +48,18 @@ class TestFlags:
     assert cluster.own_address == 'localhost:8001'
     assert (config.task, config.job_name) == (1, 'learner')
 
+  def test_the_only_learner_needs_no_task(self):
+    config, cluster = resolve(job_name='learner')
+    assert (config.task, cluster.own_address) == (0, 'localhost:8000')
+    # As in 2018, --task=-1 is the single machine, whatever the job.
+    assert resolve(job_name='learner', task=-1) is None
+
+  @pytest.mark.parametrize(
+    'given', [{'job_name': 'actor'}, {'job_name': 'learner', 'num_learners': 2}]
+  )
+  def test_one_of_several_needs_a_task(self, given):
+    refuse(rf'^--job_name={given["job_name"]} needs --task', **given)
+
   def test_addresses_are_separated_by_commas(self):
     _, cluster = resolve(
       task=3,
