@@ -87,20 +87,27 @@ def _cluster(job_name: str, task: int) -> cluster_lib.Cluster:
 # begins and ends.
 
 
-def _measure(run, learner, extra) -> None:
+def _measure(run, config: config_lib.Config, gauges=dict) -> None:
   """Trains, and tells counters at both ends of the window."""
+  training = run._training
   lags: list[np.ndarray] = []
-  update = learner.update
+  update = training.learner.update
 
   def record(batch):
-    lags.append(int(learner.updates) - batch.policy_version)
+    lags.append(training.updates() - batch.policy_version)
     return update(batch)
 
-  learner.update = record
+  training.learner.update = record
 
   def tell() -> None:
-    values = {'frames': run.frames(), 'time': time.monotonic()} | extra()
-    values['lags'] = np.concatenate(lags).tolist() if lags else []
+    values = {
+      'frames': run.frames(),
+      'frames_per_step': config.num_action_repeats,
+      'time': time.monotonic(),
+      'busy': training.learner_seconds,
+      'lags': np.concatenate(lags).tolist() if lags else [],
+      **gauges(),
+    }
     lags.clear()
     print(json.dumps(values), flush=True)
 
@@ -108,7 +115,7 @@ def _measure(run, learner, extra) -> None:
     group.on_stop(run.stop)
     group.start('training', run.train)
     # Tracing is no part of it.
-    while not extra()['busy'] and not group.wait_for_stop(0.01):
+    while not training.learner_seconds and not group.wait_for_stop(0.01):
       pass
     for seconds in (_WARM_UP.value, _SECONDS.value):
       if group.wait_for_stop(seconds):
@@ -119,16 +126,7 @@ def _measure(run, learner, extra) -> None:
 def _single() -> None:
   with tempfile.TemporaryDirectory() as logdir:
     config, levels = _config(logdir)
-    run = impala_local.Run(config, levels)
-    training = run._training
-    _measure(
-      run,
-      training.learner,
-      lambda: {
-        'busy': training.learner_seconds,
-        'frames_per_step': config.num_action_repeats,
-      },
-    )
+    _measure(impala_local.Run(config, levels), config)
 
 
 def _learner() -> None:
@@ -137,16 +135,7 @@ def _learner() -> None:
     run = impala_learner.Run(
       config, levels, _cluster('learner', 0), tf.distribute.get_strategy()
     )
-    training = run._training
-    _measure(
-      run,
-      training.learner,
-      lambda: {
-        'busy': training.learner_seconds,
-        'frames_per_step': config.num_action_repeats,
-        **run._service.gauges(),
-      },
-    )
+    _measure(run, config, run._service.gauges)
 
 
 def _actor() -> None:

@@ -81,7 +81,7 @@ class Run:
       config: resolved and validated.
       levels: that the actors play, alike to the agent.
       cluster: with this process's task.
-      strategy: of `cluster.make_strategy`.
+      strategy: of `strategies.make_strategy`.
 
     Raises:
       ValueError: a level cannot be made with these options, its unrolls do not
