@@ -21,6 +21,7 @@ from scalable_agent import (
   scores,
   structures,
   summaries,
+  vital_signs,
 )
 
 _MEGABYTE = 2**20
@@ -82,6 +83,7 @@ class Metrics:
       level: [] for level in levels
     }
     self._lags: collections.deque = collections.deque(maxlen=1000)
+    self._signs = vital_signs.VitalSigns()
     self._learner_metrics: Mapping[str, Any] = {}
     self._last_actions: tuple[np.ndarray, np.ndarray] | None = None
     self._gauges: Callable[[], Mapping[str, Any]] = dict
@@ -195,6 +197,7 @@ class Metrics:
         self._lags.append(
           (learner_metrics['policy_lag'], learner_metrics['max_policy_lag'])
         )
+      self._signs.add(learner_metrics)
     self.maybe_report()
 
   def maybe_report(self) -> None:
@@ -230,6 +233,7 @@ class Metrics:
       frames, learner_metrics = int(self._frames), self._learner_metrics
       lags, actions = list(self._lags), self._last_actions
       self._lags.clear()
+      new_signs = self._signs.take()
       mean_return, count = self._scores.mean, self._episode_count
       episodes = self._new_episodes
       if summary_due:
@@ -238,6 +242,9 @@ class Metrics:
       counters = {'frames': frames, 'updates': int(self._updates), **stages}
     self._rates.add(self._clock(), counters)
     lag = float(np.mean([mean for mean, _ in lags])) if lags else None
+    signs, warning = self._signs.look(frames, new_signs)
+    if warning is not None:
+      logging.warning('%s', warning)
     values: dict[str, Any] = {
       'frames_per_second': self._rates['frames'],
       'updates_per_second': self._rates['updates'],
@@ -256,6 +263,7 @@ class Metrics:
           levels=len(self._levels),
           bottleneck=progress.bottleneck(values['queue_fill'], busy),
           actors=gauges.get('actors'),
+          signs=signs,
           **values,
         )
       )
@@ -263,6 +271,8 @@ class Metrics:
       self._next_summary = self._clock() + self._summary_secs
       for level, finished in episodes.items():
         self._summaries.episodes(frames, level, finished)
+      if signs is not None:
+        learner_metrics = {**learner_metrics, **signs._asdict()}
       self._summaries.learner(frames, learner_metrics)
       values['policy_lag_max'] = max((most for _, most in lags), default=None)
       values['rss_mb'] = self._process.memory_info().rss / _MEGABYTE

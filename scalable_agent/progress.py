@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from absl import logging
 
-from scalable_agent import scores
+from scalable_agent import scores, vital_signs
 
 _CLEAR_LINE = '\r\x1b[2K'
 _LINE_ABOVE = '\x1b[A'
@@ -96,6 +96,7 @@ def format_progress(
   queue_fill: float | None,
   bottleneck: str | None,
   actors: int | None = None,
+  signs: vital_signs.Signs | None = None,
 ) -> str:
   """Returns the text of the progress line; None is not mentioned."""
   parts = [
@@ -107,6 +108,9 @@ def format_progress(
     recent = min(episodes, scores.RECENT_EPISODES)
     over = f'last {recent} episodes' if levels == 1 else 'mean over levels'
     parts.append(f'return {mean_return:.2f} ({over})')
+  if signs is not None:
+    parts.append(f'entropy {signs.entropy:.2f}')
+    parts.append(f'explained variance {signs.explained_variance:.2f}')
   parts.append(f'{updates_per_second:.1f} updates/s')
   if policy_lag is not None:
     parts.append(f'lag {policy_lag:.1f}')

@@ -23,6 +23,7 @@ from scalable_agent import (
 )
 from scalable_agent.environments import catch
 from scalable_agent.runtimes import assembly, impala_local
+from tests.environments import pixel_catch
 
 NEVER = 1e9
 
@@ -479,6 +480,23 @@ class TestLearning:
     final_return = self._final_return(tmp_path, options)
     # Without memory at most three balls of five are caught.
     assert final_return >= 0.9 if lstm else final_return <= 0.3
+
+  @pytest.mark.slow
+  @pytest.mark.parametrize('ground', pixel_catch.GROUNDS)
+  def test_catch_is_solved_from_pixels_on_any_ground(self, tmp_path, ground):
+    # Fails on black if 128 is subtracted, on grey and white if nothing is.
+    options = SERIAL | {
+      'level_name': pixel_catch.level_name(ground),
+      'network': 'shallow',
+      'envs_per_actor': 16,
+      'batch_size': 8,
+      'unroll_length': 20,
+      'learning_rate': 1e-3,
+      'total_environment_frames': 40_000,
+    }
+    train(tmp_path, **options)
+    returns = [float(row['episode_return']) for row in episodes(tmp_path)]
+    assert np.mean(returns[-200:]) >= 0.9
 
   def test_catch_is_not_solved_with_the_sign_of_the_advantages_wrong(
     self, tmp_path, monkeypatch

@@ -9,7 +9,7 @@ import termios
 import pytest
 from absl import logging
 
-from scalable_agent import progress
+from scalable_agent import progress, vital_signs
 
 LONG_LINE = (
   '4.512M/15M frames 30.1% | 8,969 frames/s | return -18.47 (last 100 episodes)'
@@ -91,10 +91,11 @@ def test_the_line_says_everything():
     policy_lag=1.25,
     queue_fill=0.5,
     bottleneck='learner',
+    signs=vital_signs.Signs(entropy=1.234, explained_variance=-0.567),
   ) == (
     '1.235M/10M frames 12.3% | 1,234 frames/s | return -3.25 (last 99 '
-    'episodes) | 3.2 updates/s | lag 1.2 | queue 50% | ETA 1:58:20 | '
-    'bottleneck learner'
+    'episodes) | entropy 1.23 | explained variance -0.57 | 3.2 updates/s | '
+    'lag 1.2 | queue 50% | ETA 1:58:20 | bottleneck learner'
   )
 
 

@@ -1,0 +1,103 @@
+"""Whether a run learns at all: entropy and explained variance over time."""
+
+import collections
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+# Of the learner's metrics; see `losses.compute_loss`.
+_NAMES = ('entropy', 'vs_variance', 'error_variance')
+_WINDOW_FRAMES = 250_000
+# A game whose rewards are rare may take a while to begin.
+_PATIENCE_FRAMES = 1_000_000
+_LEAST_CHANGE = 0.02
+_LEAST_EXPLAINED = 0.05
+
+
+class Signs(NamedTuple):
+  """Over some updates.
+
+  Attributes:
+    entropy: of the policy, nats; a mean.
+    explained_variance: share of the variance of all targets together that the
+      baseline explains, at most 1; 0 where they do not vary. Of one batch it
+      says little, as its targets are few.
+  """
+
+  entropy: float
+  explained_variance: float
+
+
+class VitalSigns:
+  """Collects them update by update; not thread-safe."""
+
+  def __init__(self):
+    # A slow reader must not fill the memory.
+    self._new: collections.deque = collections.deque(maxlen=1000)
+    self._window: list[list[float]] = []
+    self._start: int | None = None
+    self._window_start = 0
+    self._first: Signs | None = None
+    self._warned = False
+
+  def add(self, learner_metrics: Mapping[str, Any]) -> None:
+    """Takes an update's metrics, whose tensors are kept as they are."""
+    if all(name in learner_metrics for name in _NAMES):
+      self._new.append([learner_metrics[name] for name in _NAMES])
+
+  def take(self) -> list[list[Any]]:
+    """Returns what was added since the last call, for `look`."""
+    new = list(self._new)
+    self._new.clear()
+    return new
+
+  def look(
+    self, frames: int, new: list[list[Any]]
+  ) -> tuple[Signs | None, str | None]:
+    """Returns the signs over `new` updates, and a warning where one is due.
+
+    It waits for their tensors. It warns once, after a million frames, if the
+    entropy is what it was at the start and the baseline explains nothing.
+
+    Args:
+      frames: environment frames learned from so far.
+      new: of `take`.
+    """
+    if not new:
+      return None, None
+    values = [[float(value) for value in update] for update in new]
+    if self._start is None:
+      self._start = self._window_start = frames
+    self._window += values
+    warning = None
+    if frames - self._window_start >= _WINDOW_FRAMES:
+      warning = self._judge(frames, _signs(self._window))
+      self._window, self._window_start = [], frames
+    return _signs(values), warning
+
+  def _judge(self, frames: int, signs: Signs) -> str | None:
+    if self._first is None:
+      self._first = signs
+    change = abs(signs.entropy - self._first.entropy)
+    if (
+      self._warned
+      or frames - self._start < _PATIENCE_FRAMES
+      or change >= _LEAST_CHANGE * abs(self._first.entropy)
+      or signs.explained_variance >= _LEAST_EXPLAINED
+    ):
+      return None
+    self._warned = True
+    return (
+      f'This run does not seem to learn. After {frames:,} frames the entropy '
+      f'of its policy is {signs.entropy:.3f} nats, as it was at the start, and '
+      f'its baseline explains {max(signs.explained_variance, 0):.0%} of the '
+      'variance of its targets. Look at episode_return in TensorBoard (are '
+      'there any rewards?), at a video of --mode=test (is there anything to '
+      'see?), at learner/gradient_norm, and try a lower --learning_rate.'
+    )
+
+
+def _signs(values: list[list[float]]) -> Signs:
+  entropies, variances, errors = zip(*values, strict=True)
+  variance = sum(variances)
+  explained = 1 - sum(errors) / variance if variance > 0 else 0.0
+  return Signs(sum(entropies) / len(entropies), explained)
