@@ -64,6 +64,10 @@ benchmark-distributed: setup ## Measures 1 to 8 actor processes beside one machi
 benchmark-service: setup ## Measures what it costs a learner to serve actors.
 	$(BIN)/python benchmarks/service.py $(ARGS)
 
+.PHONY: probe
+probe: setup ## Trains shortly on some levels. ARGS='--levels=pong -- --lstm'
+	$(BIN)/python benchmarks/probe.py $(ARGS)
+
 .PHONY: benchmark-batcher
 benchmark-batcher: setup ## Measures the dynamic batcher beside TensorFlow's.
 	$(BIN)/python benchmarks/batcher.py $(ARGS)
@@ -72,6 +76,10 @@ benchmark-batcher: setup ## Measures the dynamic batcher beside TensorFlow's.
 test: setup-dev ## Runs all Python tests. ARGS='-k vtrace' runs some.
 	$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadscope \
 	  $(ARGS)
+
+.PHONY: nightly
+nightly: setup-dev ## Runs the tests that train on real games: some minutes.
+	$(BIN)/python -m pytest -m nightly $(ARGS)
 
 .PHONY: test-hosts
 test-hosts: setup-dev ## Runs a training across network namespaces; needs root.
