@@ -9,9 +9,10 @@ from gymnasium import spaces
 
 from scalable_agent.environments.catch import COLUMNS, ROWS
 
-# The ground's grey and that of ball and paddle: from most of a screen black,
-# as in Breakout, over the middle, as in Pong, to the other end.
-GROUNDS = {'black': (0, 255), 'grey': (110, 200), 'white': (255, 0)}
+# The ground's grey and that of ball and paddle. What moves is small and pale,
+# as in games, so that a ground that is not taken out hides it.
+GROUNDS = {'black': (0, 150), 'grey': (110, 200), 'white': (255, 150)}
+# Pixels, of which a quarter are filled.
 _CELL = 4
 
 
@@ -41,10 +42,11 @@ class PixelCatch(gymnasium.Env):
     return self._image(), caught if landed else 0.0, landed, False, {}
 
   def _image(self):
-    image = np.full([ROWS, COLUMNS, 1], self._ground, np.uint8)
-    image[self._row, self._column] = self._ink
-    image[ROWS - 1, self._paddle] = self._ink
-    return image.repeat(_CELL, axis=0).repeat(_CELL, axis=1)
+    image = np.full(self.observation_space.shape, self._ground, np.uint8)
+    for row, column in (self._row, self._column), (ROWS - 1, self._paddle):
+      top, left = row * _CELL + _CELL // 2, column * _CELL + _CELL // 2
+      image[top : top + _CELL // 2, left : left + _CELL // 2] = self._ink
+    return image
 
 
 def level_name(ground: str) -> str:

@@ -340,6 +340,23 @@ def test_bytes_count_from_the_mean_of_their_image_and_padding_is_black(padding):
   )
 
 
+@pytest.mark.parametrize('network', ['shallow', 'deep', 'mlp'])
+def test_weights_of_a_torso_start_orthogonal_and_keep_the_signal(network):
+  spec = VECTOR if network == 'mlp' else IMAGE
+  agent = make_agent(spec, network=network, frame_stack=4)
+  variables = agent._torso.trainable_variables
+  kernels = [v.numpy() for v in variables if v.shape.rank > 1]
+  assert len(kernels) == {'shallow': 3, 'deep': 16, 'mlp': 2}[network]
+  for kernel in kernels:
+    matrix = kernel.reshape([-1, kernel.shape[-1]])
+    if len(matrix) < matrix.shape[1]:
+      matrix = matrix.T
+    # A ReLU halves the power of a signal, so that it is doubled.
+    np.testing.assert_allclose(
+      matrix.T @ matrix, 2 * np.eye(matrix.shape[1]), atol=1e-5
+    )
+
+
 def test_numbers_are_taken_as_they_are():
   conv = networks._PixelConv(3, kernel=3, stride=2, padding='VALID')
   image = np.random.default_rng(0).normal(size=(2, 9, 10, 4)).astype('float32')
