@@ -103,12 +103,15 @@ class Shallow(snt.Module):
 
 
 class _ResidualBlock(snt.Module):
-  """relu, 3x3, relu, 3x3, plus the input."""
+  """relu, 3x3, relu, 3x3, plus the input.
+
+  What is added to a signal need not be as large as it: Sonnet's weights.
+  """
 
   def __init__(self, channels: int):
     super().__init__(name='residual_block')
-    self._conv_1 = snt.Conv2D(channels, 3, w_init=_orthogonal())
-    self._conv_2 = snt.Conv2D(channels, 3, w_init=_orthogonal())
+    self._conv_1 = snt.Conv2D(channels, 3)
+    self._conv_2 = snt.Conv2D(channels, 3)
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     return x + self._conv_2(tf.nn.relu(self._conv_1(tf.nn.relu(x))))
