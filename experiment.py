@@ -17,7 +17,7 @@ import typing
 
 from absl import app, flags, logging
 
-from scalable_agent import config as config_lib
+from scalable_agent.options import config as config_lib
 
 # By the custom of shells, 128 and the number of SIGINT.
 _INTERRUPTED = 130
@@ -90,8 +90,9 @@ def _load_tensorflow() -> None:
 
 def train(config: config_lib.Config) -> None:
   """Trains with what the command line gave; resumes if the logdir has a run."""
-  from scalable_agent import cluster as cluster_lib
-  from scalable_agent import environments, presets
+  from scalable_agent import environments
+  from scalable_agent.distribution import cluster as cluster_lib
+  from scalable_agent.options import presets
   from scalable_agent.runtimes import assembly
 
   with _one_line_errors():
@@ -118,8 +119,9 @@ def train(config: config_lib.Config) -> None:
 
 def _train_here(config, levels) -> None:
   """The whole training in this process."""
-  from scalable_agent import logdirs, strategies
+  from scalable_agent.distribution import strategies
   from scalable_agent.runtimes import impala_local
+  from scalable_agent.storage import logdirs
 
   with _one_line_errors():
     lock = logdirs.prepare_logdir(config.logdir, config)
@@ -134,8 +136,9 @@ def _train_here(config, levels) -> None:
 
 def _learn(config, levels, cluster) -> None:
   """One of the learner processes."""
-  from scalable_agent import logdirs, strategies
+  from scalable_agent.distribution import strategies
   from scalable_agent.runtimes import impala_learner
+  from scalable_agent.storage import logdirs
 
   with (
     contextlib.ExitStack() as stack,
@@ -161,8 +164,8 @@ def _learn(config, levels, cluster) -> None:
 
 def _act(config, levels, cluster) -> None:
   """One of the actor processes."""
-  from scalable_agent import learner_link
   from scalable_agent.runtimes import impala_actor
+  from scalable_agent.transport import learner_link
 
   with _one_line_errors():
     cluster.check()

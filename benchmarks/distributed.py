@@ -27,15 +27,18 @@ import tensorflow as tf
 from absl import app, flags, logging
 from rich import box, console, table
 
-from scalable_agent import cluster as cluster_lib
-from scalable_agent import config as config_lib
-from scalable_agent import environments, learner_link, presets, threads
+from scalable_agent import environments
+from scalable_agent.distribution import cluster as cluster_lib
+from scalable_agent.options import config as config_lib
+from scalable_agent.options import presets
 from scalable_agent.runtimes import (
   assembly,
   impala_actor,
   impala_learner,
   impala_local,
+  threads,
 )
+from scalable_agent.transport import learner_link
 
 # Seconds that a setting may take besides those asked for: starting, tracing.
 _TIMEOUT = 300.0

@@ -25,18 +25,11 @@ import tree
 from absl import app, flags, logging
 from rich import box, console, table
 
-from scalable_agent import config as config_lib
-from scalable_agent import (
-  environments,
-  learner_link,
-  learner_service,
-  presets,
-  rpc,
-  structures,
-  unroll_queue,
-  weights,
-)
+from scalable_agent import environments, structures, unroll_queue
+from scalable_agent.options import config as config_lib
+from scalable_agent.options import presets
 from scalable_agent.runtimes import assembly
+from scalable_agent.transport import learner_link, learner_service, rpc, weights
 
 CALLS = ('unroll', 'weights', 'ready')
 

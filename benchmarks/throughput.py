@@ -33,9 +33,10 @@ from absl import app, flags
 from rich import box, console, table
 
 from scalable_agent import actor as actor_lib
-from scalable_agent import config as config_lib
-from scalable_agent import environments, policies, presets, threads
-from scalable_agent.runtimes import assembly, impala_local, training
+from scalable_agent import environments, policies
+from scalable_agent.options import config as config_lib
+from scalable_agent.options import presets
+from scalable_agent.runtimes import assembly, impala_local, threads, training
 
 PARTS = ('environment', 'inference', 'learner', 'training')
 # Seconds that a part may take besides those asked for: tracing, building.

@@ -9,7 +9,9 @@ import rich.console
 import rich.table
 from absl import logging
 
-from scalable_agent import files, policies, structures, videos
+from scalable_agent import policies, structures
+from scalable_agent.reports import videos
+from scalable_agent.storage import files
 from scalable_agent.suites import atari57
 
 # Of the emulator, or of a game whose agent steps are its frames.

@@ -20,7 +20,6 @@ import numpy as np
 import tensorflow as tf
 
 from scalable_agent import (
-  checkpointing,
   learner,
   losses,
   networks,
@@ -29,6 +28,7 @@ from scalable_agent import (
   structures,
 )
 from scalable_agent.learner import Step
+from scalable_agent.storage import checkpointing
 from scalable_agent.structures import FIRST, LAST, MID
 
 LENGTH = 6

@@ -14,56 +14,34 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# A package stands for everything inside it, except for `scalable_agent`.
+# A room stands for everything inside it.
 LAYERS = (
   ('dynamic_batching', 'scalable_agent'),
   (
     'scalable_agent.vtrace',
     'scalable_agent.returns',
     'scalable_agent.structures',
-    'scalable_agent.config',
-    'scalable_agent.presets',
+    'scalable_agent.options',
     'scalable_agent.suites',
   ),
   (
-    'scalable_agent.frame_stacks',
     'scalable_agent.networks',
     'scalable_agent.environments',
     'scalable_agent.losses',
     'scalable_agent.optimizers',
+    'scalable_agent.distribution',
   ),
   (
     'scalable_agent.policies',
     'scalable_agent.actor',
     'scalable_agent.unroll_queue',
-    'scalable_agent.unroll_codec',
-    'scalable_agent.weights',
-    'scalable_agent.replicas',
     'scalable_agent.learner',
   ),
   (
-    'scalable_agent.rpc',
-    'scalable_agent.protocol',
-    'scalable_agent.admission',
-    'scalable_agent.learner_service',
-    'scalable_agent.learner_link',
-    'scalable_agent.cluster',
-    'scalable_agent.addresses',
-    'scalable_agent.schedulers',
-    'scalable_agent.strategies',
-    'scalable_agent.rendezvous',
-    'scalable_agent.threads',
-    'scalable_agent.checkpointing',
-    'scalable_agent.nest_files',
-    'scalable_agent.files',
-    'scalable_agent.logdirs',
-    'scalable_agent.metrics',
-    'scalable_agent.summaries',
-    'scalable_agent.scores',
-    'scalable_agent.episode_log',
-    'scalable_agent.progress',
+    'scalable_agent.transport',
+    'scalable_agent.storage',
+    'scalable_agent.reports',
     'scalable_agent.evaluation',
-    'scalable_agent.videos',
   ),
   ('scalable_agent.runtimes',),
   ('experiment', 'setup'),
@@ -83,12 +61,11 @@ MUST_NOT_IMPORT = {
   'scalable_agent.actor': (
     'scalable_agent.learner',
     'scalable_agent.unroll_queue',
-    'scalable_agent.unroll_codec',
-    'scalable_agent.weights',
   ),
 }
 
-EXPERIMENTAL_USERS = ('scalable_agent.rpc', 'scalable_agent.cluster')
+RPC_USER = 'scalable_agent.transport.rpc'
+EXPERIMENTAL_USERS = (RPC_USER, 'scalable_agent.distribution.cluster')
 RPC = 'tensorflow.distribute.experimental.rpc'
 
 # (module, name) of every other use of tf.*.experimental. Only ever remove.
@@ -269,8 +246,8 @@ def check_tensorflow(module: str, tree: ast.Module) -> list[str]:
     return errors
   for name, line in uses_of_experimental(tree):
     where = f'{module}:{line} uses {name}'
-    if is_in(name, RPC) and module != 'scalable_agent.rpc':
-      errors.append(f'{where}; only scalable_agent.rpc may.')
+    if is_in(name, RPC) and module != RPC_USER:
+      errors.append(f'{where}; only {RPC_USER} may.')
     elif module not in EXPERIMENTAL_USERS and not any(
       module == m and is_in(name, n) for m, n in EXPERIMENTAL_ALLOWED
     ):
@@ -385,7 +362,7 @@ KNOWN = {
     ('scalable_agent.vtrace', 'import scalable_agent.losses', 'above'),
     ('scalable_agent.vtrace', 'from . import losses', 'above'),
     ('scalable_agent.vtrace', 'from .losses import align', 'above'),
-    ('scalable_agent.config', 'def f(): import experiment', 'above'),
+    ('scalable_agent.options.config', 'def f(): import experiment', 'above'),
     (
       'scalable_agent.environments.atari',
       'from ..learner import Learner',
@@ -393,14 +370,14 @@ KNOWN = {
     ),
     (
       'scalable_agent.learner',
-      'import importlib\nimportlib.import_module("scalable_agent.metrics")',
+      'import importlib\nimportlib.import_module("scalable_agent.reports")',
       'above',
     ),
     ('scalable_agent', 'from scalable_agent import vtrace', 'above'),
     ('scalable_agent.novelty', '', 'has no layer'),
     ('novelty', '', 'has no layer'),
     ('scalable_agent.vtraces', '', 'has no layer'),
-    ('scalable_agent.metrics', 'import tests.helper', 'not depend on tests'),
+    ('scalable_agent.reports', 'import tests.helper', 'not depend on tests'),
     ('scalable_agent.actor', 'from dynamic_batching import batch_fn', 'only'),
     ('scalable_agent.learner', 'import dynamic_batching.batcher', 'only'),
     ('experiment', 'import dynamic_batching', 'only'),
@@ -425,7 +402,7 @@ KNOWN = {
     ('scalable_agent.learner', 'from absl import flags', 'reads flags'),
     ('scalable_agent.learner', 'import absl.flags', 'reads flags'),
     ('dynamic_batching.batcher', 'from absl.flags import FLAGS', 'reads flags'),
-    ('scalable_agent.config', 'import argparse', 'reads flags'),
+    ('scalable_agent.options.config', 'import argparse', 'reads flags'),
     ('scalable_agent.vtrace', 'import keras', 'pure'),
     ('scalable_agent.returns', 'from absl import logging', 'pure'),
     ('scalable_agent.losses', 'import sonnet as snt', 'pure'),
@@ -462,9 +439,9 @@ KNOWN = {
       'experimental',
     ),
     (
-      'scalable_agent.cluster',
+      'scalable_agent.distribution.cluster',
       'import tensorflow as tf\ntf.distribute.experimental.rpc.Server',
-      'only scalable_agent.rpc',
+      'only scalable_agent.transport.rpc',
     ),
   ],
 )
@@ -479,7 +456,10 @@ PACKAGES = ('scalable_agent', 'scalable_agent.environments', 'dynamic_batching')
 @pytest.mark.parametrize(
   ('module', 'source'),
   [
-    ('experiment', 'from absl import app, flags\nimport scalable_agent.config'),
+    (
+      'experiment',
+      'from absl import app, flags\nimport scalable_agent.options',
+    ),
     ('experiment', 'from scalable_agent.runtimes import a3c'),
     ('scalable_agent.policies', 'import dynamic_batching'),
     ('scalable_agent.runtimes.a3c', 'from dynamic_batching import batcher'),
@@ -492,15 +472,15 @@ PACKAGES = ('scalable_agent', 'scalable_agent.environments', 'dynamic_batching')
     ('scalable_agent.environments', 'from . import atari\nimport ale_py'),
     ('scalable_agent.environments', 'def f():\n  import deepmind_lab'),
     (
-      'scalable_agent.rpc',
+      'scalable_agent.transport.rpc',
       'import tensorflow as tf\ntf.distribute.experimental.rpc.Server',
     ),
-    ('scalable_agent.metrics', 'f(x).experimental.y\nself.tf.compat.v1.z'),
+    ('scalable_agent.reports', 'f(x).experimental.y\nself.tf.compat.v1.z'),
     ('tests.helper', 'import gymnasium\nimport dynamic_batching'),
     ('benchmarks.throughput', 'from absl import flags'),
-    ('scalable_agent.metrics', '"""tf.compat.v1, import experiment"""'),
+    ('scalable_agent.reports', '"""tf.compat.v1, import experiment"""'),
     (
-      'scalable_agent.metrics',
+      'scalable_agent.reports',
       'import tensorflow as tf\ntf.constant("a.experimental.b").numpy',
     ),
   ],

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scalable_agent import config
 from scalable_agent.environments.batched import Level
+from scalable_agent.options import config
 
 
 @dataclasses.dataclass(frozen=True)

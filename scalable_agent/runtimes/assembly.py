@@ -7,15 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from scalable_agent import (
-  config as config_lib,
-)
-from scalable_agent import (
-  environments,
-  networks,
-  structures,
-  unroll_codec,
-)
+from scalable_agent import environments, networks, structures
+from scalable_agent.options import config as config_lib
+from scalable_agent.transport import unroll_codec
 
 
 def usable_cores() -> int:

@@ -11,16 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from scalable_agent import (
-  actor,
-  environments,
-  learner_link,
-  policies,
-  protocol,
-)
-from scalable_agent import cluster as cluster_lib
-from scalable_agent import config as config_lib
+from scalable_agent import actor, environments, policies
+from scalable_agent.distribution import cluster as cluster_lib
+from scalable_agent.options import config as config_lib
 from scalable_agent.runtimes import assembly, interruption
+from scalable_agent.transport import learner_link, protocol
 
 
 def act(

@@ -13,19 +13,11 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from scalable_agent import cluster as cluster_lib
-from scalable_agent import config as config_lib
-from scalable_agent import (
-  environments,
-  learner,
-  learner_link,
-  learner_service,
-  rpc,
-  threads,
-  unroll_queue,
-  weights,
-)
-from scalable_agent.runtimes import assembly, interruption, training
+from scalable_agent import environments, learner, unroll_queue
+from scalable_agent.distribution import cluster as cluster_lib
+from scalable_agent.options import config as config_lib
+from scalable_agent.runtimes import assembly, interruption, threads, training
+from scalable_agent.transport import learner_link, learner_service, rpc, weights
 
 # Seconds between two looks at signals and reports.
 _TICK = 0.2

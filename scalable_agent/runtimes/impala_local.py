@@ -15,15 +15,10 @@ import tensorflow as tf
 from absl import logging
 
 from dynamic_batching import ops
-from scalable_agent import (
-  actor,
-  checkpointing,
-  environments,
-  policies,
-  threads,
-)
-from scalable_agent.config import Config
-from scalable_agent.runtimes import assembly, interruption, training
+from scalable_agent import actor, environments, policies
+from scalable_agent.options.config import Config
+from scalable_agent.runtimes import assembly, interruption, threads, training
+from scalable_agent.storage import checkpointing
 
 # Seconds between two looks at signals and reports.
 _TICK = 0.2

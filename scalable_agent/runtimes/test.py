@@ -4,16 +4,11 @@ import contextlib
 import os
 from collections.abc import Collection, Sequence
 
-from scalable_agent import (
-  checkpointing,
-  environments,
-  evaluation,
-  logdirs,
-  networks,
-  presets,
-)
-from scalable_agent import config as config_lib
+from scalable_agent import environments, evaluation, networks
+from scalable_agent.options import config as config_lib
+from scalable_agent.options import presets
 from scalable_agent.runtimes import assembly, training
+from scalable_agent.storage import checkpointing, logdirs
 
 
 def prepare(

@@ -8,18 +8,17 @@ from typing import Any
 import tensorflow as tf
 
 from scalable_agent import (
-  checkpointing,
   environments,
   learner,
-  logdirs,
   losses,
-  metrics,
   optimizers,
   structures,
   unroll_queue,
 )
-from scalable_agent import config as config_lib
+from scalable_agent.options import config as config_lib
+from scalable_agent.reports import metrics
 from scalable_agent.runtimes import assembly
+from scalable_agent.storage import checkpointing, logdirs
 
 
 def make_learner(

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from scalable_agent import environments
-from scalable_agent.config import Config
 from scalable_agent.environments import options
+from scalable_agent.options.config import Config
 from scalable_agent.suites import atari57, dmlab30
 
 

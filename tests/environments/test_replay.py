@@ -8,8 +8,9 @@ import functools
 import numpy as np
 import pytest
 
-from scalable_agent import environments, nest_files
+from scalable_agent import environments
 from scalable_agent.environments import replay
+from scalable_agent.storage import nest_files
 from scalable_agent.structures import FIRST, LAST, MID
 from tests.environments import contract
 

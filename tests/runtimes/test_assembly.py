@@ -10,19 +10,19 @@ import tensorflow as tf
 
 from scalable_agent import (
   actor,
-  checkpointing,
   environments,
   learner,
   losses,
-  metrics,
   networks,
   optimizers,
   policies,
-  presets,
   unroll_queue,
 )
-from scalable_agent import config as config_lib
+from scalable_agent.options import config as config_lib
+from scalable_agent.options import presets
+from scalable_agent.reports import metrics
 from scalable_agent.runtimes import assembly, impala_local
+from scalable_agent.storage import checkpointing
 
 PARTS = (
   (actor, 'Actor'),

@@ -13,16 +13,12 @@ import pytest
 import tensorflow as tf
 import tree
 
-from scalable_agent import config as config_lib
-from scalable_agent import (
-  environments,
-  losses,
-  nest_files,
-  presets,
-  structures,
-)
+from scalable_agent import environments, losses, structures
 from scalable_agent.environments import catch
+from scalable_agent.options import config as config_lib
+from scalable_agent.options import presets
 from scalable_agent.runtimes import assembly, impala_local
+from scalable_agent.storage import nest_files
 
 NEVER = 1e9
 

@@ -2,9 +2,11 @@
 
 import pytest
 
-from scalable_agent import checkpointing, environments, logdirs, presets
-from scalable_agent import config as config_lib
+from scalable_agent import environments
+from scalable_agent.options import config as config_lib
+from scalable_agent.options import presets
 from scalable_agent.runtimes import assembly, test, training
+from scalable_agent.storage import checkpointing, logdirs
 
 
 @pytest.fixture

@@ -10,13 +10,8 @@ import pytest
 import rich.console
 import tensorflow as tf
 
-from scalable_agent import (
-  environments,
-  evaluation,
-  networks,
-  structures,
-  videos,
-)
+from scalable_agent import environments, evaluation, networks, structures
+from scalable_agent.reports import videos
 from tests import clockwork
 
 NUM_ACTIONS = 5
