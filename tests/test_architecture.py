@@ -54,7 +54,13 @@ SIMULATORS = ('gymnasium', 'ale_py', 'deepmind_lab')
 
 PURE = ('scalable_agent.vtrace', 'scalable_agent.returns')
 PURE_WITH_TARGETS = 'scalable_agent.losses'
-PURE_MAY_IMPORT = ('tensorflow', 'numpy', 'scalable_agent.structures', *PURE)
+PURE_MAY_IMPORT = (
+  'tensorflow',
+  'numpy',
+  'scalable_agent.structures',
+  'scalable_agent.options',
+  *PURE,
+)
 
 MUST_NOT_IMPORT = {
   # It hands its unrolls to a callable.
@@ -78,6 +84,7 @@ class Import(NamedTuple):
   target: str
   line: int
   at_module_level: bool
+  for_types: bool = False  # Under TYPE_CHECKING: never executed.
 
 
 def is_in(module: str, packages: tuple[str, ...] | str) -> bool:
@@ -101,11 +108,13 @@ def layer_of(module: str) -> int | None:
 def find_imports(tree: ast.Module, module: str, is_package: bool):
   """Yields an Import for everything imported, also inside of functions."""
 
-  def visit(node: ast.AST, at_module_level: bool) -> Iterator[Import]:
+  def visit(
+    node: ast.AST, at_module_level: bool, for_types: bool = False
+  ) -> Iterator[Import]:
     line = getattr(node, 'lineno', 0)
     if isinstance(node, ast.Import):
       for alias in node.names:
-        yield Import(alias.name, line, at_module_level)
+        yield Import(alias.name, line, at_module_level, for_types)
     elif isinstance(node, ast.ImportFrom):
       base = node.module or ''
       if node.level:
@@ -113,7 +122,7 @@ def find_imports(tree: ast.Module, module: str, is_package: bool):
         parents = parents[: len(parents) - node.level + is_package]
         base = '.'.join([*parents, *([base] if base else [])])
       for alias in node.names:
-        yield Import(f'{base}.{alias.name}', line, at_module_level)
+        yield Import(f'{base}.{alias.name}', line, at_module_level, for_types)
     elif isinstance(node, ast.Call):
       name = ast.unparse(node.func).rpartition('.')[-1]
       arguments = [a.value for a in node.args if isinstance(a, ast.Constant)]
@@ -122,8 +131,10 @@ def find_imports(tree: ast.Module, module: str, is_package: bool):
     inside = isinstance(
       node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
     )
+    if isinstance(node, ast.If):
+      for_types |= dotted_name(node.test)[-1] == 'TYPE_CHECKING'
     for child in ast.iter_child_nodes(node):
-      yield from visit(child, at_module_level and not inside)
+      yield from visit(child, at_module_level and not inside, for_types)
 
   yield from visit(tree, True)
 
@@ -324,7 +335,7 @@ def test_imports_have_no_cycle():
       continue
     tree = ast.parse(path.read_text(encoding='utf-8'))
     found = find_imports(tree, module, path.name == '__init__.py')
-    targets = {module_of(i.target, MODULES) for i in found}
+    targets = {module_of(i.target, MODULES) for i in found if not i.for_types}
     imports[module] = (targets & MODULES) - {module}
   cycle = find_cycle(imports)
   assert not cycle, ' -> '.join(cycle)

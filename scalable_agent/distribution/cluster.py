@@ -1,13 +1,12 @@
 """Who is where in a distributed run."""
 
-import dataclasses
 from collections.abc import Collection
 from typing import NamedTuple
 
 from absl import logging
 
 from scalable_agent.distribution import addresses, schedulers
-from scalable_agent.options import config as config_lib
+from scalable_agent.options import ClusterOptions, Config
 
 
 class Cluster(NamedTuple):
@@ -61,8 +60,8 @@ class Cluster(NamedTuple):
 
 
 def resolve(
-  config: config_lib.Config, given: Collection[str]
-) -> tuple[config_lib.Config, Cluster] | None:
+  config: Config, given: Collection[str]
+) -> tuple[Config, Cluster] | None:
   """Returns who is where, None where everything is on a single machine.
 
   Flags decide. Where they leave something open, TF_CONFIG does, if it has a
@@ -82,79 +81,79 @@ def resolve(
       both where they contradict each other.
     TimeoutError: the pods of the learners do not run in time.
   """
-  if config.mode != 'train':
+  if config.run.mode != 'train':
     return None
   placement = _find_placement(config, given)
   if placement is None:
     return None
   config = _fill_in(config, placement, given)
+  own = config.cluster
   source = placement.source
-  if len(placement.learners) != config.num_learners:
+  if len(placement.learners) != own.num_learners:
     raise ValueError(
       f'{source}: {len(placement.learners)} address(es) for --num_learners='
-      f'{config.num_learners}. Give one for each learner.'
+      f'{own.num_learners}. Give one for each learner.'
     )
   peers = (
-    config.num_learners if config.job_name == 'learner' else config.num_actors
+    own.num_learners if own.job_name == 'learner' else config.actors.num_actors
   )
-  if config.task >= peers:
+  if own.task >= peers:
     raise ValueError(
-      f'{f"--task={config.task}" if placement.task is None else source}: '
-      f'{config.job_name} {config.task} is not one of '
-      f'--num_{config.job_name}s={peers}, which count from 0. Lower the task '
+      f'{f"--task={own.task}" if placement.task is None else source}: '
+      f'{own.job_name} {own.task} is not one of '
+      f'--num_{own.job_name}s={peers}, which count from 0. Lower the task '
       'or raise their number.'
     )
   cluster = Cluster(
     learners=placement.learners,
     collectives=addresses.collectives_of(placement.learners, source),
-    job_name=config.job_name,
-    task=config.task,
-    num_actors=config.num_actors,
+    job_name=own.job_name,
+    task=own.task,
+    num_actors=config.actors.num_actors,
     source=source,
   )
   return config, cluster
 
 
 def _find_placement(
-  config: config_lib.Config, given: Collection[str]
+  config: Config, given: Collection[str]
 ) -> schedulers.Placement | None:
-  if config.learner_address == 'slurm':
-    return schedulers.from_slurm(config.num_learners)
-  if config.learner_address == 'kubernetes':
-    return schedulers.from_kubernetes(
-      config.num_learners, config.reconnect_timeout
-    )
+  own = config.cluster
+  if own.learner_address == 'slurm':
+    return schedulers.from_slurm(own.num_learners)
+  if own.learner_address == 'kubernetes':
+    return schedulers.from_kubernetes(own.num_learners, own.reconnect_timeout)
   placement = schedulers.from_tf_config()
-  if placement is None and config.task >= 0:
-    return schedulers.Placement('--learner_address', _listed(config))
+  if placement is None and own.task >= 0:
+    return schedulers.Placement('--learner_address', _listed(own))
   if placement is None and 'job_name' in given and 'task' not in given:
-    if config.job_name == 'learner' and config.num_learners == 1:
-      return schedulers.Placement('--job_name', _listed(config), task=0)
+    if own.job_name == 'learner' and own.num_learners == 1:
+      return schedulers.Placement('--job_name', _listed(own), task=0)
     raise ValueError(
-      f'--job_name={config.job_name} needs --task, the index of this process '
-      f'among the {config.job_name}s: 0 for the first.'
+      f'--job_name={own.job_name} needs --task, the index of this process '
+      f'among the {own.job_name}s: 0 for the first.'
     )
-  if placement is not None and config.learner_address:
-    listed = _listed(config)
+  if placement is not None and own.learner_address:
+    listed = _listed(own)
     if listed != placement.learners:
       raise ValueError(
-        f'--learner_address={config.learner_address} contradicts '
+        f'--learner_address={own.learner_address} contradicts '
         f'{placement.source}, which says {",".join(placement.learners)}. Leave '
         'one of them out.'
       )
   return placement
 
 
-def _listed(config: config_lib.Config) -> tuple[str, ...]:
-  if config.learner_address:
-    return tuple(part.strip() for part in config.learner_address.split(','))
+def _listed(own: ClusterOptions) -> tuple[str, ...]:
+  if own.learner_address:
+    return tuple(part.strip() for part in own.learner_address.split(','))
   return tuple(
     f'localhost:{schedulers.BASE_PORT + index}'
-    for index in range(config.num_learners)
+    for index in range(own.num_learners)
   )
 
 
-def _fill_in(config, placement, given) -> config_lib.Config:
+def _fill_in(config, placement, given) -> Config:
   """Returns `config` with what only the placement knows."""
   known = {
     'job_name': placement.job_name,
@@ -165,14 +164,14 @@ def _fill_in(config, placement, given) -> config_lib.Config:
     known['num_learners'] = len(placement.learners)
   known = {name: value for name, value in known.items() if value is not None}
   for name, value in known.items():
-    flag = getattr(config, name)
+    flag = config.values[name]
     if name in given and flag != value:
       raise ValueError(
         f'--{name}={flag} contradicts {placement.source}, which says {value}. '
         'Leave one of them out.'
       )
-  config = dataclasses.replace(config, **known)
-  if config.task < 0:
+  config = config.replace(**known)
+  if config.cluster.task < 0:
     raise ValueError(
       f'{placement.source} does not say which task this process is. Give '
       '--task and --job_name.'

@@ -9,7 +9,7 @@ of one (stacked) observation, and a `__call__`; name it with
 import functools
 import importlib
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import sonnet as snt
@@ -18,20 +18,10 @@ import tree
 
 from scalable_agent import structures
 from scalable_agent.networks import frame_stacks
+from scalable_agent.options import AgentOptions
+from scalable_agent.structures import AgentState
 
 LSTM_SIZE = 256
-
-
-class AgentState(NamedTuple):
-  """What an agent carries from one step to the next.
-
-  Attributes:
-    frames: state of the frame stack, [B, ...]; () without one.
-    core: LSTM state (hidden, cell), [B, ...]; () without one.
-  """
-
-  frames: Any
-  core: Any
 
 
 def _is_image(spec: structures.TensorSpec) -> bool:
@@ -193,30 +183,28 @@ class Agent(snt.Module):
   def __init__(
     self,
     spec: structures.EnvironmentSpec,
-    network: str = 'auto',
-    frame_stack: int = 1,
-    lstm: bool = False,
-    last_action_reward: bool = False,
+    **options: Any,
   ):
     """Builds the modules; variables are created here, from the spec.
 
     Args:
       spec: of the environment. One observation tensor per step.
-      network: see `find_torso`.
-      frame_stack: number of latest observations that the torso sees.
-      lstm: whether an LSTM of 256 units follows the torso.
-      last_action_reward: whether the last action (one-hot) and the last reward
-        (clipped to [-1, 1]) join the torso's features.
+      **options: of AgentOptions. `last_action_reward`: the last action
+        (one-hot) and the last reward (clipped to [-1, 1]) join the torso's
+        features.
     """
     super().__init__(name='agent')
+    chosen = AgentOptions(**options)
     self._num_actions = spec.num_actions
-    torso_class = find_torso(network, spec.observation)
-    self._stack = frame_stacks.make_frame_stack(spec.observation, frame_stack)
+    torso_class = find_torso(chosen.network, spec.observation)
+    self._stack = frame_stacks.make_frame_stack(
+      spec.observation, chosen.frame_stack
+    )
     self._torso = torso_class(
       structures.TensorSpec(self._stack.stack_shape, spec.observation.dtype)
     )
-    self._last_action_reward = last_action_reward
-    self._core: Any = snt.LSTM(LSTM_SIZE) if lstm else None
+    self._last_action_reward = chosen.last_action_reward
+    self._core: Any = snt.LSTM(LSTM_SIZE) if chosen.lstm else None
     # Small first policy logits: the first policy is close to uniform.
     self._policy_logits = snt.Linear(
       spec.num_actions,

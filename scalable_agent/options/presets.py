@@ -1,109 +1,60 @@
-"""Options that suit a kind of level, for where the user said nothing."""
+"""Options that suit a level, for where the user said nothing."""
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from scalable_agent.options import config as config_lib
+from scalable_agent.options.catalog import Suite
+from scalable_agent.options.config import Config
 
 # Characters, for lists of levels: file systems take 255 bytes.
 _LONGEST_FOLDER = 80
 
-# IMPALA paper, Table G.1 (Atari, shallow and deep feed-forward experts). The
-# learning rate decays to zero; RMSProp's decay of 0.99 is from the 2018 code.
-_PAPER = {
-  'total_environment_frames': 200e6,
-  'batch_size': 32,
-  'unroll_length': 20,
-  'updates_per_batch': 1,
-  'discounting': 0.99,
-  'baseline_cost': 0.5,
-  'entropy_cost': 0.01,
-  'lambda_': 1.0,
-  'optimizer': 'rmsprop',
-  'learning_rate': 6e-4,
-  'learning_rate_schedule': 'linear',
-  'epsilon': 0.01,
-  'clip_gradient_norm': 40.0,
-  'frame_stack': 4,
-  'num_action_repeats': 4,
-  'width': 84,
-  'height': 84,
-  # On two cores, a third actor works while the others wait for inference.
-  'num_actors': 3,
-  'envs_per_actor': 32,
-}
-
-# Found on Pong with two cores and half an hour: see docs/results.
-_ATARI = _PAPER | {
-  'total_environment_frames': 15e6,
-  # Two, as the policy lag in updates is the larger the smaller the batches.
-  'num_actors': 2,
-  'batch_size': 8,
-  'entropy_cost': 0.002,
-  'lambda_': 0.95,
-  'optimizer': 'adam',
-  'learning_rate': 4e-4,
-  'learning_rate_schedule': 'late_linear',
-  'epsilon': 1e-5,
-}
-
-# Found on CartPole-v1.
-_VECTOR = _PAPER | {
-  'total_environment_frames': 6e5,
-  'num_actors': 2,
-  'batch_size': 16,
-  'baseline_cost': 0.05,
-  'lambda_': 0.95,
-  'optimizer': 'adam',
-  'learning_rate': 3e-3,
-  'epsilon': 1e-5,
-  'frame_stack': 1,
-  'num_action_repeats': 1,
-  'envs_per_actor': 16,
-}
-
-# An LSTM forgets what it learned with CartPole's learning rate.
-_CATCH = _VECTOR | {'total_environment_frames': 3e5, 'learning_rate': 2e-3}
-
-PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-  'auto': {
-    'atari': _ATARI,
-    'gymnasium': _VECTOR,
-    'catch': _CATCH,
-  },
-  'paper': {
-    'atari': _PAPER,
-    'gymnasium': _PAPER | {'num_action_repeats': 1, 'frame_stack': 1},
-    'catch': _PAPER | {'num_action_repeats': 1, 'frame_stack': 1},
-  },
-}
-
 
 def resolve(
-  config: config_lib.Config,
-  suite: str,
+  config: Config,
+  suite: Suite,
   implied: Mapping[str, Any] = MappingProxyType({}),
-) -> config_lib.Config:
-  """Returns `config` with every unset option filled in from the preset.
+) -> Config:
+  """Returns `config` with every unset option filled in.
+
+  The last of these that knows an option decides: its own default, the
+  algorithm's preset, the suite's defaults, the suite's preset for the
+  algorithm, and what the name of the level implies.
 
   Args:
     config: options as given; None where the user said nothing.
-    suite: suite of the level: 'atari', 'gymnasium' or 'catch'.
-    implied: options that the name of the level implies; they win over the
-      preset's.
+    suite: of the levels.
+    implied: options that the name of the level implies.
+
+  Raises:
+    ValueError: there is no algorithm of the name in `config`.
   """
-  defaults = {**PRESETS[config.preset][suite], **implied}
-  defaults['logdir'] = os.path.join('logs', _folder(config.level_name))
-  unset = {
-    name: value
-    for name, value in defaults.items()
-    if getattr(config, name) is None
+  run = config.run
+  if run.algorithm not in config.catalog.algorithms:
+    config.catalog.options['algorithm'].check(run.algorithm)
+  algorithm = config.catalog.algorithms[run.algorithm]
+  defaults = {
+    **algorithm.presets.get(run.preset, {}),
+    **suite.defaults,
+    **suite.presets.get(run.algorithm, {}).get(run.preset, {}),
+    **implied,
+    'logdir': os.path.join('logs', _folder(run.level_name)),
   }
-  return dataclasses.replace(config, **unset)
+  return fill_in(config, defaults)
+
+
+def fill_in(
+  config: Config, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> Config:
+  """Returns `config` with unset options as in `defaults`, or their own."""
+  unset = [name for name, value in config.values.items() if value is None]
+  options = config.catalog.options
+  return config.replace(
+    **{name: defaults.get(name, options[name].default) for name in unset}
+  )
 
 
 def _folder(level_name: str) -> str:

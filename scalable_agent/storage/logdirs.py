@@ -1,31 +1,13 @@
 """The folder of a run: its config.json, and the lock of who trains in it."""
 
-import dataclasses
 import fcntl
 import os
 import tempfile
 
 from absl import logging
 
-from scalable_agent.options import config as config_lib
+from scalable_agent import options
 from scalable_agent.storage import checkpointing, files
-
-# Options that a checkpoint cannot be carried across: they change the weights'
-# shapes, the optimizer's slots, or what the agent has learned to play.
-FIXED_OPTIONS = (
-  'level_name',
-  'algorithm',
-  'network',
-  'lstm',
-  'frame_stack',
-  'last_action_reward',
-  'width',
-  'height',
-  'grayscale',
-  'full_action_space',
-  'num_action_repeats',
-  'optimizer',
-)
 
 
 class LogdirLock:
@@ -70,7 +52,7 @@ class LogdirLock:
     self.close()
 
 
-def prepare_logdir(logdir: str, config: config_lib.Config) -> LogdirLock:
+def prepare_logdir(logdir: str, config: options.Config) -> LogdirLock:
   """Makes the folder of a run, or checks that the run can go on in it.
 
   Call it before anything expensive, and `write_config` when the run is sure to
@@ -94,7 +76,7 @@ def prepare_logdir(logdir: str, config: config_lib.Config) -> LogdirLock:
     raise _not_writable(logdir, error) from error
   try:
     if os.path.exists(_config_path(logdir)):
-      old_config = load_config(logdir)
+      old_config = load_config(logdir, config.catalog)
       # Without a checkpoint there is nothing to go on from.
       if checkpointing.saved_frames(logdir):
         _compare(logdir, old_config, config)
@@ -112,7 +94,7 @@ def check_writable(logdir: str) -> None:
     raise _not_writable(logdir, error) from error
 
 
-def write_config(logdir: str, config: config_lib.Config) -> None:
+def write_config(logdir: str, config: options.Config) -> None:
   """Writes the options of a run to its config.json.
 
   Args:
@@ -123,16 +105,17 @@ def write_config(logdir: str, config: config_lib.Config) -> None:
     ValueError: it cannot be written.
   """
   try:
-    files.write_json(_config_path(logdir), dataclasses.asdict(config))
+    files.write_json(_config_path(logdir), dict(config.values))
   except OSError as error:
     raise _not_writable(logdir, error) from error
 
 
-def load_config(logdir: str) -> config_lib.Config:
+def load_config(logdir: str, catalog: options.Catalog) -> options.Config:
   """Returns the options that a folder's agent was trained with.
 
   Args:
     logdir: folder of the run.
+    catalog: all options there are.
 
   Raises:
     ValueError: there is no config.json, or it cannot be read.
@@ -144,13 +127,15 @@ def load_config(logdir: str) -> config_lib.Config:
       'Give the folder of a run.'
     )
   try:
-    return config_lib.from_dict(files.read_json(path))
+    config = options.from_dict(catalog, files.read_json(path))
   except (OSError, ValueError, TypeError) as error:
     raise ValueError(
       f'--logdir={logdir}: {path} cannot be read: {error}. Repair it, delete '
       'it if the options of this call are those of the run, or choose another '
       '--logdir.'
     ) from error
+  # Options that mean nothing to a level were once left open.
+  return options.fill_in(config)
 
 
 def _config_path(logdir: str) -> str:
@@ -164,19 +149,19 @@ def _not_writable(logdir: str, error: OSError) -> ValueError:
   )
 
 
-def _compare(
-  logdir: str, old: config_lib.Config, new: config_lib.Config
-) -> None:
+def _compare(logdir: str, old: options.Config, new: options.Config) -> None:
   """Refuses what a checkpoint cannot be carried across, warns of the rest."""
+  declared = new.catalog.options
   changed = [
     name
-    for name in config_lib.FIELDS
-    if name not in config_lib.PLACE and getattr(old, name) != getattr(new, name)
+    for name, one in declared.items()
+    if one.part is not options.Part.PLACE
+    and old.values[name] != new.values[name]
   ]
   refused = [
-    f'--{name} was {getattr(old, name)} and is {getattr(new, name)}'
-    for name in FIXED_OPTIONS
-    if name in changed
+    f'--{name} was {old.values[name]} and is {new.values[name]}'
+    for name in changed
+    if declared[name].fixed
   ]
   if refused:
     raise ValueError(
@@ -187,7 +172,7 @@ def _compare(
     logging.warning(
       '--%s was %s so far in %s and is %s from now on.',
       name,
-      getattr(old, name),
+      old.values[name],
       logdir,
-      getattr(new, name),
+      new.values[name],
     )

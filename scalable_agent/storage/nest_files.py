@@ -1,17 +1,18 @@
 """Nests of numpy arrays and plain values in one .npz file, without pickle.
 
 Reading such a file runs no code that is in it. Named tuples are restored as
-what they were if they are defined in this package.
+what they were if they are of `structures`, by their name alone, wherever they
+were defined when the file was written.
 """
 
-import importlib
 import json
 from typing import Any
 
 import numpy as np
 
+from scalable_agent import structures
+
 _STRUCTURE = 'structure'
-_PACKAGE = __name__.partition('.')[0]
 
 
 def write(path: str, nest: Any) -> None:
@@ -19,7 +20,7 @@ def write(path: str, nest: Any) -> None:
 
   Args:
     path: of the file.
-    nest: dicts, lists, tuples, named tuples of this package, numpy arrays and
+    nest: dicts, lists, tuples, named tuples of `structures`, numpy arrays and
       scalars, tensors (read back as arrays), bytes, str, int, float, bool and
       None.
 
@@ -64,9 +65,10 @@ def _encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
     ]
     if type(value) in (list, tuple):
       return [type(value).__name__, items]
-    name = f'{type(value).__module__}:{type(value).__qualname__}'
-    if hasattr(value, '_fields') and name.startswith(_PACKAGE + '.'):
-      return ['namedtuple', name, list(value._fields), items]
+    name = type(value).__name__
+    if getattr(structures, name, None) is type(value):
+      fields = list(value._fields)  # type: ignore[union-attr]
+      return ['namedtuple', name, fields, items]
   elif hasattr(value, '__array__'):
     array = np.asarray(value)
     if array.dtype.kind in 'biufcSU':
@@ -103,10 +105,10 @@ def _decode(data: Any, arrays: Any) -> Any:
 
 
 def _find_namedtuple(name: str, fields: list[str]) -> type:
-  module, _, attribute = name.partition(':')
-  if not module.startswith(_PACKAGE + '.'):
-    raise ValueError(f'{name} is not of {_PACKAGE}')
-  found: Any = getattr(importlib.import_module(module), attribute, None)
-  if list(getattr(found, '_fields', ())) != fields:
+  # The module was once saved as well.
+  found: Any = getattr(structures, name.rpartition(':')[2], None)
+  if not hasattr(found, '_fields'):
+    raise ValueError(f'{name} is not of {structures.__name__}')
+  if list(found._fields) != fields:
     raise ValueError(f'{name} does not have the fields {fields} any more')
   return found

@@ -1,6 +1,5 @@
 """Who is where, by flags, TF_CONFIG, Slurm and Kubernetes."""
 
-import dataclasses
 import json
 import os
 import sys
@@ -10,7 +9,7 @@ import pytest
 
 from scalable_agent.distribution import cluster as cluster_lib
 from scalable_agent.distribution import schedulers
-from scalable_agent.options.config import Config
+from tests.configs import make_config
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +21,7 @@ def environment(monkeypatch):
 
 
 def resolve(**given):
-  config = Config(**{'num_actors': 4} | given)
+  config = make_config(**{'num_actors': 4} | given)
   return cluster_lib.resolve(config, given)
 
 
@@ -46,11 +45,11 @@ class TestFlags:
     assert cluster.learners == ('localhost:8000', 'localhost:8001')
     assert cluster.collectives == ('localhost:9000', 'localhost:9001')
     assert cluster.own_address == 'localhost:8001'
-    assert (config.task, config.job_name) == (1, 'learner')
+    assert (config.cluster.task, config.cluster.job_name) == (1, 'learner')
 
   def test_the_only_learner_needs_no_task(self):
     config, cluster = resolve(job_name='learner')
-    assert (config.task, cluster.own_address) == (0, 'localhost:8000')
+    assert (config.cluster.task, cluster.own_address) == (0, 'localhost:8000')
     # As in 2018, --task=-1 is the single machine, whatever the job.
     assert resolve(job_name='learner', task=-1) is None
 
@@ -125,9 +124,9 @@ def set_tf_config(monkeypatch, cluster, job_name=None, task=None):
 class TestTfConfig:
   def test_it_says_all(self, monkeypatch):
     set_tf_config(monkeypatch, CLUSTER, 'actor', 2)
-    config, cluster = cluster_lib.resolve(Config(num_actors=8), ())
-    assert config == dataclasses.replace(
-      Config(), job_name='actor', task=2, num_learners=2, num_actors=3
+    config, cluster = cluster_lib.resolve(make_config(num_actors=8), ())
+    assert config == make_config(
+      job_name='actor', task=2, num_learners=2, num_actors=3
     )
     assert cluster.learners == ('a:1', 'b:1')
     assert (cluster.job_name, cluster.task, cluster.num_actors) == (
@@ -219,7 +218,7 @@ class TestTfConfig:
   )
   def test_mistakes_are_named(self, monkeypatch, cluster, task, message):
     set_tf_config(monkeypatch, cluster, *task)
-    config = Config(num_actors=4)
+    config = make_config(num_actors=4)
     with pytest.raises(ValueError, match=message):
       cluster_lib.resolve(config, ())
 
@@ -256,13 +255,13 @@ class TestSlurm:
   ):
     set_step(monkeypatch, SLURM_PROCID=str(rank), SLURMD_NODENAME=node)
     config, cluster = cluster_lib.resolve(
-      Config(num_actors=8, num_learners=3, learner_address='slurm'),
+      make_config(num_actors=8, num_learners=3, learner_address='slurm'),
       ('num_learners', 'learner_address'),
     )
     assert cluster.learners == ('n9:8000', 'n9:8001', 'n10:8000')
-    assert cluster.num_actors == config.num_actors == 2
+    assert cluster.num_actors == config.actors.num_actors == 2
     assert (cluster.job_name, cluster.task) == (job_name, task)
-    assert (config.job_name, config.task) == (job_name, task)
+    assert (config.cluster.job_name, config.cluster.task) == (job_name, task)
 
   def test_a_step_alone_is_no_distributed_run(self, monkeypatch):
     set_step(monkeypatch)
@@ -386,7 +385,7 @@ class TestKubernetes:
     monkeypatch.setenv('JOB_COMPLETION_INDEX', '3')
     kubernetes.pods([('learner-0-x', '10.0.0.1')])
     config, cluster = resolve(learner_address='kubernetes', job_name='actor')
-    assert config.task == cluster.task == 3
+    assert config.cluster.task == cluster.task == 3
     refuse(
       r'^--task=2 contradicts Kubernetes \(JOB_COMPLETION_INDEX=3\)',
       learner_address='kubernetes',

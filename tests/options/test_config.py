@@ -1,19 +1,15 @@
 """Options: checks, presets, JSON, flags."""
 
-import dataclasses
-import inspect
 import json
 import pathlib
 
 import pytest
 
 import experiment
-from scalable_agent import environments, losses, optimizers
-from scalable_agent.environments import options as environment_options
-from scalable_agent.options import config as config_lib
-from scalable_agent.options import presets
-from scalable_agent.options.config import Config
+from scalable_agent import environments
+from scalable_agent import options as options_lib
 from scalable_agent.suites import atari57
+from tests.configs import CATALOG, make_config, resolve
 
 # The flags of the 2018 code (scalable_agent, experiment.py), all of them.
 FLAGS_OF_2018 = {
@@ -43,62 +39,61 @@ FLAGS_OF_2018 = {
 }
 
 
+PRESETS = CATALOG.options['preset'].choices
+
 SIZES = {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 5}
 
 
 def options_of(config):
-  return dataclasses.asdict(config)
+  return dict(config.values)
 
 
 class TestValidate:
   def test_the_defaults_are_valid_resolved_or_not(self):
-    config_lib.validate(Config())
-    for preset, suites in presets.PRESETS.items():
-      for suite in suites:
-        config_lib.validate(presets.resolve(Config(preset=preset), suite))
+    options_lib.validate(make_config())
+    for preset in PRESETS:
+      for suite in environments.SUITES:
+        options_lib.validate(resolve(make_config(preset=preset), suite))
 
   @pytest.mark.parametrize(
-    'name', [n for n, f in config_lib.FIELDS.items() if f.metadata['choices']]
+    'name', [n for n, f in CATALOG.options.items() if f.choices]
   )
   def test_an_unknown_choice_is_answered_with_the_known_ones(self, name):
-    choices = ', '.join(config_lib.FIELDS[name].metadata['choices'])
+    choices = ', '.join(CATALOG.options[name].choices)
     with pytest.raises(
       ValueError,
       match=rf'^--{name}=bogus is not known\. Choose one of: {choices}\.$',
     ):
-      config_lib.validate(Config(**{name: 'bogus'}))
+      options_lib.validate(make_config(**{name: 'bogus'}))
 
   @pytest.mark.parametrize(
     'name',
     [
       n
-      for n, f in config_lib.FIELDS.items()
-      if f.metadata['minimum'] is not None
+      for n, f in CATALOG.options.items()
+      if f.minimum is not None and f.maximum is None
     ],
   )
   def test_a_value_below_the_minimum_is_answered_with_the_minimum(self, name):
-    minimum = config_lib.FIELDS[name].metadata['minimum']
+    minimum = CATALOG.options[name].minimum
     for bad in minimum - 1, float('nan'):
       with pytest.raises(
         ValueError, match=rf'^--{name}={bad} must be at least {minimum}\.$'
       ):
-        config_lib.validate(Config(**{name: bad}))
-    config_lib.validate(Config(**{name: minimum}))
+        options_lib.validate(make_config(**{name: bad}))
+    options_lib.validate(make_config(**{name: minimum}))
 
   @pytest.mark.parametrize(
-    'name', ['discounting', 'lambda_', 'sticky_actions', 'decay']
+    'name', [n for n, f in CATALOG.options.items() if f.maximum is not None]
   )
   def test_a_fraction_lies_between_0_and_1(self, name):
-    config_lib.validate(Config(**{name: 0.0}))
-    config_lib.validate(Config(**{name: 1.0}))
-    with pytest.raises(
-      ValueError, match=rf'^--{name}=1\.01 must lie between 0 and 1\.$'
-    ):
-      config_lib.validate(Config(**{name: 1.01}))
-
-  def test_a_negative_discount_is_refused(self):
-    with pytest.raises(ValueError, match=r'^--discounting=-0\.1 must lie'):
-      config_lib.validate(Config(discounting=-0.1))
+    options_lib.validate(make_config(**{name: 0.0}))
+    options_lib.validate(make_config(**{name: 1.0}))
+    for bad in 1.01, -0.1, float('nan'):
+      with pytest.raises(
+        ValueError, match=rf'^--{name}={bad} must lie between 0 and 1\.$'
+      ):
+        options_lib.validate(make_config(**{name: bad}))
 
   @pytest.mark.parametrize('name', ['learning_rate', 'epsilon'])
   @pytest.mark.parametrize('bad', [0.0, -1e-3, float('nan')])
@@ -106,7 +101,7 @@ class TestValidate:
     with pytest.raises(
       ValueError, match=rf'^--{name}={bad} must be greater than 0\.$'
     ):
-      config_lib.validate(Config(**{name: bad}))
+      options_lib.validate(make_config(**{name: bad}))
 
   @pytest.mark.parametrize(
     'name',
@@ -120,7 +115,7 @@ class TestValidate:
   )
   def test_an_infinite_number_is_refused(self, name):
     with pytest.raises(ValueError, match=rf'^--{name}=inf must be finite\.$'):
-      config_lib.validate(Config(**{name: float('inf')}))
+      options_lib.validate(make_config(**{name: float('inf')}))
 
   @pytest.mark.parametrize(
     ('options', 'message'),
@@ -145,10 +140,6 @@ class TestValidate:
         {'batch_size': 8, 'num_learners': 2, 'learner_devices': 3},
         r'^--batch_size=8 .*--num_learners=2 times --learner_devices=3\. '
         r'Make it a multiple of 6\.$',
-      ),
-      (
-        {'dataset_path': '/data', 'level_name': 'pong'},
-        r'^--dataset_path=/data is for DeepMind Lab .*pong .*Leave it empty\.$',
       ),
       ({'env_processes': 2}, r'^--env_processes=2 must be 0 .* or 1 '),
       (
@@ -182,7 +173,7 @@ class TestValidate:
   )
   def test_options_that_do_not_go_together_are_refused(self, options, message):
     with pytest.raises(ValueError, match=message):
-      config_lib.validate(Config(**options))
+      options_lib.validate(make_config(**options))
 
   @pytest.mark.parametrize(
     'options',
@@ -202,7 +193,7 @@ class TestValidate:
     ],
   )
   def test_options_that_do_go_together_pass(self, options):
-    config_lib.validate(Config(**options))
+    options_lib.validate(make_config(**options))
 
 
 class TestCheckGiven:
@@ -232,24 +223,24 @@ class TestCheckGiven:
     ],
   )
   def test_what_was_set_without_effect_is_refused(self, name, owner, value):
-    config = presets.resolve(Config(**{owner: value}), 'catch')
-    config_lib.check_given(config, {owner})
+    config = resolve(make_config(**{owner: value}), 'catch')
+    options_lib.check_given(config, {owner})
     with pytest.raises(
       ValueError,
-      match=rf'^--{name}={getattr(config, name)} has no effect with '
+      match=rf'^--{name}={config.values[name]} has no effect with '
       rf'--{owner}={value}\. Leave it out, or change --{owner}\.$',
     ):
-      config_lib.check_given(config, {name})
+      options_lib.check_given(config, {name})
 
   def test_what_has_an_effect_passes(self):
-    config = Config(mode='test', optimizer='rmsprop')
-    config = presets.resolve(config, 'catch')
+    config = make_config(mode='test', optimizer='rmsprop')
+    config = resolve(config, 'catch')
     of_a_cluster = {'num_learners', 'learner_address', 'reconnect_timeout'}
-    config_lib.check_given(config, config_lib.FIELDS.keys() - of_a_cluster)
-    cluster = dataclasses.replace(config, task=0)
-    config_lib.check_given(cluster, of_a_cluster)
-    config = dataclasses.replace(config, correction='one_step_is')
-    config_lib.check_given(config, {'clip_pg_rho_threshold'})
+    options_lib.check_given(config, CATALOG.options.keys() - of_a_cluster)
+    cluster = config.replace(task=0)
+    options_lib.check_given(cluster, of_a_cluster)
+    config = config.replace(correction='one_step_is')
+    options_lib.check_given(config, {'clip_pg_rho_threshold'})
 
   @pytest.mark.parametrize(
     'name',
@@ -261,45 +252,44 @@ class TestCheckGiven:
     ],
   )
   def test_actor_processes_share_no_inference(self, name):
-    config = presets.resolve(Config(task=0), 'catch')
+    config = resolve(make_config(task=0), 'catch')
     with pytest.raises(
       ValueError,
-      match=rf'^--{name}={getattr(config, name)} has no effect on a distri.*'
+      match=rf'^--{name}={config.values[name]} has no effect on a distri.*'
       r'Leave it out\.$',
     ):
-      config_lib.check_given(config, {name})
+      options_lib.check_given(config, {name})
 
 
 class TestResolve:
-  @pytest.mark.parametrize('preset', presets.PRESETS)
+  @pytest.mark.parametrize('preset', PRESETS)
   @pytest.mark.parametrize('suite', ['atari', 'gymnasium', 'catch'])
-  def test_nothing_stays_unset_but_what_only_the_level_knows(
-    self, preset, suite
-  ):
-    config = presets.resolve(Config(preset=preset), suite)
+  def test_nothing_stays_unset(self, preset, suite):
+    config = resolve(make_config(preset=preset), suite)
     unset = {n for n, v in options_of(config).items() if v is None}
-    assert unset == {'sticky_actions'}
+    assert not unset
 
   def test_what_the_user_says_wins(self):
     given = {
       name: 0 if name == 'num_actors' else 1.0
-      for name in presets.PRESETS['auto']['atari']
+      for name, one in CATALOG.options.items()
+      if one.by_preset and one.kind in (int, float)
     }
     given |= {'logdir': 'mine', 'sticky_actions': 0.5}
-    config = presets.resolve(
-      Config(**given), 'atari', {'sticky_actions': 0.25, 'lambda_': 0.7}
+    config = resolve(
+      make_config(**given), 'atari', {'sticky_actions': 0.25, 'lambda_': 0.7}
     )
-    assert {n: getattr(config, n) for n in given} == given
+    assert {n: config.values[n] for n in given} == given
 
   def test_what_the_level_implies_wins_over_the_preset(self):
-    config = presets.resolve(
-      Config(), 'atari', {'sticky_actions': 0.25, 'num_action_repeats': 3}
+    config = resolve(
+      make_config(), 'atari', {'sticky_actions': 0.25, 'num_action_repeats': 3}
     )
-    assert config.sticky_actions == 0.25
-    assert config.num_action_repeats == 3
+    assert config.values['sticky_actions'] == 0.25
+    assert config.values['num_action_repeats'] == 3
 
   def test_the_paper_preset_is_table_g1(self):
-    config = presets.resolve(Config(preset='paper'), 'atari')
+    config = resolve(make_config(preset='paper'), 'atari')
     expected = {
       'batch_size': 32,
       'unroll_length': 20,
@@ -326,7 +316,7 @@ class TestResolve:
       'clip_pg_rho_threshold': 1.0,
       'lambda_': 1.0,
     }
-    assert {n: getattr(config, n) for n in expected} == expected
+    assert {n: config.values[n] for n in expected} == expected
 
   @pytest.mark.parametrize(
     ('level_name', 'folder'),
@@ -339,13 +329,13 @@ class TestResolve:
     ],
   )
   def test_the_folder_has_the_name_of_the_level(self, level_name, folder):
-    config = presets.resolve(Config(level_name=level_name), 'catch')
-    assert pathlib.Path(config.logdir) == pathlib.Path('logs') / folder
+    config = resolve(make_config(level_name=level_name), 'catch')
+    assert pathlib.Path(config.run.logdir) == pathlib.Path('logs') / folder
 
   def test_long_lists_have_short_folders_of_their_own(self):
     games = ','.join(atari57.GAMES)
     folders = {
-      pathlib.Path(presets.resolve(Config(level_name=name), 'atari').logdir)
+      pathlib.Path(resolve(make_config(level_name=name), 'atari').run.logdir)
       for name in (games, f'{games},tetris')
     }
     assert len(folders) == 2
@@ -357,15 +347,15 @@ class TestResolve:
 class TestFromDict:
   def test_comes_back_as_it_was(self):
     for config in (
-      Config(),
-      presets.resolve(Config(seed=7, lstm=True, decay=0.5), 'atari'),
+      make_config(),
+      resolve(make_config(seed=7, lstm=True, decay=0.5), 'atari'),
     ):
-      values = json.loads(json.dumps(dataclasses.asdict(config)))
-      assert config_lib.from_dict(values) == config
+      values = json.loads(json.dumps(options_of(config)))
+      assert options_lib.from_dict(CATALOG, values) == config
 
   def test_unknown_options_are_named(self):
     with pytest.raises(ValueError, match=r'^unknown options: alpha, beta$'):
-      config_lib.from_dict({'beta': 1, 'seed': 3, 'alpha': 2})
+      options_lib.from_dict(CATALOG, {'beta': 1, 'seed': 3, 'alpha': 2})
 
   @pytest.mark.parametrize(
     ('name', 'value'),
@@ -380,23 +370,25 @@ class TestFromDict:
   )
   def test_values_of_another_type_are_named(self, name, value):
     with pytest.raises(ValueError, match=f'^{name} cannot be {value!r}$'):
-      config_lib.from_dict({name: value})
+      options_lib.from_dict(CATALOG, {name: value})
 
   def test_a_number_without_a_point_is_a_float(self):
-    assert config_lib.from_dict({'discounting': 1}).discounting == 1
+    assert (
+      options_lib.from_dict(CATALOG, {'discounting': 1}).loss.discounting == 1
+    )
 
   def test_values_are_validated(self):
     with pytest.raises(ValueError, match=r'^--unroll_length=0 must be '):
-      config_lib.from_dict({'unroll_length': 0})
+      options_lib.from_dict(CATALOG, {'unroll_length': 0})
 
   @pytest.mark.parametrize('values', [[1], 3, None])
   def test_anything_but_an_object_is_refused(self, values):
     with pytest.raises(ValueError, match='JSON object'):
-      config_lib.from_dict(values)
+      options_lib.from_dict(CATALOG, values)
 
 
 class TestForTest:
-  TRAINED = Config(
+  TRAINED = make_config(
     level_name='catch',
     logdir='where/it/was',
     network='mlp',
@@ -407,25 +399,25 @@ class TestForTest:
   )
 
   def test_the_agent_is_the_trained_one(self):
-    config = config_lib.for_test(
-      Config(mode='test', logdir='here'), self.TRAINED, {'mode', 'logdir'}
+    config = options_lib.for_test(
+      make_config(mode='test', logdir='here'), self.TRAINED, {'mode', 'logdir'}
     )
-    assert config.mode == 'test'
-    assert config.logdir == 'here'
+    assert config.run.mode == 'test'
+    assert config.run.logdir == 'here'
     for name in 'level_name', 'network', 'lstm', 'seed':
-      assert getattr(config, name) == getattr(self.TRAINED, name)
+      assert config.values[name] == self.TRAINED.values[name]
 
   def test_how_to_test_is_never_taken_from_the_training(self):
-    config = config_lib.for_test(Config(mode='test'), self.TRAINED, set())
-    assert config.test_num_episodes == Config().test_num_episodes
-    assert config.checkpoint == 'newest'
+    config = options_lib.for_test(make_config(mode='test'), self.TRAINED, set())
+    assert config.test.test_num_episodes == make_config().test.test_num_episodes
+    assert config.test.checkpoint == 'newest'
 
   def test_what_a_test_may_choose_is_taken_from_the_user(self):
     given = {'seed': 8, 'checkpoint': 'best', 'envs_per_actor': 2}
-    config = config_lib.for_test(
-      Config(mode='test', **given), self.TRAINED, given.keys()
+    config = options_lib.for_test(
+      make_config(mode='test', **given), self.TRAINED, given.keys()
     )
-    assert {n: getattr(config, n) for n in given} == given
+    assert {n: config.values[n] for n in given} == given
 
   def test_what_contradicts_the_training_is_refused_all_at_once(self):
     given = {'network': 'deep', 'lstm': False, 'level_name': 'catch'}
@@ -434,80 +426,36 @@ class TestForTest:
       match=r'^--logdir=here .* --lstm=False \(trained with True\), '
       r'--network=deep \(trained with mlp\)\. Leave them out, or name another',
     ):
-      config_lib.for_test(
-        Config(mode='test', logdir='here', **given), self.TRAINED, given.keys()
+      options_lib.for_test(
+        make_config(mode='test', logdir='here', **given),
+        self.TRAINED,
+        given.keys(),
       )
 
   def test_repeating_what_was_trained_is_no_contradiction(self):
-    config_lib.for_test(
-      Config(mode='test', network='mlp'), self.TRAINED, {'network'}
+    options_lib.for_test(
+      make_config(mode='test', network='mlp'), self.TRAINED, {'network'}
     )
 
 
 def test_describe_marks_what_the_user_set():
-  config = Config(level_name='catch', seed=5, total_environment_frames=2e7)
-  config = presets.resolve(config, 'catch')
-  text = config_lib.describe(config, {'level_name', 'seed'})
+  config = make_config(level_name='catch', seed=5, total_environment_frames=2e7)
+  config = resolve(config, 'catch')
+  text = options_lib.describe(
+    config, {'level_name', 'seed'}, environments.SUITES[0]
+  )
   assert 'level_name=catch*' in text
   assert 'seed=5*' in text
-  assert f'unroll_length={config.unroll_length} ' in text
+  assert f'unroll_length={config.actors.unroll_length} ' in text
   assert 'total_environment_frames=20000000 ' in text
-
-
-class TestWhatIsWrittenTwice:
-  """The parts do not import `config`, but their users know both."""
-
-  @pytest.mark.parametrize(
-    ('name', 'choices'),
-    [
-      ('correction', losses.CORRECTIONS),
-      ('reward_clipping', losses.REWARD_CLIPPINGS),
-      ('optimizer', optimizers.OPTIMIZERS),
-      ('learning_rate_schedule', optimizers.DECAYS),
-    ],
-  )
-  def test_the_choices_are_those_of_the_part(self, name, choices):
-    assert config_lib.FIELDS[name].metadata['choices'] == choices
-
-  @pytest.mark.parametrize(
-    ('part', 'num_shared'),
-    [
-      (losses.LossOptions, 4),
-      (environments.EnvironmentOptions, 7),
-      (optimizers.make_optimizer, 3),
-    ],
-  )
-  def test_the_defaults_are_those_of_the_part(self, part, num_shared):
-    # None in a Config leaves the choice to the preset.
-    defaults = {
-      name: parameter.default
-      for name, parameter in inspect.signature(part).parameters.items()
-      if getattr(Config(), name, None) is not None
-    }
-    assert len(defaults) == num_shared
-    assert defaults == {name: getattr(Config(), name) for name in defaults}
-
-  @pytest.mark.parametrize('suite', environments.OPTIONS_OF_SUITE)
-  def test_a_minimum_suits_the_environments(self, suite):
-    level = environments.Level(suite, 'level', {})
-    options = environment_options.resolve(
-      level, environments.EnvironmentOptions()
-    )
-    for name in environments.OPTIONS_OF_SUITE[suite] & set(config_lib.FIELDS):
-      minimum = config_lib.FIELDS[name].metadata['minimum']
-      if minimum is not None:
-        environment_options.check(
-          level, dataclasses.replace(options, **{name: minimum})
-        )
 
 
 def described(level_name, **options):
   """What a user reads at the start of a training."""
   level = environments.parse_level(level_name)
-  config = Config(level_name=level_name, **options)
-  config = presets.resolve(config, level.suite, level.options)
-  hidden = environments.options_without_effect(level)
-  return config_lib.describe(config, {'level_name', *options}, hidden)
+  config = make_config(level_name=level_name, **options)
+  config = resolve(config, level.suite, level.options)
+  return options_lib.describe(config, {'level_name', *options}, level.suite)
 
 
 @pytest.mark.parametrize(
@@ -557,20 +505,20 @@ def test_a_flag_wins_over_the_level_and_the_level_over_the_preset(
 
 class TestFlags:
   def test_every_field_is_a_flag_with_the_same_default(self):
-    for name, field in config_lib.FIELDS.items():
-      assert experiment.FLAGS[name].default == field.default, name
-      assert field.metadata['help'] in experiment.FLAGS[name].help, name
+    for name, field in CATALOG.options.items():
+      assert experiment.FLAGS[name].default == field.flag_default, name
+      assert field.help in experiment.FLAGS[name].help, name
 
   def test_every_flag_is_a_field(self):
     flags = experiment.FLAGS.flags_by_module_dict()
     (own,) = [f for m, f in flags.items() if m.endswith('experiment.py')] or [
       flags['experiment']
     ]
-    assert {f.name for f in own} == set(config_lib.FIELDS)
+    assert {f.name for f in own} == set(CATALOG.options)
 
   def test_every_field_has_a_help_text(self):
-    for name, field in config_lib.FIELDS.items():
-      text = field.metadata['help']
+    for name, field in CATALOG.options.items():
+      text = field.help
       assert len(text) > 8, name
       assert text.endswith('.'), name
 
@@ -579,7 +527,7 @@ class TestFlags:
     flag = experiment.FLAGS[name]
     kind = FLAGS_OF_2018[name]
     sample = {int: '3', float: '0.25', str: 'x'}[kind]
-    choices = config_lib.FIELDS[name].metadata['choices']
+    choices = CATALOG.options[name].choices
     sample = choices[-1] if choices else sample
     assert flag.parser.parse(sample) == kind(sample)
 
@@ -609,4 +557,4 @@ class TestFlags:
       ('job_name', {'learner', 'actor'}),
       ('reward_clipping', {'abs_one', 'soft_asymmetric'}),
     ):
-      assert choices <= set(config_lib.FIELDS[name].metadata['choices'])
+      assert choices <= set(CATALOG.options[name].choices)

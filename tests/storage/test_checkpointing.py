@@ -11,6 +11,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from scalable_agent import optimizers
+from scalable_agent.options import OptimizerOptions
 from scalable_agent.storage import checkpointing, nest_files
 
 IMAGES = np.random.default_rng(0).normal(size=[5, 3]).astype(np.float32)
@@ -22,7 +23,9 @@ class Parts:
   def __init__(self, optimizer='adam', build=True, width=4):
     self.network = snt.nets.MLP([width, 2])
     self.network(tf.zeros([1, 3]))
-    self.optimizer = optimizers.make_optimizer(optimizer)
+    self.optimizer = optimizers.make_optimizer(
+      OptimizerOptions(optimizer=optimizer)
+    )
     if build:
       self.optimizer.build(self.network.trainable_variables)
     self.frames = tf.Variable(0, dtype=tf.int64)

@@ -1,6 +1,5 @@
 """A logdir is of one run: its options, and who may use it."""
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -8,14 +7,15 @@ import sys
 
 import pytest
 
-from scalable_agent.options import config, presets
 from scalable_agent.storage import checkpointing, logdirs
+from tests import configs
+from tests.configs import CATALOG
 
 
 def make_config(**options):
   """Returns options as a run saves them: nothing is left to be resolved."""
   options = {'level_name': 'catch', 'network': 'mlp'} | options
-  return presets.resolve(config.Config(**options), 'catch')
+  return configs.resolve(configs.make_config(**options), 'catch')
 
 
 def begin(logdir, **options):
@@ -32,15 +32,15 @@ def save(logdir):
 
 def test_the_options_of_a_run_are_read_back(tmp_path):
   begin(tmp_path / 'a' / 'b', seed=7)
-  loaded = logdirs.load_config(str(tmp_path / 'a' / 'b'))
+  loaded = logdirs.load_config(str(tmp_path / 'a' / 'b'), CATALOG)
   assert loaded == make_config(seed=7)
 
 
 def test_config_json_has_one_option_per_line(tmp_path):
   begin(tmp_path)
   text = (tmp_path / 'config.json').read_text()
-  assert len(text.splitlines()) == len(config.FIELDS) + 2
-  assert set(json.loads(text)) == set(config.FIELDS)
+  assert len(text.splitlines()) == len(CATALOG.options) + 2
+  assert set(json.loads(text)) == set(CATALOG.options)
 
 
 def test_a_start_that_is_refused_leaves_no_options(tmp_path):
@@ -51,7 +51,7 @@ def test_a_start_that_is_refused_leaves_no_options(tmp_path):
 def test_without_a_checkpoint_every_option_can_change(tmp_path):
   begin(tmp_path, network='deep')
   begin(tmp_path, network='mlp', lstm=True)
-  assert logdirs.load_config(str(tmp_path)).network == 'mlp'
+  assert logdirs.load_config(str(tmp_path), CATALOG).agent.network == 'mlp'
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_an_option_that_the_weights_depend_on_cannot_change(
 ):
   begin(tmp_path)
   save(tmp_path)
-  changed = dataclasses.replace(make_config(), **{option: value})
+  changed = make_config().replace(**{option: value})
   with pytest.raises(ValueError, match='--logdir') as error:
     logdirs.prepare_logdir(str(tmp_path), changed)
-  old = getattr(make_config(), option)
+  old = make_config().values[option]
   assert f'--{option} was {old} and is {value}' in str(error.value)
   begin(tmp_path)  # The lock is free again.
 
@@ -103,8 +103,8 @@ def test_other_options_may_change_and_are_listed(tmp_path, monkeypatch):
   begin(tmp_path, total_environment_frames=200, seed=2)
   assert len(messages) == 2
   assert messages[0].startswith('--total_environment_frames was 100 so far')
-  loaded = logdirs.load_config(str(tmp_path))
-  assert (loaded.total_environment_frames, loaded.seed) == (200, 2)
+  loaded = logdirs.load_config(str(tmp_path), CATALOG)
+  assert (loaded.run.total_environment_frames, loaded.run.seed) == (200, 2)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_other_options_may_change_and_are_listed(tmp_path, monkeypatch):
 )
 def test_a_corrupt_config_is_named_with_the_remedy(tmp_path, content):
   (tmp_path / 'config.json').write_text(content)
-  for function in (begin, lambda d: logdirs.load_config(str(d))):
+  for function in (begin, lambda d: logdirs.load_config(str(d), CATALOG)):
     with pytest.raises(ValueError, match='cannot be read') as error:
       function(tmp_path)
     assert f'--logdir={tmp_path}' in str(error.value)
@@ -122,7 +122,7 @@ def test_a_corrupt_config_is_named_with_the_remedy(tmp_path, content):
 
 def test_a_folder_without_a_run_is_named(tmp_path):
   with pytest.raises(ValueError, match='nothing was trained there'):
-    logdirs.load_config(str(tmp_path / 'none'))
+    logdirs.load_config(str(tmp_path / 'none'), CATALOG)
 
 
 def test_a_logdir_that_is_a_file_is_refused(tmp_path):
@@ -140,7 +140,7 @@ def test_a_run_may_move(tmp_path, monkeypatch):
   monkeypatch.setattr(logdirs.logging, 'warning', fail)
   begin(tmp_path)
   save(tmp_path)
-  moved = dataclasses.replace(make_config(), logdir='elsewhere')
+  moved = make_config().replace(logdir='elsewhere')
   logdirs.prepare_logdir(str(tmp_path), moved).close()
 
 
@@ -151,7 +151,7 @@ def test_a_logdir_in_use_is_refused_until_it_is_free(tmp_path):
       begin(tmp_path)
     assert f'id {os.getpid()}' in str(error.value)
     # Testing an agent while it is trained is fine.
-    assert logdirs.load_config(str(tmp_path)) == make_config()
+    assert logdirs.load_config(str(tmp_path), CATALOG) == make_config()
   begin(tmp_path)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tree
 
-from scalable_agent import structures
-from scalable_agent.environments import batched, catch
+from scalable_agent import environments, structures
+from scalable_agent.environments import catch
 from scalable_agent.structures import FIRST, LAST, MID
 from scalable_agent.transport import unroll_codec
 from tests import acting, clockwork
@@ -21,7 +21,7 @@ MAX_COLUMNS = 8
 
 def make_catch():
   return catch.CatchEnvironment(
-    batched.Level('catch', 'catch', {}), NUM_ENVS, seed=0
+    environments.parse_level('catch'), NUM_ENVS, seed=0
   )
 
 
