@@ -1,7 +1,8 @@
 """The import rules of the design, enforced on the syntax trees of all files.
 
 Higher layers may import lower ones and their own, never the reverse, and there
-are no cycles. A file without a layer fails: add it to LAYERS.
+are no cycles. A file without a layer fails: add it to LAYERS. Of a room,
+others use what its __init__.py hands on.
 """
 
 import ast
@@ -199,6 +200,7 @@ def check(
     where = f'{module}:{imported.line} imports {target}'
     if target in modules:
       errors += check_own_import(module, target, layer, where)
+      errors += check_room(module, imported.target, where)
     errors += check_foreign_import(module, imported, target, where)
   return errors
 
@@ -217,6 +219,24 @@ def check_own_import(module, target, layer, where) -> Iterator[str]:
     yield f'{where}; code must not depend on {target.split(".")[0]}.'
   if is_in(target, MUST_NOT_IMPORT.get(module, ())):
     yield f'{where}; see Ownership in the design.'
+
+
+def room_of(module: str) -> str | None:
+  """Returns the room that a module lies in, None at the top."""
+  return next((room for room in HANDED_ON if is_in(module, room)), None)
+
+
+def check_room(module, target, where) -> Iterator[str]:
+  """Yields errors about what a room keeps to itself."""
+  room = room_of(target)
+  if room in (None, room_of(module)) or target == room:
+    return
+  name = target.removeprefix(f'{room}.')
+  if name not in HANDED_ON[room]:
+    yield (
+      f'{where}; {room} does not hand on {name}. Use what its __init__.py has '
+      'in __all__, or add it there.'
+    )
 
 
 def check_foreign_import(module, imported, target, where) -> Iterator[str]:
@@ -316,6 +336,22 @@ FILES = find_files()
 MODULES = set(FILES)
 
 
+def find_handed_on() -> dict[str, tuple[str, ...]]:
+  """Returns the names that each room hands on to others."""
+  handed_on = {}
+  for module, path in FILES.items():
+    if path.name == '__init__.py' and module.startswith('scalable_agent.'):
+      names = ()
+      for node in ast.parse(path.read_text(encoding='utf-8')).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == '__all__':
+          names = ast.literal_eval(node.value)
+      handed_on[module] = names
+  return handed_on
+
+
+HANDED_ON = find_handed_on()
+
+
 @pytest.mark.parametrize('module', sorted(FILES))
 def test_a_file_keeps_to_the_rules(module):
   path = FILES[module]
@@ -410,6 +446,21 @@ KNOWN = {
       'try:\n  import deepmind_lab\nexcept ImportError:\n  pass',
       'module level',
     ),
+    (
+      'scalable_agent.runtimes.a3c',
+      'from scalable_agent.storage import nest_files',
+      'does not hand on nest_files',
+    ),
+    (
+      'scalable_agent.runtimes.a3c',
+      'import scalable_agent.storage.nest_files',
+      'does not hand on nest_files',
+    ),
+    (
+      'scalable_agent.runtimes.a3c',
+      'from scalable_agent.storage.logdirs import LogdirLock',
+      'does not hand on logdirs.LogdirLock',
+    ),
     ('scalable_agent.learner', 'from absl import flags', 'reads flags'),
     ('scalable_agent.learner', 'import absl.flags', 'reads flags'),
     ('dynamic_batching.batcher', 'from absl.flags import FLAGS', 'reads flags'),
@@ -471,7 +522,15 @@ PACKAGES = ('scalable_agent', 'scalable_agent.environments', 'dynamic_batching')
       'experiment',
       'from absl import app, flags\nimport scalable_agent.options',
     ),
-    ('experiment', 'from scalable_agent.runtimes import a3c'),
+    ('experiment', 'from scalable_agent.runtimes import assembly'),
+    (
+      'scalable_agent.storage.checkpointing',
+      'from scalable_agent.storage import nest_files',
+    ),
+    (
+      'scalable_agent.runtimes.a3c',
+      'from scalable_agent import storage\nimport scalable_agent.reports',
+    ),
     ('scalable_agent.policies', 'import dynamic_batching'),
     ('scalable_agent.runtimes.a3c', 'from dynamic_batching import batcher'),
     ('dynamic_batching', 'from . import batcher\nimport argparse'),

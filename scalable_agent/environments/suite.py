@@ -199,7 +199,7 @@ def options_of(level: Level, **values: Any) -> Any:
   for name, value in values.items():
     if name not in known:
       raise ValueError(
-        f'{name}={value} has no effect on {level.name}, a level of the '
+        f'--{name}={value} has no effect on {level.name}, a level of the '
         f'{level.suite.name} suite. Leave it out.'
       )
   implied = {**level.suite.defaults, **level.options}

@@ -124,7 +124,7 @@ class Config:
       return NotImplemented
     return self.values == other.values
 
-  __hash__ = None
+  __hash__ = None  # type: ignore[assignment]
 
   def __repr__(self) -> str:
     items = ', '.join(f'{k}={v!r}' for k, v in self.values.items())

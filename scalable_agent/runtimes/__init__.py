@@ -7,7 +7,17 @@ from scalable_agent.options import Catalog, Config
 from scalable_agent.runtimes.algorithm import Algorithm, Ended
 from scalable_agent.runtimes.impala import IMPALA
 
-__all__ = ('ALGORITHMS', 'Algorithm', 'Ended', 'algorithm_of', 'make_catalog')
+__all__ = (
+  'ALGORITHMS',
+  'Algorithm',
+  'Ended',
+  'algorithm_of',
+  # Modules that are not imported here: --help needs no TensorFlow.
+  'assembly',
+  'make_catalog',
+  'test',
+  'training',
+)
 
 # All there are; --plugin adds to them.
 ALGORITHMS: tuple[Algorithm, ...] = (IMPALA,)

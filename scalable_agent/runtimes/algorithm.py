@@ -8,7 +8,7 @@ from scalable_agent import environments
 from scalable_agent.options import Config
 
 if TYPE_CHECKING:
-  from scalable_agent.distribution.cluster import Cluster
+  from scalable_agent.distribution import cluster as cluster_lib
 
 
 class Ended(RuntimeError):
@@ -40,7 +40,7 @@ class Algorithm:
     self,
     config: Config,
     levels: Sequence[environments.Level],
-    cluster: 'Cluster | None',
+    cluster: 'cluster_lib.Cluster | None',
     given: Collection[str],
   ) -> Callable[[], None]:
     """Makes everything that the user may have to be told is wrong.

@@ -193,7 +193,7 @@ def test_an_option_without_effect_is_refused(name, value):
       make_config(**{name: value}), {name}, level.suite, level.name
     )
   with pytest.raises(
-    ValueError, match=f'^{name}={value} has no effect on Cart'
+    ValueError, match=f'^--{name}={value} has no effect on Cart'
   ):
     environments.options_of(level, **{name: value})
   default = CATALOG.options[name].default

@@ -15,6 +15,7 @@ import tree
 
 from scalable_agent import environments, losses, structures
 from scalable_agent.environments import catch
+from scalable_agent.options import validate
 from scalable_agent.runtimes import assembly, impala_local
 from scalable_agent.storage import nest_files
 from tests.configs import make_config, resolve
@@ -49,7 +50,7 @@ def make_run(logdir, **options):
   config = make_config(logdir=str(logdir), **options)
   implied = environments.implied_options(levels, config)
   config = resolve(config, levels[0].suite, implied)
-  options.validate(config)
+  validate(config)
   return impala_local.Run(config, levels)
 
 

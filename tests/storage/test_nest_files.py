@@ -81,6 +81,24 @@ def test_what_cannot_be_saved_is_named_with_its_place(tmp_path, value):
     nest_files.write(str(tmp_path / 'nest.npz'), {'a': [0, value]})
 
 
+def read_structure(path):
+  with np.load(path) as arrays:
+    return arrays['structure'].tobytes().decode()
+
+
+@pytest.mark.parametrize('module', ['networks', 'structures', 'gone.for.good'])
+def test_a_class_is_found_wherever_it_was_when_it_was_saved(tmp_path, module):
+  path = tmp_path / 'nest.npz'
+  state = structures.AgentState(frames=(), core=(1, 2))
+  nest_files.write(str(path), state)
+  saved = read_structure(path)
+  assert 'scalable_agent' not in saved
+  # As it was once saved.
+  old = saved.replace('AgentState', f'scalable_agent.{module}:AgentState')
+  np.savez(path, structure=np.frombuffer(old.encode(), np.uint8))
+  assert_same_nest(nest_files.read(str(path)), state)
+
+
 def test_a_file_cannot_name_a_class_of_another_package(tmp_path):
   structure = json.dumps(['namedtuple', 'os:stat_result', [], []])
   array = np.frombuffer(structure.encode(), np.uint8)
