@@ -150,6 +150,20 @@ class Clashing:
   task: int = options.option(3, 'Another task.')
 
 
+@dataclasses.dataclass(frozen=True)
+class Dangling:
+  """Dangling."""
+
+  dangling: int = options.option(3, 'Three.', idle_with={'nothing': (1,)})
+
+
+def test_an_option_that_refers_to_none_is_refused():
+  algorithm = plugin.OneStep()
+  algorithm.options = (Dangling,)
+  with pytest.raises(ValueError, match='dangling is idle with nothing, which'):
+    options.Catalog(environments.SUITES, [algorithm])
+
+
 def test_two_declarations_of_one_option_are_refused():
   algorithm = plugin.OneStep()
   algorithm.options = (Clashing,)

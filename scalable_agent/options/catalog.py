@@ -89,7 +89,8 @@ class Catalog:
       algorithms: all there are.
 
     Raises:
-      ValueError: two groups declare an option of the same name.
+      ValueError: two groups declare an option of the same name, or one refers
+        to an option that there is not.
     """
     # Whoever gave them knows more of them than options need to.
     self.suites: tuple[Any, ...] = tuple(suites)
@@ -118,6 +119,14 @@ class Catalog:
         raise ValueError(
           f'the option {one.name} is declared by {known.group.__name__} and by '
           f'{one.group.__name__}. Rename one, or inherit it.'
+        )
+
+    for one in self.options.values():
+      unknown = set(one.idle_with) - set(self.options)
+      if unknown:
+        raise ValueError(
+          f'the option {one.name} is idle with {", ".join(sorted(unknown))}, '
+          'which is no option.'
         )
 
   def suites_of(self, name: str) -> tuple[str, ...]:

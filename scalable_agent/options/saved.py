@@ -49,6 +49,11 @@ def for_test(config: Config, trained: Config, given: Collection[str]) -> Config:
     ValueError: the user set an option that is part of what was trained to
       another value; names all of them.
   """
+  if trained.run.plugin != config.run.plugin and 'plugin' not in given:
+    raise ValueError(
+      f'--logdir={config.run.logdir} holds an agent that was trained with '
+      f'--plugin={trained.run.plugin}: give it again.'
+    )
   options = config.catalog.options.values()
   of_test = {one.name for one in options if one.part is Part.TEST}
   free = of_test | {one.name for one in options if one.free_in_test}

@@ -432,6 +432,15 @@ class TestForTest:
         given.keys(),
       )
 
+  def test_a_plugin_of_the_training_is_asked_for(self):
+    trained = self.TRAINED.replace(plugin='mine')
+    with pytest.raises(
+      ValueError, match=r'^--logdir=here .* --plugin=mine: give it again\.$'
+    ):
+      options_lib.for_test(
+        make_config(mode='test', logdir='here'), trained, {'mode', 'logdir'}
+      )
+
   def test_repeating_what_was_trained_is_no_contradiction(self):
     options_lib.for_test(
       make_config(mode='test', network='mlp'), self.TRAINED, {'network'}
