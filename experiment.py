@@ -12,12 +12,10 @@ import contextlib
 import os
 import sys
 import tempfile
-import types
-import typing
 
 from absl import app, flags, logging
 
-from scalable_agent import config as config_lib
+from scalable_agent import environments, options, runtimes
 
 # By the custom of shells, 128 and the number of SIGINT.
 _INTERRUPTED = 130
@@ -30,35 +28,49 @@ _DEFINE = {
 }
 
 
-def _define_flags() -> None:
-  """One flag per field of Config; unset flags are None."""
-  types_ = typing.get_type_hints(config_lib.Config)
-  for name, field in config_lib.FIELDS.items():
-    kind = types_[name]
-    if isinstance(kind, types.UnionType):
-      kind = next(t for t in typing.get_args(kind) if t is not types.NoneType)
-    help_text = field.metadata['help']
-    if field.default is None and 'Default:' not in help_text:
-      help_text += ' Default: of the preset.'
-    if field.metadata['choices']:
+def _define_flags(catalog: options.Catalog) -> None:
+  """One flag per option; unset flags of presets are None."""
+  for name, one in catalog.options.items():
+    text = options.help_of(one, catalog)
+    # Those of plugins join, or replace, the package's own.
+    if one.choices:
       flags.DEFINE_enum(
-        name, field.default, field.metadata['choices'], help_text
+        name, one.flag_default, one.choices, text, allow_override=True
       )
     else:
-      _DEFINE[kind](name, field.default, help_text)
+      _DEFINE[one.kind](name, one.flag_default, text, allow_override=True)
 
 
-_define_flags()
+_define_flags(runtimes.make_catalog())
 FLAGS = flags.FLAGS
 
 
-def _config_from_flags() -> config_lib.Config:
-  return config_lib.Config(**{n: FLAGS[n].value for n in config_lib.FIELDS})
+class _Help(flags.BooleanFlag):
+  """--help: options by group, in place of absl's list by name."""
+
+  def __init__(self, catalog: options.Catalog):
+    super().__init__(
+      'help', False, 'Show this.', short_name='?', allow_override=True
+    )
+    self._catalog = catalog
+
+  def parse(self, arg) -> None:
+    if self._parse(arg):
+      print(f'{__doc__.strip()}\n\n{options.format_help(self._catalog)}')
+      print('--helpfull lists the flags of libraries as well.')
+      sys.exit()
 
 
-def _given_flags() -> set[str]:
-  """Names of the flags that stand on the command line."""
-  return {name for name in config_lib.FIELDS if FLAGS[name].present}
+def parse_flags(argv: list[str]) -> list[str]:
+  """Returns the arguments that are no flags; defines those of plugins."""
+  first = flags.FlagValues()
+  flags.DEFINE_string('plugin', '', '', flag_values=first)
+  with contextlib.suppress(flags.Error), _one_line_errors():
+    first(argv, known_only=True)
+    catalog = runtimes.make_catalog(first['plugin'].value)
+    _define_flags(catalog)
+    flags.DEFINE_flag(_Help(catalog))
+  return app.parse_flags_with_usage(argv)
 
 
 def _load_tensorflow() -> None:
@@ -88,101 +100,53 @@ def _load_tensorflow() -> None:
       os.close(stderr)
 
 
-def train(config: config_lib.Config) -> None:
-  """Trains with what the command line gave; resumes if the logdir has a run."""
-  from scalable_agent import cluster as cluster_lib
-  from scalable_agent import environments, presets
+def train(config: options.Config, given: set[str]) -> None:
+  """Trains with what the command line gave; resumes if the logdir has a run.
+
+  Args:
+    config: options as given.
+    given: names of the options that stand on the command line.
+  """
+  with _one_line_errors():
+    levels = environments.parse_levels(
+      config.run.level_name, config.catalog.suites
+    )
+    suite = levels[0].suite
+    options.check_suite(config, given, suite, levels[0].name)
+    implied = environments.implied_options(levels, config)
+    config = options.resolve(config, suite, implied)
+    of_cluster = {
+      one.name for one in options.declared_by(options.ClusterOptions)
+    }
+    if not given & of_cluster and 'TF_CONFIG' not in os.environ:
+      # On a single machine for sure: mistakes need not wait for TensorFlow.
+      options.validate(config)
+      options.check_given(config, given)
+  _load_tensorflow()
+  from scalable_agent.distribution import cluster as cluster_lib
   from scalable_agent.runtimes import assembly
 
-  with _one_line_errors():
-    levels = environments.parse_levels(config.level_name)
-    implied = environments.implied_options(levels, config)
-    config = presets.resolve(config, levels[0].suite, implied)
-    config, cluster = cluster_lib.resolve(config, _given_flags()) or (
-      config,
-      None,
-    )
-    config_lib.validate(config)
-    config_lib.check_given(config, _given_flags())
+  with _one_line_errors(ValueError, OSError, runtimes.Ended):
+    config, cluster = cluster_lib.resolve(config, given) or (config, None)
+    options.validate(config)
+    options.check_given(config, given)
     config = assembly.resolve_threads(config)
     assembly.use_threads(config)
     assembly.check_levels(config, levels)
     config = assembly.resolve_network(config, levels)
-  if cluster is None:
-    _train_here(config, levels)
-  elif cluster.job_name == 'learner':
-    _learn(config, levels, cluster)
-  else:
-    _act(config, levels, cluster)
+    algorithm = runtimes.algorithm_of(config)
+    run = algorithm.prepare(config, levels, cluster, given)
+  with _one_line_errors(runtimes.Ended):
+    run()
 
 
-def _train_here(config, levels) -> None:
-  """The whole training in this process."""
-  from scalable_agent import logdirs, strategies
-  from scalable_agent.runtimes import impala_local
-
-  with _one_line_errors():
-    lock = logdirs.prepare_logdir(config.logdir, config)
-    _describe(config, levels)
-    strategy = strategies.make_strategy(None, config.learner_devices)
-    run = impala_local.Run(config, levels, strategy)
-    if run.frames() < config.total_environment_frames:
-      logdirs.write_config(config.logdir, config)
-  with lock:
-    impala_local.train(run)
-
-
-def _learn(config, levels, cluster) -> None:
-  """One of the learner processes."""
-  from scalable_agent import logdirs, strategies
-  from scalable_agent.runtimes import impala_learner
-
-  with (
-    contextlib.ExitStack() as stack,
-    _one_line_errors(ValueError, OSError, impala_learner.LostLearner),
-  ):
-    if cluster.task == 0:
-      stack.enter_context(logdirs.prepare_logdir(config.logdir, config))
-      _describe(config, levels)
-    cluster.check()
-    strategy = strategies.make_strategy(
-      cluster,
-      config.learner_devices,
-      config.reconnect_timeout,
-      config_lib.learning_options(config),
-    )
-    run = impala_learner.Run(config, levels, cluster, strategy)
-    if cluster.task == 0 and run.frames() < config.total_environment_frames:
-      logdirs.write_config(config.logdir, config)
-    lock = stack.pop_all()
-  with lock, _one_line_errors(impala_learner.LostLearner):
-    impala_learner.train(run)
-
-
-def _act(config, levels, cluster) -> None:
-  """One of the actor processes."""
-  from scalable_agent import learner_link
-  from scalable_agent.runtimes import impala_actor
-
-  with _one_line_errors():
-    cluster.check()
-  with _one_line_errors(learner_link.LinkError):
-    impala_actor.act(config, levels, cluster)
-
-
-def _describe(config, levels) -> None:
-  from scalable_agent import environments
-
-  hidden = environments.options_without_effect(levels[0])
-  print(config_lib.describe(config, _given_flags(), hidden), flush=True)
-
-
-def test(config: config_lib.Config) -> None:
+def test(config: options.Config, given: set[str]) -> None:
   """Tests the agent in the logdir."""
+  _load_tensorflow()
   from scalable_agent.runtimes import test as test_runtime
 
   with _one_line_errors():
-    parts = test_runtime.prepare(config, _given_flags())
+    parts = test_runtime.prepare(config, given)
   test_runtime.test(*parts)
 
 
@@ -219,18 +183,20 @@ def main(argv: list[str]) -> None:
       or f'{os.sep}tensorflow{os.sep}' not in record.pathname
     )
   )
-  config = _config_from_flags()
+  with _one_line_errors():
+    catalog = runtimes.make_catalog(FLAGS['plugin'].value)
+  config = catalog.make(**{name: FLAGS[name].value for name in catalog.options})
+  given = {name for name in catalog.options if FLAGS[name].present}
   # TF_CONFIG may say what the flags of a training do not.
-  if config.mode != 'train' or 'TF_CONFIG' not in os.environ:
+  if config.run.mode != 'train' or 'TF_CONFIG' not in os.environ:
     with _one_line_errors():
-      config_lib.validate(config)
+      options.validate(config)
   try:
-    _load_tensorflow()
-    {'train': train, 'test': test}[config.mode](config)
+    {'train': train, 'test': test}[config.run.mode](config, given)
   except KeyboardInterrupt:
     print('experiment.py: interrupted.', file=sys.stderr)
     sys.exit(_INTERRUPTED)
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

@@ -50,7 +50,7 @@ import tensorflow as tf
 from absl import app, flags
 
 import dynamic_batching
-from scalable_agent import threads
+from scalable_agent.runtimes import threads
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list('callers', ['1', '8', '32', '128'], 'Numbers of threads.')

@@ -8,7 +8,6 @@ that of all processes of a setting, bytes are those that crossed the loopback
 device, both ways and with all headers: nothing else should use it meanwhile.
 """
 
-import dataclasses
 import json
 import os
 import signal
@@ -27,15 +26,16 @@ import tensorflow as tf
 from absl import app, flags, logging
 from rich import box, console, table
 
-from scalable_agent import cluster as cluster_lib
-from scalable_agent import config as config_lib
-from scalable_agent import environments, learner_link, presets, threads
+from scalable_agent import environments, options, runtimes
+from scalable_agent.distribution import cluster as cluster_lib
 from scalable_agent.runtimes import (
   assembly,
   impala_actor,
   impala_learner,
   impala_local,
+  threads,
 )
+from scalable_agent.transport import learner_link
 
 # Seconds that a setting may take besides those asked for: starting, tracing.
 _TIMEOUT = 300.0
@@ -61,7 +61,7 @@ _TASK = flags.DEFINE_integer('task', 0, 'Of this actor.')
 
 def _config(logdir: str = 'unused'):
   levels = environments.parse_levels(_LEVEL.value)
-  config = config_lib.Config(
+  config = runtimes.make_catalog().make(
     level_name=_LEVEL.value,
     preset=_PRESET.value,
     logdir=logdir,
@@ -70,9 +70,9 @@ def _config(logdir: str = 'unused'):
     summary_secs=5.0,
     progress_secs=1e9,
   )
-  config = presets.resolve(config, levels[0].suite, levels[0].options)
+  config = options.resolve(config, levels[0].suite, levels[0].options)
   if _NUM.value:
-    config = dataclasses.replace(config, num_actors=_NUM.value, task=0)
+    config = config.replace(num_actors=_NUM.value, task=0)
   config = assembly.resolve_threads(config)
   assembly.use_threads(config)
   return assembly.resolve_network(config, levels), levels
@@ -87,7 +87,7 @@ def _cluster(job_name: str, task: int) -> cluster_lib.Cluster:
 # begins and ends.
 
 
-def _measure(run, config: config_lib.Config, gauges=dict) -> None:
+def _measure(run, config: options.Config, gauges=dict) -> None:
   """Trains, and tells counters at both ends of the window."""
   training = run._training
   lags: list[np.ndarray] = []
@@ -102,7 +102,7 @@ def _measure(run, config: config_lib.Config, gauges=dict) -> None:
   def tell() -> None:
     values = {
       'frames': run.frames(),
-      'frames_per_step': config.num_action_repeats,
+      'frames_per_step': config.values['num_action_repeats'],
       'time': time.monotonic(),
       'busy': training.learner_seconds,
       'lags': np.concatenate(lags).tolist() if lags else [],

@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import matplotlib.ticker
 import numpy as np
 
-from scalable_agent import episode_log
+from scalable_agent.reports import episode_log
 
 WINDOW = 100
 

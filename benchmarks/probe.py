@@ -29,7 +29,7 @@ from rich import box, console, table
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
-from scalable_agent import episode_log
+from scalable_agent.reports import episode_log
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 _WINDOW = 100

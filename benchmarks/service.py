@@ -25,18 +25,15 @@ import tree
 from absl import app, flags, logging
 from rich import box, console, table
 
-from scalable_agent import config as config_lib
 from scalable_agent import (
   environments,
-  learner_link,
-  learner_service,
-  presets,
-  rpc,
+  options,
+  runtimes,
   structures,
   unroll_queue,
-  weights,
 )
 from scalable_agent.runtimes import assembly
+from scalable_agent.transport import learner_link, learner_service, rpc, weights
 
 CALLS = ('unroll', 'weights', 'ready')
 
@@ -52,8 +49,8 @@ _TASK = flags.DEFINE_integer('task', 0, 'Of the sender.')
 def _parts():
   """Returns config, spec and agent as an actor and its learner have them."""
   levels = environments.parse_levels(_LEVEL.value)
-  config = presets.resolve(
-    config_lib.Config(level_name=_LEVEL.value),
+  config = options.resolve(
+    runtimes.make_catalog().make(level_name=_LEVEL.value),
     levels[0].suite,
     levels[0].options,
   )
@@ -80,7 +77,7 @@ def _send() -> None:
     f'localhost:{_PORT.value}', _TASK.value, {}, 30.0, threading.Event()
   )
   link.register()
-  num_envs = config.envs_per_actor
+  num_envs = config.actors.envs_per_actor
   link.begin(
     assembly.make_layout(config, spec, agent), num_envs, agent.variables
   )
@@ -88,7 +85,7 @@ def _send() -> None:
 
   def make(spec_):
     return np.zeros(
-      (config.unroll_length + 1, num_envs, *spec_.shape), spec_.dtype
+      (config.actors.unroll_length + 1, num_envs, *spec_.shape), spec_.dtype
     )
 
   unroll = structures.ActorOutput(

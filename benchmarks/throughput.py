@@ -12,7 +12,6 @@ The training cannot be faster than its parts one after the other on all cores,
 1 / (1 / environment + 1 / inference + 1 / learner).
 """
 
-import dataclasses
 import functools
 import json
 import os
@@ -33,9 +32,8 @@ from absl import app, flags
 from rich import box, console, table
 
 from scalable_agent import actor as actor_lib
-from scalable_agent import config as config_lib
-from scalable_agent import environments, policies, presets, threads
-from scalable_agent.runtimes import assembly, impala_local, training
+from scalable_agent import environments, options, policies, runtimes
+from scalable_agent.runtimes import assembly, impala_local, threads, training
 
 PARTS = ('environment', 'inference', 'learner', 'training')
 # Seconds that a part may take besides those asked for: tracing, building.
@@ -53,9 +51,9 @@ _OUTPUT = flags.DEFINE_string('output', '', 'JSON file for the results.')
 _PART = flags.DEFINE_enum('part', None, PARTS, 'Measures this part only.')
 
 
-def _config() -> tuple[config_lib.Config, environments.Level]:
+def _config() -> tuple[options.Config, environments.Level]:
   level = environments.parse_level(_LEVEL.value)
-  config = config_lib.Config(
+  config = runtimes.make_catalog().make(
     level_name=_LEVEL.value,
     network=_NETWORK.value,
     logdir='unused',
@@ -65,7 +63,7 @@ def _config() -> tuple[config_lib.Config, environments.Level]:
     summary_secs=5.0,
     progress_secs=1e9,
   )
-  return presets.resolve(config, level.suite, level.options), level
+  return options.resolve(config, level.suite, level.options), level
 
 
 def _rate(step, num_threads: int) -> float:
@@ -99,8 +97,10 @@ def _measure(group: threads.ThreadGroup, count) -> float:
 
 def _environments(config, level):
   return [
-    assembly.make_environment(config, level, config.envs_per_actor, seed=i)
-    for i in range(config.num_actors)
+    assembly.make_environment(
+      config, level, config.actors.envs_per_actor, seed=i
+    )
+    for i in range(config.actors.num_actors)
   ]
 
 
@@ -126,14 +126,14 @@ def _inference(config, level) -> float:
   policy = policies.Direct(policies.make_step(agent), policies.Seeds(1))
   output = env.reset()
   action = np.zeros([env.num_envs], np.int32)
-  states = [agent.initial_state(env.num_envs)] * config.num_actors
+  states = [agent.initial_state(env.num_envs)] * config.actors.num_actors
 
   def step(index: int) -> int:
     answer, states[index] = policy(output, action, states[index])
     np.asarray(answer.action)
     return env.num_envs
 
-  return _rate(step, config.num_actors)
+  return _rate(step, config.actors.num_actors)
 
 
 def _learner(config, level) -> float:
@@ -144,15 +144,15 @@ def _learner(config, level) -> float:
     env,
     policies.Direct(policies.make_step(agent), policies.Seeds(1)),
     agent.initial_state(env.num_envs),
-    config.unroll_length,
+    config.actors.unroll_length,
   ).unroll()
   batch = tree.map_structure_with_path(
-    lambda path, x: _columns(path, x, config.batch_size), batch
+    lambda path, x: _columns(path, x, config.actors.batch_size), batch
   )
 
   def step(_) -> int:
     int(learner.update(batch)['updates'])
-    return config.batch_size * config.unroll_length
+    return config.actors.batch_size * config.actors.unroll_length
 
   return _rate(step, 1)
 
@@ -164,7 +164,7 @@ def _columns(path, x: np.ndarray, size: int) -> np.ndarray:
 
 def _training(config, level) -> float:
   with tempfile.TemporaryDirectory() as logdir:
-    config = dataclasses.replace(config, logdir=logdir)
+    config = config.replace(logdir=logdir)
     run = impala_local.Run(config, [level])
     with threads.ThreadGroup() as group:
       group.on_stop(run.stop)

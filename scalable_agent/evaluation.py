@@ -9,12 +9,9 @@ import rich.console
 import rich.table
 from absl import logging
 
-from scalable_agent import files, policies, structures, videos
-from scalable_agent.suites import atari57
-
-# Of the emulator, or of a game whose agent steps are its frames.
-_FRAMES_PER_SECOND = {'atari': 60, 'catch': 5}
-_OTHER_FRAMES_PER_SECOND = 30
+from scalable_agent import policies, structures
+from scalable_agent.reports import videos
+from scalable_agent.storage import files
 
 
 class LevelResult(NamedTuple):
@@ -156,11 +153,8 @@ class _Film:
     if path is not None:
       # An environment that cannot render says so before there is a file.
       environment.render()
-      speed = _FRAMES_PER_SECOND.get(
-        environment.level.suite, _OTHER_FRAMES_PER_SECOND
-      )
       self._writer = videos.VideoWriter(
-        path, speed / environment.spec.frames_per_step
+        path, environment.level.suite.fps / environment.spec.frames_per_step
       )
 
   def shoot(self) -> None:
@@ -186,9 +180,7 @@ def _falls_short(episodes: list[tuple[float, int]], quota: int) -> bool:
 
 
 def _human_normalized(level: Any, returns: list[float]) -> float | None:
-  if level.suite != 'atari' or level.name not in atari57.HUMAN_SCORES:
-    return None
-  return atari57.human_normalized_score(level.name, float(np.mean(returns)))
+  return level.suite.human_normalized_score(level.name, float(np.mean(returns)))
 
 
 def _statistics(returns: list[float]) -> dict[str, float]:

@@ -6,7 +6,8 @@ from typing import Any
 import tensorflow as tf
 import tree
 
-from scalable_agent import losses, networks, optimizers, replicas, structures
+from scalable_agent import losses, networks, optimizers, structures
+from scalable_agent.distribution import replicas
 
 
 class Step(enum.IntEnum):

@@ -4,15 +4,15 @@ Losses are sums over time and batch, as in the IMPALA paper and in the code of
 2018, and not means: learning rates do not transfer between the two.
 """
 
-import dataclasses
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from scalable_agent import structures, vtrace
+from scalable_agent.options import LossOptions, choices_of
 
-CORRECTIONS = ('vtrace', 'one_step_is', 'epsilon', 'none')
-REWARD_CLIPPINGS = ('abs_one', 'soft_asymmetric', 'none')
+CORRECTIONS = choices_of(LossOptions, 'correction')
+REWARD_CLIPPINGS = choices_of(LossOptions, 'reward_clipping')
 
 # Of the epsilon-correction, IMPALA paper, section 5.2.2.
 _LOG_EPSILON = 1e-6
@@ -35,50 +35,6 @@ class Transitions(NamedTuple):
   rewards: tf.Tensor
   discounts: tf.Tensor
   mask: tf.Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class LossOptions:
-  """What `compute_loss` needs to know.
-
-  Attributes:
-    discounting: gamma, per agent step.
-    reward_clipping: one of REWARD_CLIPPINGS.
-    baseline_cost: weight of the baseline loss, which has a factor 0.5 of its
-      own.
-    entropy_cost: weight of the entropy loss.
-    correction: one of CORRECTIONS.
-    clip_rho_threshold: rho bar of V-trace; None or 0: no clipping.
-    clip_pg_rho_threshold: clip of the policy gradient's importance weights, of
-      'vtrace' and of 'one_step_is'; None or 0: no clipping.
-    lambda_: mixing parameter of the targets, in [0, 1].
-  """
-
-  discounting: float = 0.99
-  reward_clipping: str = 'abs_one'
-  baseline_cost: float = 0.5
-  entropy_cost: float = 0.00025
-  correction: str = 'vtrace'
-  clip_rho_threshold: float | None = 1.0
-  clip_pg_rho_threshold: float | None = 1.0
-  lambda_: float = 1.0
-
-  def __post_init__(self):
-    _check_choice('reward_clipping', self.reward_clipping, REWARD_CLIPPINGS)
-    _check_choice('correction', self.correction, CORRECTIONS)
-    for name in ('discounting', 'lambda_'):
-      if not 0 <= getattr(self, name) <= 1:
-        raise ValueError(
-          f'{name} is {getattr(self, name)!r}; it must lie in [0, 1].'
-        )
-    for name in ('clip_rho_threshold', 'clip_pg_rho_threshold'):
-      threshold = getattr(self, name) or None
-      if threshold is not None and not threshold > 0:
-        raise ValueError(
-          f'{name} is {threshold!r}; it must be positive, or None for no '
-          'clipping.'
-        )
-      object.__setattr__(self, name, threshold)
 
 
 def align(
@@ -127,7 +83,11 @@ def clip_rewards(rewards: tf.Tensor, reward_clipping: str) -> tf.Tensor:
   Raises:
     ValueError: if `reward_clipping` is none of these.
   """
-  _check_choice('reward_clipping', reward_clipping, REWARD_CLIPPINGS)
+  if reward_clipping not in REWARD_CLIPPINGS:
+    raise ValueError(
+      f'reward_clipping is {reward_clipping!r}; it must be one of '
+      f'{", ".join(REWARD_CLIPPINGS)}.'
+    )
   if reward_clipping == 'abs_one':
     return tf.clip_by_value(rewards, -1.0, 1.0)
   if reward_clipping == 'soft_asymmetric':
@@ -206,7 +166,7 @@ def compute_loss(
   """The whole loss of one learner batch.
 
   Args:
-    options: LossOptions.
+    options: LossOptions; a threshold of 0 or None clips nothing.
     learner_logits: [T + 1, B, A], of the weights being learned, in each column.
     learner_baselines: [T + 1, B], likewise.
     env_outputs: StepOutput of [T + 1, B, ...].
@@ -259,7 +219,7 @@ def compute_loss(
     'baseline_loss': baseline_loss,
     'entropy_loss': entropy_loss,
     'entropy': tf.math.divide_no_nan(-entropy_loss, _masked_count(mask)),
-    **_rho_metrics(log_rhos, options.clip_rho_threshold, mask),
+    **_rho_metrics(log_rhos, options.clip_rho_threshold or None, mask),
     **_baseline_metrics(targets.vs, baselines, mask),
     'num_transitions': _masked_count(mask),
   }
@@ -282,8 +242,8 @@ def _targets(
       rewards=rewards,
       values=baselines,
       bootstrap_value=bootstrap_value,
-      clip_rho_threshold=options.clip_rho_threshold,
-      clip_pg_rho_threshold=options.clip_pg_rho_threshold,
+      clip_rho_threshold=options.clip_rho_threshold or None,
+      clip_pg_rho_threshold=options.clip_pg_rho_threshold or None,
       lambda_=options.lambda_,
       mask=transitions.mask,
     )
@@ -303,7 +263,7 @@ def _targets(
   if options.correction != 'one_step_is':
     return uncorrected
   rhos = tf.exp(log_rhos)
-  if options.clip_pg_rho_threshold is not None:
+  if options.clip_pg_rho_threshold:
     rhos = tf.minimum(rhos, options.clip_pg_rho_threshold)
   return uncorrected._replace(
     pg_advantages=tf.where(
@@ -360,10 +320,3 @@ def _masked_count(mask: tf.Tensor) -> tf.Tensor:
 
 def _masked_mean(x: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
   return tf.math.divide_no_nan(_masked_sum(x, mask), _masked_count(mask))
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]):
-  if value not in choices:
-    raise ValueError(
-      f'{name} is {value!r}; it must be one of {", ".join(choices)}.'
-    )

@@ -11,8 +11,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-OPTIMIZERS = ('rmsprop', 'adam')
-DECAYS = ('linear', 'late_linear', 'constant')
+from scalable_agent.options import OptimizerOptions, choices_of
+
+OPTIMIZERS = choices_of(OptimizerOptions, 'optimizer')
+DECAYS = choices_of(OptimizerOptions, 'learning_rate_schedule')
 # Where in a training 'late_linear' begins to decay.
 _LATE = 3 / 4
 
@@ -68,26 +70,14 @@ class RMSProp(_OfSums, keras.optimizers.RMSprop):
     }
 
 
-def make_optimizer(
-  name: str,
-  decay: float = 0.99,
-  momentum: float = 0.0,
-  epsilon: float = 0.1,
-  rmsprop_initial_slot: float = 1.0,
-) -> keras.optimizers.Optimizer:
+def make_optimizer(options: OptimizerOptions) -> keras.optimizers.Optimizer:
   """Makes an optimizer, its learning rate 0 until the learner assigns one.
 
   Under a `tf.distribute` strategy call this in its scope, and `apply` in
   replica context with gradients that are already summed over replicas.
 
   Args:
-    name: 'rmsprop' or 'adam'.
-    decay: RMSProp's discount of the mean squares per update.
-    momentum: RMSProp's, on the scaled gradients.
-    epsilon: RMSProp adds it to the mean square, inside the root; Adam to the
-      root. They are not the same number: Adam's is usually far smaller.
-    rmsprop_initial_slot: start value of RMSProp's mean squares: 1 as in
-      TensorFlow 1, 0 as in Keras.
+    options: which, and how.
 
   Returns:
     A Keras optimizer, not yet built.
@@ -95,18 +85,19 @@ def make_optimizer(
   Raises:
     ValueError: if there is no optimizer of this name.
   """
-  if name == 'rmsprop':
+  if options.optimizer == 'rmsprop':
     return RMSProp(
       learning_rate=0.0,
-      rho=decay,
-      momentum=momentum,
-      epsilon=epsilon,
-      initial_mean_square=rmsprop_initial_slot,
+      rho=options.decay,
+      momentum=options.momentum,
+      epsilon=options.epsilon,
+      initial_mean_square=options.rmsprop_initial_slot,
     )
-  if name == 'adam':
-    return Adam(learning_rate=0.0, epsilon=epsilon)
+  if options.optimizer == 'adam':
+    return Adam(learning_rate=0.0, epsilon=options.epsilon)
   raise ValueError(
-    f'optimizer is {name!r}; it must be one of {", ".join(OPTIMIZERS)}.'
+    f'optimizer is {options.optimizer!r}; it must be one of '
+    f'{", ".join(OPTIMIZERS)}.'
   )
 
 

@@ -74,6 +74,18 @@ class AgentOutput(NamedTuple):
   baseline: Any
 
 
+class AgentState(NamedTuple):
+  """What an agent carries from one step to the next.
+
+  Attributes:
+    frames: state of the frame stack, [B, ...]; () without one.
+    core: LSTM state (hidden, cell), [B, ...]; () without one.
+  """
+
+  frames: Any
+  core: Any
+
+
 class ActorOutput(NamedTuple):
   """One unroll of one actor; also, with B in place of E, a learner batch.
 

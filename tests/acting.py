@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from scalable_agent import actor, networks, policies, structures, unroll_codec
+from scalable_agent import actor, networks, policies, structures
 from scalable_agent.environments import batched
+from scalable_agent.transport import unroll_codec
 from tests import clockwork
 
 

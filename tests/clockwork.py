@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from scalable_agent import structures
+from scalable_agent import environments, structures
 from scalable_agent.environments import batched
 
-LEVEL = batched.Level('clockwork', 'clockwork', {})
+LEVEL = environments.Level(environments.Suite(), 'clockwork')
 STRIDE = 100
 
 

@@ -20,7 +20,6 @@ import numpy as np
 import tensorflow as tf
 
 from scalable_agent import (
-  checkpointing,
   learner,
   losses,
   networks,
@@ -29,6 +28,8 @@ from scalable_agent import (
   structures,
 )
 from scalable_agent.learner import Step
+from scalable_agent.options import OptimizerOptions
+from scalable_agent.storage import checkpointing
 from scalable_agent.structures import FIRST, LAST, MID
 
 LENGTH = 6
@@ -53,7 +54,9 @@ def make_learner(case, seed=SEED):
   agent = networks.Agent(SPEC, lstm=case.get('lstm', False), frame_stack=2)
   return learner.Learner(
     agent,
-    optimizers.make_optimizer(case['optimizer'], epsilon=0.01),
+    optimizers.make_optimizer(
+      OptimizerOptions(optimizer=case['optimizer'], epsilon=0.01)
+    ),
     optimizers.learning_rate_schedule(0.01, 2000, 'linear'),
     losses.LossOptions(discounting=0.9, entropy_cost=0.01),
     clip_gradient_norm=case['clip'],

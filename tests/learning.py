@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import scalable_agent
-from scalable_agent import (
+from scalable_agent import unroll_queue
+from scalable_agent.transport import (
   learner_service,
   protocol,
   rpc,
   unroll_codec,
-  unroll_queue,
   weights,
 )
 

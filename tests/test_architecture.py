@@ -1,7 +1,8 @@
 """The import rules of the design, enforced on the syntax trees of all files.
 
 Higher layers may import lower ones and their own, never the reverse, and there
-are no cycles. A file without a layer fails: add it to LAYERS.
+are no cycles. A file without a layer fails: add it to LAYERS. Of a room,
+others use what its __init__.py hands on.
 """
 
 import ast
@@ -14,56 +15,34 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# A package stands for everything inside it, except for `scalable_agent`.
+# A room stands for everything inside it.
 LAYERS = (
   ('dynamic_batching', 'scalable_agent'),
   (
     'scalable_agent.vtrace',
     'scalable_agent.returns',
     'scalable_agent.structures',
-    'scalable_agent.config',
-    'scalable_agent.presets',
+    'scalable_agent.options',
     'scalable_agent.suites',
   ),
   (
-    'scalable_agent.frame_stacks',
     'scalable_agent.networks',
     'scalable_agent.environments',
     'scalable_agent.losses',
     'scalable_agent.optimizers',
+    'scalable_agent.distribution',
   ),
   (
     'scalable_agent.policies',
     'scalable_agent.actor',
     'scalable_agent.unroll_queue',
-    'scalable_agent.unroll_codec',
-    'scalable_agent.weights',
-    'scalable_agent.replicas',
     'scalable_agent.learner',
   ),
   (
-    'scalable_agent.rpc',
-    'scalable_agent.protocol',
-    'scalable_agent.admission',
-    'scalable_agent.learner_service',
-    'scalable_agent.learner_link',
-    'scalable_agent.cluster',
-    'scalable_agent.addresses',
-    'scalable_agent.schedulers',
-    'scalable_agent.strategies',
-    'scalable_agent.rendezvous',
-    'scalable_agent.threads',
-    'scalable_agent.checkpointing',
-    'scalable_agent.nest_files',
-    'scalable_agent.files',
-    'scalable_agent.logdirs',
-    'scalable_agent.metrics',
-    'scalable_agent.summaries',
-    'scalable_agent.scores',
-    'scalable_agent.episode_log',
-    'scalable_agent.progress',
+    'scalable_agent.transport',
+    'scalable_agent.storage',
+    'scalable_agent.reports',
     'scalable_agent.evaluation',
-    'scalable_agent.videos',
   ),
   ('scalable_agent.runtimes',),
   ('experiment', 'setup'),
@@ -76,19 +55,24 @@ SIMULATORS = ('gymnasium', 'ale_py', 'deepmind_lab')
 
 PURE = ('scalable_agent.vtrace', 'scalable_agent.returns')
 PURE_WITH_TARGETS = 'scalable_agent.losses'
-PURE_MAY_IMPORT = ('tensorflow', 'numpy', 'scalable_agent.structures', *PURE)
+PURE_MAY_IMPORT = (
+  'tensorflow',
+  'numpy',
+  'scalable_agent.structures',
+  'scalable_agent.options',
+  *PURE,
+)
 
 MUST_NOT_IMPORT = {
   # It hands its unrolls to a callable.
   'scalable_agent.actor': (
     'scalable_agent.learner',
     'scalable_agent.unroll_queue',
-    'scalable_agent.unroll_codec',
-    'scalable_agent.weights',
   ),
 }
 
-EXPERIMENTAL_USERS = ('scalable_agent.rpc', 'scalable_agent.cluster')
+RPC_USER = 'scalable_agent.transport.rpc'
+EXPERIMENTAL_USERS = (RPC_USER, 'scalable_agent.distribution.cluster')
 RPC = 'tensorflow.distribute.experimental.rpc'
 
 # (module, name) of every other use of tf.*.experimental. Only ever remove.
@@ -101,6 +85,7 @@ class Import(NamedTuple):
   target: str
   line: int
   at_module_level: bool
+  for_types: bool = False  # Under TYPE_CHECKING: never executed.
 
 
 def is_in(module: str, packages: tuple[str, ...] | str) -> bool:
@@ -124,11 +109,13 @@ def layer_of(module: str) -> int | None:
 def find_imports(tree: ast.Module, module: str, is_package: bool):
   """Yields an Import for everything imported, also inside of functions."""
 
-  def visit(node: ast.AST, at_module_level: bool) -> Iterator[Import]:
+  def visit(
+    node: ast.AST, at_module_level: bool, for_types: bool = False
+  ) -> Iterator[Import]:
     line = getattr(node, 'lineno', 0)
     if isinstance(node, ast.Import):
       for alias in node.names:
-        yield Import(alias.name, line, at_module_level)
+        yield Import(alias.name, line, at_module_level, for_types)
     elif isinstance(node, ast.ImportFrom):
       base = node.module or ''
       if node.level:
@@ -136,7 +123,7 @@ def find_imports(tree: ast.Module, module: str, is_package: bool):
         parents = parents[: len(parents) - node.level + is_package]
         base = '.'.join([*parents, *([base] if base else [])])
       for alias in node.names:
-        yield Import(f'{base}.{alias.name}', line, at_module_level)
+        yield Import(f'{base}.{alias.name}', line, at_module_level, for_types)
     elif isinstance(node, ast.Call):
       name = ast.unparse(node.func).rpartition('.')[-1]
       arguments = [a.value for a in node.args if isinstance(a, ast.Constant)]
@@ -145,8 +132,10 @@ def find_imports(tree: ast.Module, module: str, is_package: bool):
     inside = isinstance(
       node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
     )
+    if isinstance(node, ast.If):
+      for_types |= dotted_name(node.test)[-1] == 'TYPE_CHECKING'
     for child in ast.iter_child_nodes(node):
-      yield from visit(child, at_module_level and not inside)
+      yield from visit(child, at_module_level and not inside, for_types)
 
   yield from visit(tree, True)
 
@@ -211,6 +200,7 @@ def check(
     where = f'{module}:{imported.line} imports {target}'
     if target in modules:
       errors += check_own_import(module, target, layer, where)
+      errors += check_room(module, imported.target, where)
     errors += check_foreign_import(module, imported, target, where)
   return errors
 
@@ -229,6 +219,24 @@ def check_own_import(module, target, layer, where) -> Iterator[str]:
     yield f'{where}; code must not depend on {target.split(".")[0]}.'
   if is_in(target, MUST_NOT_IMPORT.get(module, ())):
     yield f'{where}; see Ownership in the design.'
+
+
+def room_of(module: str) -> str | None:
+  """Returns the room that a module lies in, None at the top."""
+  return next((room for room in HANDED_ON if is_in(module, room)), None)
+
+
+def check_room(module, target, where) -> Iterator[str]:
+  """Yields errors about what a room keeps to itself."""
+  room = room_of(target)
+  if room in (None, room_of(module)) or target == room:
+    return
+  name = target.removeprefix(f'{room}.')
+  if name not in HANDED_ON[room]:
+    yield (
+      f'{where}; {room} does not hand on {name}. Use what its __init__.py has '
+      'in __all__, or add it there.'
+    )
 
 
 def check_foreign_import(module, imported, target, where) -> Iterator[str]:
@@ -269,8 +277,8 @@ def check_tensorflow(module: str, tree: ast.Module) -> list[str]:
     return errors
   for name, line in uses_of_experimental(tree):
     where = f'{module}:{line} uses {name}'
-    if is_in(name, RPC) and module != 'scalable_agent.rpc':
-      errors.append(f'{where}; only scalable_agent.rpc may.')
+    if is_in(name, RPC) and module != RPC_USER:
+      errors.append(f'{where}; only {RPC_USER} may.')
     elif module not in EXPERIMENTAL_USERS and not any(
       module == m and is_in(name, n) for m, n in EXPERIMENTAL_ALLOWED
     ):
@@ -328,6 +336,22 @@ FILES = find_files()
 MODULES = set(FILES)
 
 
+def find_handed_on() -> dict[str, tuple[str, ...]]:
+  """Returns the names that each room hands on to others."""
+  handed_on = {}
+  for module, path in FILES.items():
+    if path.name == '__init__.py' and module.startswith('scalable_agent.'):
+      names = ()
+      for node in ast.parse(path.read_text(encoding='utf-8')).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == '__all__':
+          names = ast.literal_eval(node.value)
+      handed_on[module] = names
+  return handed_on
+
+
+HANDED_ON = find_handed_on()
+
+
 @pytest.mark.parametrize('module', sorted(FILES))
 def test_a_file_keeps_to_the_rules(module):
   path = FILES[module]
@@ -347,7 +371,7 @@ def test_imports_have_no_cycle():
       continue
     tree = ast.parse(path.read_text(encoding='utf-8'))
     found = find_imports(tree, module, path.name == '__init__.py')
-    targets = {module_of(i.target, MODULES) for i in found}
+    targets = {module_of(i.target, MODULES) for i in found if not i.for_types}
     imports[module] = (targets & MODULES) - {module}
   cycle = find_cycle(imports)
   assert not cycle, ' -> '.join(cycle)
@@ -385,7 +409,7 @@ KNOWN = {
     ('scalable_agent.vtrace', 'import scalable_agent.losses', 'above'),
     ('scalable_agent.vtrace', 'from . import losses', 'above'),
     ('scalable_agent.vtrace', 'from .losses import align', 'above'),
-    ('scalable_agent.config', 'def f(): import experiment', 'above'),
+    ('scalable_agent.options.config', 'def f(): import experiment', 'above'),
     (
       'scalable_agent.environments.atari',
       'from ..learner import Learner',
@@ -393,14 +417,14 @@ KNOWN = {
     ),
     (
       'scalable_agent.learner',
-      'import importlib\nimportlib.import_module("scalable_agent.metrics")',
+      'import importlib\nimportlib.import_module("scalable_agent.reports")',
       'above',
     ),
     ('scalable_agent', 'from scalable_agent import vtrace', 'above'),
     ('scalable_agent.novelty', '', 'has no layer'),
     ('novelty', '', 'has no layer'),
     ('scalable_agent.vtraces', '', 'has no layer'),
-    ('scalable_agent.metrics', 'import tests.helper', 'not depend on tests'),
+    ('scalable_agent.reports', 'import tests.helper', 'not depend on tests'),
     ('scalable_agent.actor', 'from dynamic_batching import batch_fn', 'only'),
     ('scalable_agent.learner', 'import dynamic_batching.batcher', 'only'),
     ('experiment', 'import dynamic_batching', 'only'),
@@ -422,10 +446,25 @@ KNOWN = {
       'try:\n  import deepmind_lab\nexcept ImportError:\n  pass',
       'module level',
     ),
+    (
+      'scalable_agent.runtimes.a3c',
+      'from scalable_agent.storage import nest_files',
+      'does not hand on nest_files',
+    ),
+    (
+      'scalable_agent.runtimes.a3c',
+      'import scalable_agent.storage.nest_files',
+      'does not hand on nest_files',
+    ),
+    (
+      'scalable_agent.runtimes.a3c',
+      'from scalable_agent.storage.logdirs import LogdirLock',
+      'does not hand on logdirs.LogdirLock',
+    ),
     ('scalable_agent.learner', 'from absl import flags', 'reads flags'),
     ('scalable_agent.learner', 'import absl.flags', 'reads flags'),
     ('dynamic_batching.batcher', 'from absl.flags import FLAGS', 'reads flags'),
-    ('scalable_agent.config', 'import argparse', 'reads flags'),
+    ('scalable_agent.options.config', 'import argparse', 'reads flags'),
     ('scalable_agent.vtrace', 'import keras', 'pure'),
     ('scalable_agent.returns', 'from absl import logging', 'pure'),
     ('scalable_agent.losses', 'import sonnet as snt', 'pure'),
@@ -462,9 +501,9 @@ KNOWN = {
       'experimental',
     ),
     (
-      'scalable_agent.cluster',
+      'scalable_agent.distribution.cluster',
       'import tensorflow as tf\ntf.distribute.experimental.rpc.Server',
-      'only scalable_agent.rpc',
+      'only scalable_agent.transport.rpc',
     ),
   ],
 )
@@ -479,8 +518,19 @@ PACKAGES = ('scalable_agent', 'scalable_agent.environments', 'dynamic_batching')
 @pytest.mark.parametrize(
   ('module', 'source'),
   [
-    ('experiment', 'from absl import app, flags\nimport scalable_agent.config'),
-    ('experiment', 'from scalable_agent.runtimes import a3c'),
+    (
+      'experiment',
+      'from absl import app, flags\nimport scalable_agent.options',
+    ),
+    ('experiment', 'from scalable_agent.runtimes import assembly'),
+    (
+      'scalable_agent.storage.checkpointing',
+      'from scalable_agent.storage import nest_files',
+    ),
+    (
+      'scalable_agent.runtimes.a3c',
+      'from scalable_agent import storage\nimport scalable_agent.reports',
+    ),
     ('scalable_agent.policies', 'import dynamic_batching'),
     ('scalable_agent.runtimes.a3c', 'from dynamic_batching import batcher'),
     ('dynamic_batching', 'from . import batcher\nimport argparse'),
@@ -492,15 +542,15 @@ PACKAGES = ('scalable_agent', 'scalable_agent.environments', 'dynamic_batching')
     ('scalable_agent.environments', 'from . import atari\nimport ale_py'),
     ('scalable_agent.environments', 'def f():\n  import deepmind_lab'),
     (
-      'scalable_agent.rpc',
+      'scalable_agent.transport.rpc',
       'import tensorflow as tf\ntf.distribute.experimental.rpc.Server',
     ),
-    ('scalable_agent.metrics', 'f(x).experimental.y\nself.tf.compat.v1.z'),
+    ('scalable_agent.reports', 'f(x).experimental.y\nself.tf.compat.v1.z'),
     ('tests.helper', 'import gymnasium\nimport dynamic_batching'),
     ('benchmarks.throughput', 'from absl import flags'),
-    ('scalable_agent.metrics', '"""tf.compat.v1, import experiment"""'),
+    ('scalable_agent.reports', '"""tf.compat.v1, import experiment"""'),
     (
-      'scalable_agent.metrics',
+      'scalable_agent.reports',
       'import tensorflow as tf\ntf.constant("a.experimental.b").numpy',
     ),
   ],

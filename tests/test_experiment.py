@@ -483,7 +483,62 @@ def test_what_is_no_flag_is_refused():
 
 def test_help_explains_every_flag():
   result = run('--help')
+  assert result.status == 0
+  titles = ['The run:', 'Actors and batches:', 'Loss:', 'Atari:', 'Levels (']
+  assert [t for t in titles if f'\n{t}' in result.output] == titles
+  assert 'Unit: agent steps.' in result.output
+  assert 'Only with levels of atari.' in result.output
+  assert 'No effect with --optimizer=adam.' in result.output
   assert 'V-trace' in result.output
   for name in ('level_name', 'num_actors', 'total_environment_frames'):
-    assert f'--{name}: ' in result.output
+    assert f'--{name}=' in result.output
   assert 'Traceback' not in result.output
+
+
+# Importing it is what makes a command slow.
+HEAVY = """
+import sys
+import experiment
+from absl import app
+
+try:
+  app.run(experiment.main, sys.argv, flags_parser=experiment.parse_flags)
+except SystemExit as error:
+  print(error.code, file=sys.stderr)
+for name in ('gymnasium', 'ale_py', 'numpy', 'tensorflow'):
+  print(name, name in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+  ('argv', 'said'),
+  [
+    (['--help'], 'V-trace'),
+    (['--unroll_lenght=3'], 'Did you mean: unroll_length'),
+    (['--unroll_length=0'], '--unroll_length=0 must be at least 1.'),
+    (['--mode=tset'], 'should be one of'),
+    (
+      ['--level_name=catch', '--decay=0.5'],
+      '--decay=0.5 has no effect with --optimizer=adam.',
+    ),
+    (
+      ['--level_name=catch', '--noop_max=5'],
+      '--noop_max=5 has no effect on catch, a level of the catch suite',
+    ),
+  ],
+)
+def test_what_needs_no_simulator_is_answered_at_once(argv, said):
+  result = subprocess.run(
+    [sys.executable, '-c', HEAVY, *argv],
+    capture_output=True,
+    text=True,
+    env=environment_variables(),
+    check=False,
+  )
+  assert said in result.stdout + result.stderr
+  assert result.stdout.splitlines()[-4:] == [
+    'gymnasium False',
+    'ale_py False',
+    'numpy False',
+    'tensorflow False',
+  ]

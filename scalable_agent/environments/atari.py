@@ -5,80 +5,21 @@ stacking them is the agent's business, so that an unroll carries each frame
 once.
 """
 
-import functools
-import re
+from typing import TYPE_CHECKING
 
 import numpy as np
-from ale_py import registration, roms, vector_env
+from ale_py import vector_env
 from gymnasium.vector import AutoresetMode
 
 from scalable_agent import structures
 from scalable_agent.environments import batched, replay
-from scalable_agent.environments.options import EnvironmentOptions
+from scalable_agent.environments.suite import Level, Purpose
 
-# ALE ships these for two players only and refuses to play them alone.
-_TWO_PLAYERS = frozenset({'combat', 'joust', 'maze_craze', 'warlords'})
+if TYPE_CHECKING:
+  from scalable_agent.environments.atari_suite import AtariOptions
+
 _SCREEN_HEIGHT, _SCREEN_WIDTH = 210, 160
 _FULL_ACTION_SPACE = 18
-
-
-@functools.cache
-def games() -> tuple[str, ...]:
-  """Returns the names of all games that ale-py brings along."""
-  return tuple(sorted(set(roms.get_all_rom_ids()) - _TWO_PLAYERS))
-
-
-def game_id(game: str) -> str:
-  """Returns the name in Gymnasium's ids, e.g. 'MsPacman' for 'ms_pacman'."""
-  return registration.rom_id_to_name(game)
-
-
-def parse(level_name: str) -> batched.Level | None:
-  """Returns the level of an Atari name or id, None if it is not one.
-
-  | name                                      | sticky actions | repeats |
-  |-------------------------------------------|----------------|---------|
-  | pong, Pong                                | 0              | 4       |
-  | ALE/Pong-v5                               | 0.25           | 4       |
-  | PongNoFrameskip-v0, PongDeterministic-v0  | 0.25           | 4       |
-  | PongNoFrameskip-v4, PongDeterministic-v4  | 0              | 4       |
-
-  ale-py no longer registers the Deterministic ids; their repeat was 4 but for
-  Space Invaders, where it was 3. NoFrameskip ids are played with a repeat of 4
-  because everybody wraps them so. Pong-v0 and Pong-v4 repeat an action for a
-  random 2 to 4 frames, which the vector environment cannot do.
-
-  Args:
-    level_name: what the user wrote.
-
-  Raises:
-    ValueError: for ids with random repeats.
-  """
-  by_name = {game.replace('_', ''): game for game in games()}
-  game = by_name.get(level_name.lower().replace('_', ''))
-  if game is not None:
-    return batched.Level('atari', game, {'sticky_actions': 0.0})
-  by_id = {game_id(game): game for game in games()}
-  match = re.fullmatch(r'ALE/(\w+)-v5', level_name)
-  if match is not None and match[1] in by_id:
-    implied = {'sticky_actions': 0.25, 'num_action_repeats': 4}
-    return batched.Level('atari', by_id[match[1]], implied)
-  match = re.fullmatch(
-    r'([A-Za-z0-9]+?)(NoFrameskip|Deterministic|)-v([04])', level_name
-  )
-  if match is None or match[1] not in by_id:
-    return None
-  game, kind, version = by_id[match[1]], match[2], match[3]
-  if not kind:
-    raise ValueError(
-      f'{level_name} repeats each action for a random 2 to 4 frames, which is '
-      f'not supported. Use {match[1]}Deterministic-v{version}: the same game '
-      'with a fixed action repeat.'
-    )
-  implied = {'sticky_actions': 0.25 if version == '0' else 0.0}
-  if kind == 'Deterministic':
-    implied['num_action_repeats'] = 3 if game == 'space_invaders' else 4
-  return batched.Level('atari', game, implied)
 
 
 class AtariEnvironment(replay.ReplayedEnvironment):
@@ -86,18 +27,20 @@ class AtariEnvironment(replay.ReplayedEnvironment):
 
   def __init__(
     self,
-    level: batched.Level,
+    level: Level,
     num_envs: int,
-    options: EnvironmentOptions,
+    options: 'AtariOptions',
     seed: int,
+    purpose: Purpose,
   ):
     """Makes the emulators.
 
     Args:
       level: an Atari level.
       num_envs: E.
-      options: resolved options.
+      options: of the suite.
       seed: environment i is seeded with seed + i.
+      purpose: what they are for.
     """
     self._envs = _make_vector_env(
       level.name,
@@ -119,8 +62,8 @@ class AtariEnvironment(replay.ReplayedEnvironment):
       num_envs,
       spec,
       seed,
-      render=options.render,
-      replayable=options.replayable,
+      render=purpose.render,
+      replayable=purpose.replayable,
     )
     self._observation_shape = (num_envs, *shape)
     self._life_loss_is_terminal = options.life_loss_is_terminal
@@ -129,7 +72,7 @@ class AtariEnvironment(replay.ReplayedEnvironment):
     # the actions of environment 0 plays the same game in full colour.
     self._mirror = None
     self._screen = np.zeros([_SCREEN_HEIGHT, _SCREEN_WIDTH, 3], np.uint8)
-    if options.render:
+    if purpose.render:
       self._mirror = _make_vector_env(
         level.name,
         1,
@@ -197,7 +140,7 @@ def _game_actions(
 def _make_vector_env(
   game: str,
   num_envs: int,
-  options: EnvironmentOptions,
+  options: 'AtariOptions',
   *,
   height: int,
   width: int,

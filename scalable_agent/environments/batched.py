@@ -10,24 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scalable_agent import structures
-
-# ALE keeps seeds in signed 32 bits.
-_SEED_END = 2**31
-
-
-class Level(NamedTuple):
-  """What a level name stands for.
-
-  Attributes:
-    suite: 'atari', 'gymnasium' or 'catch'.
-    name: canonical name within the suite, e.g. 'pong', 'CartPole-v1'.
-    options: fields of EnvironmentOptions that the level name implies, e.g.
-      {'sticky_actions': 0.25} for ALE/Pong-v5.
-  """
-
-  suite: str
-  name: str
-  options: dict[str, Any]
+from scalable_agent.environments.suite import Level
 
 
 class Arrival(NamedTuple):
@@ -211,13 +194,13 @@ class BatchedEnvironment(abc.ABC):
 
   def _get_state(self) -> Any:
     raise NotImplementedError(
-      f'{self.level.name} ({self.level.suite}) cannot save its state; after a '
-      'restart its episodes begin anew.'
+      f'{self.level.name} ({self.level.suite.name}) cannot save its state; '
+      'after a restart its episodes begin anew.'
     )
 
   def _set_state(self, state: Any) -> None:
     raise NotImplementedError(
-      f'{self.level.name} ({self.level.suite}) cannot restore a state.'
+      f'{self.level.name} ({self.level.suite.name}) cannot restore a state.'
     )
 
   def _check_usable(self, may_be_new: bool = False) -> None:
@@ -244,16 +227,3 @@ class BatchedEnvironment(abc.ABC):
         f'{self.spec.num_actions - 1}, got {actions.tolist()}.'
       )
     return actions.astype(np.int32)
-
-
-def check_arguments(level: Level, num_envs: int, seed: int) -> None:
-  """Raises ValueError unless `num_envs` and all seeds are usable."""
-  if num_envs < 1:
-    raise ValueError(
-      f'num_envs={num_envs} for {level.name} must be at least 1.'
-    )
-  if seed < 0 or seed + num_envs > _SEED_END:
-    raise ValueError(
-      f'--seed={seed} for {level.name} must lie between 0 and '
-      f'{_SEED_END - num_envs}: environment i is seeded with seed + i.'
-    )

@@ -12,8 +12,8 @@ import numpy as np
 
 from scalable_agent import structures
 from scalable_agent.environments import batched
+from scalable_agent.environments.suite import Level
 
-NAMES = ('catch', 'catch_hidden')
 ROWS = 10
 COLUMNS = 5
 EPISODE_STEPS = ROWS - 1
@@ -28,7 +28,7 @@ class CatchEnvironment(batched.BatchedEnvironment):
   """
 
   def __init__(
-    self, level: batched.Level, num_envs: int, seed: int, render: bool = False
+    self, level: Level, num_envs: int, seed: int, render: bool = False
   ):
     """See `BatchedEnvironment`."""
     board = structures.TensorSpec((ROWS * COLUMNS,), np.dtype(np.float32))

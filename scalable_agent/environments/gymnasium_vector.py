@@ -17,7 +17,7 @@ import threading
 import traceback
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ale_py
 import gymnasium
@@ -28,7 +28,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from scalable_agent import structures
 from scalable_agent.environments import batched, replay
-from scalable_agent.environments.options import EnvironmentOptions
+from scalable_agent.environments.suite import Level, Purpose
+
+if TYPE_CHECKING:
+  from scalable_agent.environments.gymnasium_suite import GymnasiumOptions
 
 gymnasium.register_envs(ale_py)
 
@@ -78,36 +81,38 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
 
   def __init__(
     self,
-    level: batched.Level,
+    level: Level,
     num_envs: int,
-    options: EnvironmentOptions,
+    options: 'GymnasiumOptions',
     seed: int,
+    purpose: Purpose,
   ):
     """Makes the environments and, where asked, a process for each.
 
     Args:
       level: a Gymnasium level.
       num_envs: E.
-      options: resolved options.
+      options: of the suite.
       seed: environment i is seeded with seed + i.
+      purpose: what they are for.
 
     Raises:
       ValueError: if the actions or observations are of an unsupported kind, or
         something that the environment needs is not installed.
     """
-    if options.render and options.env_processes:
+    if purpose.render and options.env_processes:
       raise ValueError(
         f'--env_processes={options.env_processes} and a video (render='
-        f'{options.render}) of {level.name} exclude each other. Set '
+        f'{purpose.render}) of {level.name} exclude each other. Set '
         '--env_processes=0.'
       )
-    self._has_processes = options.env_processes > 0
+    self._has_processes = options.env_processes > 0 and not purpose.probe
     factories = [
       _Factory(
         name=level.name,
         spec=find_spec(level.name),
         num_action_repeats=options.num_action_repeats,
-        render=options.render and i == 0,
+        render=purpose.render and i == 0,
         parent=os.getpid(),
       )
       for i in range(num_envs)
@@ -129,8 +134,8 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
       num_envs,
       spec,
       seed,
-      render=options.render,
-      replayable=options.replayable,
+      render=purpose.render,
+      replayable=purpose.replayable,
     )
 
   def _start(self, seeds: np.ndarray, where: np.ndarray) -> np.ndarray:

@@ -1,98 +1,132 @@
 """What a level name stands for."""
 
 import difflib
+from collections.abc import Sequence
+from typing import Any
 
-from scalable_agent.environments import atari, catch, gymnasium_vector
-from scalable_agent.environments.batched import Level
-from scalable_agent.suites import atari57, dmlab30
+from scalable_agent import options as options_lib
+from scalable_agent.environments.atari_suite import ATARI
+from scalable_agent.environments.catch_suite import CATCH
+from scalable_agent.environments.dmlab_suite import DMLAB
+from scalable_agent.environments.gymnasium_suite import GYMNASIUM
+from scalable_agent.environments.suite import (
+  Level,
+  Suite,
+  UnknownLevel,
+  options_of,
+)
 
-_SUITES = {'atari57': atari57.GAMES}
+# All there are. Gymnasium is the last to be asked for a name: it imports
+# modules to find out.
+SUITES: tuple[Suite, ...] = (CATCH, DMLAB, ATARI, GYMNASIUM)
 
 
-def parse_levels(level_name: str) -> tuple[Level, ...]:
+def parse_levels(
+  level_name: str, suites: Sequence[Suite] = SUITES
+) -> tuple[Level, ...]:
   """Returns the levels of a run, which all are of one suite.
 
   Args:
-    level_name: names as `parse_level` takes them, separated by commas;
-      `atari57` stands for the games of `suites.atari57`.
+    level_name: names as `parse_level` takes them, separated by commas; some
+      stand for several levels, see `Suite.lists`.
+    suites: to look in, in this order.
 
   Raises:
     ValueError: if a name is empty or unknown, a level is named twice, or the
       levels are of different suites.
   """
   levels: list[Level] = []
+  lists = {name: names for s in suites for name, names in s.lists.items()}
   for part in level_name.split(','):
     if not part:
       raise ValueError(
         f'--level_name={level_name} has an empty name. Separate names by one '
         'comma: --level_name=pong,breakout.'
       )
-    for name in _SUITES.get(part, (part,)):
-      level = parse_level(name)
+    for name in lists.get(part, (part,)):
+      level = parse_level(name, suites)
       if level.name in [other.name for other in levels]:
         raise ValueError(
           f'--level_name={level_name} has {level.name} twice. Name each level '
           'once.'
         )
       levels.append(level)
-      if level.suite != levels[0].suite:
+      if level.suite is not levels[0].suite:
         raise ValueError(
           f'--level_name={level_name}: {levels[0].name} is of the suite '
-          f'{levels[0].suite} and {level.name} of {level.suite}. Train on '
-          'levels of one suite.'
+          f'{levels[0].suite.name} and {level.name} of {level.suite.name}. '
+          'Train on levels of one suite.'
         )
   return tuple(levels)
 
 
-def parse_level(level_name: str) -> Level:
+def parse_level(level_name: str, suites: Sequence[Suite] = SUITES) -> Level:
   """Returns the level that `level_name` names.
 
   Args:
     level_name: an Atari game or id (`pong`, `ALE/Pong-v5`,
-      `PongNoFrameskip-v4`, see `atari.parse`), a Gymnasium id (`CartPole-v1`,
-      `my_module:MyEnv-v0`), `catch` or `catch_hidden`.
+      `PongNoFrameskip-v4`, see `atari_suite`), a Gymnasium id (`CartPole-v1`,
+      `my_module:MyEnv-v0`), `catch` or `catch_hidden`; or what other suites
+      know.
+    suites: to look in, in this order.
 
   Raises:
     ValueError: if nothing has that name; says what looks similar.
   """
-  if level_name in catch.NAMES:
-    return Level('catch', level_name, {})
-  _check_not_dmlab(level_name)
-  level = atari.parse(level_name)
-  if level is not None:
-    return level
-  try:
-    spec = gymnasium_vector.find_spec(level_name)
-  except ValueError as error:
-    raise ValueError(
-      f'There is no level {level_name}. {error}{_near_misses(level_name)} '
-      'scalable_agent.environments.level_names() lists all.'
-    ) from error
-  module = level_name.rpartition(':')[0]
-  name = f'{module}:{spec.id}' if module else spec.id
-  return Level('gymnasium', name, {})
+  reasons: list[UnknownLevel] = []
+  for suite in suites:
+    try:
+      level = suite.parse(level_name)
+    except UnknownLevel as error:
+      reasons.append(error)
+      continue
+    if level is not None:
+      return level
+  raise ValueError(
+    f'There is no level {level_name}. {" ".join(map(str, reasons))}'
+    f'{_near_misses(level_name, suites)} '
+    'scalable_agent.environments.level_names() lists all.'
+  ) from (reasons[-1] if reasons else None)
 
 
-def level_names() -> tuple[str, ...]:
+def level_names(suites: Sequence[Suite] = SUITES) -> tuple[str, ...]:
   """Returns every level that can be named without importing more modules."""
-  return (*catch.NAMES, *atari.games(), *gymnasium_vector.ids())
+  return tuple(name for suite in suites for name in suite.level_names())
 
 
-def _near_misses(level_name: str) -> str:
-  ale_ids = [f'ALE/{atari.game_id(game)}-v5' for game in atari.games()]
-  candidates = {name.lower(): name for name in (*level_names(), *ale_ids)}
+def _near_misses(level_name: str, suites: Sequence[Suite]) -> str:
+  other = (name for suite in suites for name in suite.other_names())
+  candidates = {name.lower(): name for name in (*level_names(suites), *other)}
   close = difflib.get_close_matches(level_name.lower(), candidates)
   if not close:
     return ''
   return f' Similar: {", ".join(candidates[name] for name in close)}.'
 
 
-def _check_not_dmlab(level_name: str) -> None:
-  last = level_name.rpartition('/')[2]
-  known = {'dmlab30', *dmlab30.LEVEL_MAPPING, *dmlab30.LEVEL_MAPPING.values()}
-  if last in known:
-    raise ValueError(
-      f'{level_name} needs DeepMind Lab, which this version does not support. '
-      'It has Atari games (pong), Gymnasium ids (CartPole-v1), catch and '
-      'catch_hidden.'
-    )
+def implied_options(
+  levels: Sequence[Level], given: options_lib.Config
+) -> dict[str, Any]:
+  """Returns the options that the names of a run's levels imply.
+
+  Args:
+    levels: of the run, of one suite.
+    given: options as given; what the user set need not be agreed on.
+
+  Raises:
+    ValueError: the levels imply different values of an unset option.
+  """
+  implied: dict[str, Any] = {}
+  for level in levels:
+    implied |= level.options
+  for name in implied:
+    if given.values[name] is not None:
+      continue
+    values = [getattr(options_of(level), name) for level in levels]
+    for level, value in zip(levels, values, strict=True):
+      if value != values[0]:
+        raise ValueError(
+          f'--level_name={given.run.level_name}: {levels[0].name} implies '
+          f'--{name}={values[0]} and {level.name} --{name}={value}. Set '
+          f'--{name} for all.'
+        )
+  return implied

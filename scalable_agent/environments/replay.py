@@ -13,6 +13,7 @@ from absl import logging
 
 from scalable_agent import structures
 from scalable_agent.environments import batched
+from scalable_agent.environments.suite import Level
 
 # Seeds are signed 32 bits in ALE, where a negative one means none.
 _SEED_BITS = 31
@@ -49,7 +50,7 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
 
   def __init__(
     self,
-    level: batched.Level,
+    level: Level,
     num_envs: int,
     spec: structures.EnvironmentSpec,
     seed: int,
@@ -134,9 +135,9 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
   def _get_state(self) -> Any:
     if not self._replayable:
       raise NotImplementedError(
-        f'{self.level.name} ({self.level.suite}) cannot save its state. Make '
-        'it with EnvironmentOptions(replayable=True) to have its actions '
-        'saved and replayed instead.'
+        f'{self.level.name} ({self.level.suite.name}) cannot save its state. '
+        'Make it with replayable=True to have its actions saved and '
+        'replayed instead.'
       )
     return {
       'seed': self._seed,
@@ -148,8 +149,8 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
   def _set_state(self, state: Any) -> None:
     if not self._replayable:
       raise NotImplementedError(
-        f'{self.level.name} ({self.level.suite}) cannot restore a state. Make '
-        'it with EnvironmentOptions(replayable=True).'
+        f'{self.level.name} ({self.level.suite.name}) cannot restore a state. '
+        'Make it with replayable=True.'
       )
     if len(state['actions']) != self.num_envs:
       raise ValueError(

@@ -1,21 +1,13 @@
 """From a Config to the parts that every runtime is made of."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from scalable_agent import (
-  config as config_lib,
-)
-from scalable_agent import (
-  environments,
-  networks,
-  structures,
-  unroll_codec,
-)
+from scalable_agent import environments, networks, options, structures
+from scalable_agent.transport import unroll_codec
 
 
 def usable_cores() -> int:
@@ -25,46 +17,38 @@ def usable_cores() -> int:
   return os.cpu_count() or 1
 
 
-def resolve_threads(config: config_lib.Config) -> config_lib.Config:
+def resolve_threads(config: options.Config) -> options.Config:
   """Returns `config` with what --intra_op_threads=0 stands for.
 
   Half of the cores for one operation leaves the other half to the emulators:
   on two cores, one thread trained faster than two. It is written to config.json
   like all options, as sums over other numbers of threads round differently.
   """
-  return dataclasses.replace(
-    config,
-    intra_op_threads=config.intra_op_threads or max(1, usable_cores() // 2),
-  )
+  threads = config.threads.intra_op_threads or max(1, usable_cores() // 2)
+  return config.replace(intra_op_threads=threads)
 
 
-def use_threads(config: config_lib.Config) -> None:
+def use_threads(config: options.Config) -> None:
   """Sets TensorFlow's thread pools; must run before its first operation."""
-  tf.config.threading.set_intra_op_parallelism_threads(config.intra_op_threads)
+  tf.config.threading.set_intra_op_parallelism_threads(
+    config.threads.intra_op_threads
+  )
 
 
 def make_environment(
-  config: config_lib.Config,
+  config: options.Config,
   level: environments.Level,
   num_envs: int,
   seed: int,
-  **overrides: Any,
+  **purpose: bool,
 ) -> environments.BatchedEnvironment:
   """Returns `num_envs` environments of `level` that step together."""
-  names = {f.name for f in dataclasses.fields(environments.EnvironmentOptions)}
-  values = {
-    name: value
-    for name, value in dataclasses.asdict(config).items()
-    if name in names and value is not None
-  }
-  options = environments.EnvironmentOptions(
-    **(dict(level.options) | values | overrides)
-  )
-  return environments.make(level, num_envs, options, seed)
+  suite_options: Any = config.of(level.suite.options)
+  return environments.make(level, num_envs, suite_options, seed, **purpose)
 
 
 def check_levels(
-  config: config_lib.Config, levels: Sequence[environments.Level]
+  config: options.Config, levels: Sequence[environments.Level]
 ) -> None:
   """Checks that the actors can play all levels, and one agent any of them.
 
@@ -79,20 +63,21 @@ def check_levels(
   if len(levels) == 1:
     return
   # Each learner is to see all levels.
-  least = len(levels) * config.num_learners
-  if config.num_actors < least:
+  least = len(levels) * config.cluster.num_learners
+  if config.actors.num_actors < least:
     raise ValueError(
-      f'--num_actors={config.num_actors} cannot play the {len(levels)} levels '
-      f'of --level_name={config.level_name}, as every actor plays one. Set '
-      f'--num_actors={least} or more, or name fewer levels.'
+      f'--num_actors={config.actors.num_actors} cannot play the {len(levels)} '
+      f'levels of --level_name={config.run.level_name}, as every actor plays '
+      f'one. Set --num_actors={least} or more, or name fewer levels.'
     )
-  if levels[0].suite == 'atari' and config.full_action_space:
-    return  # All are alike; to make 57 of them takes ten seconds.
+  suite = levels[0].suite
+  if suite.are_alike(config.of(suite.options)):
+    return  # To make 57 of them takes ten seconds.
   first = find_spec(config, levels[0])
   for level in levels[1:]:
     spec = find_spec(config, level)
     pair = (
-      f'--level_name={config.level_name}: {levels[0].name} and {level.name}'
+      f'--level_name={config.run.level_name}: {levels[0].name} and {level.name}'
     )
     if spec.observation != first.observation:
       raise ValueError(
@@ -102,9 +87,8 @@ def check_levels(
       )
     if spec.num_actions != first.num_actions:
       remedy = (
-        'Set --full_action_space'
-        if level.suite == 'atari'
-        else 'Wrap them to be alike, or train on each in a run of its own'
+        suite.remedy_for_actions
+        or 'Wrap them to be alike, or train on each in a run of its own'
       )
       raise ValueError(
         f'{pair} differ in their numbers of actions, {first.num_actions} and '
@@ -113,10 +97,10 @@ def check_levels(
 
 
 def find_spec(
-  config: config_lib.Config, level: environments.Level
+  config: options.Config, level: environments.Level
 ) -> structures.EnvironmentSpec:
   """Makes a level once, as only then it is known what it shows."""
-  environment = make_environment(config, level, 1, config.seed, env_processes=0)
+  environment = make_environment(config, level, 1, config.run.seed, probe=True)
   environment.close()
   return environment.spec
 
@@ -126,39 +110,35 @@ def _describe(observation: structures.TensorSpec) -> str:
 
 
 def resolve_network(
-  config: config_lib.Config, levels: Sequence[environments.Level]
-) -> config_lib.Config:
+  config: options.Config, levels: Sequence[environments.Level]
+) -> options.Config:
   """Returns `config` with the network that --network=auto stands for.
 
   Raises:
     ValueError: the first level cannot be made with these options.
   """
-  if config.network != 'auto':
+  if config.agent.network != 'auto':
     return config
   observation = find_spec(config, levels[0]).observation
-  return dataclasses.replace(
-    config, network=networks.resolve(config.network, observation)
+  return config.replace(
+    network=networks.resolve(config.agent.network, observation)
   )
 
 
 def make_agent(
-  config: config_lib.Config, spec: structures.EnvironmentSpec
+  config: options.Config, spec: structures.EnvironmentSpec
 ) -> networks.Agent:
   """Returns the agent with all its variables, seeded by --seed."""
-  tf.random.set_seed(config.seed)
-  return networks.Agent(
-    spec,
-    network=config.network,
-    frame_stack=config.frame_stack,
-    lstm=config.lstm,
-    last_action_reward=config.last_action_reward,
-  )
+  tf.random.set_seed(config.run.seed)
+  return networks.Agent(spec, **vars(config.agent))
 
 
 def make_layout(
-  config: config_lib.Config,
+  config: options.Config,
   spec: structures.EnvironmentSpec,
   agent: networks.Agent,
 ) -> unroll_codec.Layout:
   """Returns what unrolls between processes consist of."""
-  return unroll_codec.Layout(spec, agent.initial_state(1), config.unroll_length)
+  return unroll_codec.Layout(
+    spec, agent.initial_state(1), config.actors.unroll_length
+  )

@@ -11,20 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from scalable_agent import (
-  actor,
-  environments,
-  learner_link,
-  policies,
-  protocol,
-)
-from scalable_agent import cluster as cluster_lib
-from scalable_agent import config as config_lib
+from scalable_agent import actor, environments, options, policies
+from scalable_agent.distribution import cluster as cluster_lib
 from scalable_agent.runtimes import assembly, interruption
+from scalable_agent.transport import learner_link, protocol
 
 
 def act(
-  config: config_lib.Config,
+  config: options.Config,
   levels: Sequence[environments.Level],
   cluster: cluster_lib.Cluster,
 ) -> None:
@@ -44,8 +38,8 @@ def act(
   link = learner_link.LearnerLink(
     cluster.learner_of(cluster.task),
     cluster.task,
-    config_lib.acting_options(config),
-    config.reconnect_timeout,
+    config.acting(),
+    config.cluster.reconnect_timeout,
     stopping,
   )
   start = time.monotonic()
@@ -65,7 +59,7 @@ def act(
 
 
 def _act(
-  config: config_lib.Config,
+  config: options.Config,
   levels: Sequence[environments.Level],
   cluster: cluster_lib.Cluster,
   link: learner_link.LearnerLink,
@@ -76,7 +70,7 @@ def _act(
   welcome = link.register()
   # Others after each start, or the same episodes would come again.
   seeds = np.random.SeedSequence(
-    [config.seed, task, welcome.frames, welcome.starts]
+    [config.run.seed, task, welcome.frames, welcome.starts]
   )
   level = protocol.level_of(task, len(cluster.learners), len(levels))
   environment = None
@@ -84,15 +78,15 @@ def _act(
     environment = assembly.make_environment(
       config,
       levels[level],
-      config.envs_per_actor,
+      config.actors.envs_per_actor,
       # Environments take 31 bits and add their index.
       seed=int(seeds.generate_state(1)[0]) >> 2,
     )
     agent = assembly.make_agent(config, environment.spec)
-    initial_state = agent.initial_state(config.envs_per_actor)
+    initial_state = agent.initial_state(config.actors.envs_per_actor)
     link.begin(
       assembly.make_layout(config, environment.spec, agent),
-      config.envs_per_actor,
+      config.actors.envs_per_actor,
       agent.variables,
     )
     version = link.update_weights()
@@ -103,7 +97,7 @@ def _act(
         policies.Seeds(int(seeds.generate_state(2)[1])),
       ),
       initial_state,
-      config.unroll_length,
+      config.actors.unroll_length,
       level=level,
       policy_version=lambda: version,
     )

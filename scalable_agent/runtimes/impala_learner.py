@@ -13,19 +13,10 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from scalable_agent import cluster as cluster_lib
-from scalable_agent import config as config_lib
-from scalable_agent import (
-  environments,
-  learner,
-  learner_link,
-  learner_service,
-  rpc,
-  threads,
-  unroll_queue,
-  weights,
-)
-from scalable_agent.runtimes import assembly, interruption, training
+from scalable_agent import environments, learner, options, unroll_queue
+from scalable_agent.distribution import cluster as cluster_lib
+from scalable_agent.runtimes import assembly, interruption, threads, training
+from scalable_agent.transport import learner_link, learner_service, rpc, weights
 
 # Seconds between two looks at signals and reports.
 _TICK = 0.2
@@ -70,7 +61,7 @@ class Run:
 
   def __init__(
     self,
-    config: config_lib.Config,
+    config: options.Config,
     levels: Sequence[environments.Level],
     cluster: cluster_lib.Cluster,
     strategy: tf.distribute.Strategy,
@@ -100,8 +91,8 @@ class Run:
     layout = assembly.make_layout(config, spec, agent)
     learner_link.check_size(layout)
     self._service = learner_service.LearnerService(
-      options=config_lib.acting_options(config),
-      num_actors=config.num_actors,
+      options=config.acting(),
+      num_actors=config.actors.num_actors,
       index=cluster.task,
       num_learners=len(cluster.learners),
       num_levels=len(levels),
@@ -215,7 +206,7 @@ class Run:
 
   def _save_without_peers(self) -> str:
     """Saves what was learned before another learner was lost; says where."""
-    folder = f'{self._config.logdir} on {socket.gethostname()}'
+    folder = f'{self._config.run.logdir} on {socket.gethostname()}'
     try:
       if self._chief:
         self._training.save()

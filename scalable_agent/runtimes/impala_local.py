@@ -15,20 +15,17 @@ import tensorflow as tf
 from absl import logging
 
 from dynamic_batching import ops
-from scalable_agent import (
-  actor,
-  checkpointing,
-  environments,
-  policies,
-  threads,
-)
-from scalable_agent.config import Config
-from scalable_agent.runtimes import assembly, interruption, training
+from scalable_agent import actor, environments, policies
+from scalable_agent.options import Config
+from scalable_agent.runtimes import assembly, interruption, threads, training
+from scalable_agent.storage import checkpointing
 
 # Seconds between two looks at signals and reports.
 _TICK = 0.2
 # Seconds that all threads together have to end.
 _JOIN_TIMEOUT = 60.0
+# Of the dynamic batcher, by --batcher.
+_IMPLEMENTATIONS = {'auto': None, 'op': 'op', 'python': 'fallback'}
 
 
 def train(run: 'Run') -> None:
@@ -73,7 +70,7 @@ class Run:
         in the logdir are damaged or of another agent, or there is no native
         batcher though --batcher=op asks for it.
     """
-    if config.batcher == 'op':
+    if config.batching.batcher == 'op':
       _check_native_batcher()
     self._config = config
     self._levels = levels
@@ -82,18 +79,18 @@ class Run:
       assembly.make_environment(
         config,
         levels[index % len(levels)],
-        config.envs_per_actor,
-        seed=seed + index * config.envs_per_actor,
+        config.actors.envs_per_actor,
+        seed=seed + index * config.actors.envs_per_actor,
         # In serial mode a resumed run goes on bit for bit.
-        replayable=config.num_actors == 0,
+        replayable=config.actors.num_actors == 0,
       )
-      for index in range(max(config.num_actors, 1))
+      for index in range(max(config.actors.num_actors, 1))
     ]
     self.spec = self._environments[0].spec
     self._training = training.Training(config, levels, self.spec, strategy)
     self._queue = self._training.queue
     self._metrics = self._training.metrics
-    self._seeds = policies.Seeds(config.seed)
+    self._seeds = policies.Seeds(config.run.seed)
     self._actors: list[actor.Actor] = []
     self._policy: Any = None
     self._stopped = False
@@ -118,7 +115,7 @@ class Run:
         environment.close()
 
   def _train(self) -> None:
-    serial = self._config.num_actors == 0
+    serial = self._config.actors.num_actors == 0
     self._make_actors(serial)
     with self._metrics:
       self._metrics.set_gauges(self._gauges)
@@ -138,7 +135,9 @@ class Run:
   def _make_actors(self, serial: bool) -> None:
     config = self._config
     step = policies.make_step(self._training.agent)
-    initial_state = self._training.agent.initial_state(config.envs_per_actor)
+    initial_state = self._training.agent.initial_state(
+      config.actors.envs_per_actor
+    )
     if serial:
       self._policy = policies.Direct(step, self._seeds)
     else:
@@ -147,17 +146,19 @@ class Run:
         self._seeds,
         self.spec,
         initial_state,
-        config.inference_minimum_batch_size,
-        config.inference_maximum_batch_size,
-        config.inference_timeout_ms,
-        {'auto': None, 'op': 'op', 'python': 'fallback'}[config.batcher],
+        config.batching.inference_minimum_batch_size,
+        config.batching.inference_maximum_batch_size,
+        config.batching.inference_timeout_ms,
+        {'auto': None, 'op': 'op', 'python': 'fallback'}[
+          config.batching.batcher
+        ],
       )
     self._actors = [
       actor.Actor(
         environment,
         self._policy,
         initial_state,
-        config.unroll_length,
+        config.actors.unroll_length,
         level=index % len(self._levels),
         policy_version=self._training.updates,
       )
@@ -204,7 +205,7 @@ class Run:
   def _state(self) -> dict[str, Any]:
     """What a checkpoint holds besides what the learner's side saves."""
     state: dict[str, Any] = {'seeds': self._seeds.count}
-    if self._config.num_actors == 0:
+    if self._config.actors.num_actors == 0:
       state['serial'] = {
         'sizes': self._sizes(),
         'actor': self._actors[0].snapshot(),
@@ -226,7 +227,10 @@ class Run:
 
   def _sizes(self) -> list[int]:
     """What a saved state must share with the run that goes on from it."""
-    return [self._config.envs_per_actor, self._config.unroll_length]
+    return [
+      self._config.actors.envs_per_actor,
+      self._config.actors.unroll_length,
+    ]
 
   def _gauges(self) -> dict[str, Any]:
     # Seconds of each stage are per thread: that is what can reach one a second.
@@ -259,9 +263,11 @@ def _environment_seed(config: Config) -> int:
 
   Where episodes begin anew at every start of a run, they are to be others.
   """
-  frames = checkpointing.saved_frames(config.logdir)
-  if config.num_actors == 0 or not frames:
-    return config.seed
-  word = np.random.SeedSequence([config.seed, frames[-1]]).generate_state(1)[0]
+  frames = checkpointing.saved_frames(config.run.logdir)
+  if config.actors.num_actors == 0 or not frames:
+    return config.run.seed
+  word = np.random.SeedSequence([config.run.seed, frames[-1]]).generate_state(
+    1
+  )[0]
   # Environments take 31 bits and add their index.
   return int(word) >> 2

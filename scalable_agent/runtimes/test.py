@@ -4,21 +4,14 @@ import contextlib
 import os
 from collections.abc import Collection, Sequence
 
-from scalable_agent import (
-  checkpointing,
-  environments,
-  evaluation,
-  logdirs,
-  networks,
-  presets,
-)
-from scalable_agent import config as config_lib
+from scalable_agent import environments, evaluation, networks, options
 from scalable_agent.runtimes import assembly, training
+from scalable_agent.storage import checkpointing, logdirs
 
 
 def prepare(
-  config: config_lib.Config, given: Collection[str]
-) -> tuple[config_lib.Config, networks.Agent, tuple[environments.Level, ...]]:
+  config: options.Config, given: Collection[str]
+) -> tuple[options.Config, networks.Agent, tuple[environments.Level, ...]]:
   """Rebuilds the agent in --logdir, and finds what it is to play.
 
   Args:
@@ -34,30 +27,34 @@ def prepare(
       contradict it, or a level cannot be made or filmed.
     OSError: --video_dir cannot be made.
   """
-  if config.logdir is None:
-    levels = environments.parse_levels(config.level_name)
-    config = presets.resolve(config, levels[0].suite)
-  trained = logdirs.load_config(config.logdir)
-  config = config_lib.for_test(config, trained, given)
-  logdirs.check_writable(config.logdir)  # For test.json, after all the games.
-  if config.video_dir:
-    os.makedirs(config.video_dir, exist_ok=True)
+  suites = config.catalog.suites
+  if config.run.logdir is None:
+    levels = environments.parse_levels(config.run.level_name, suites)
+    config = options.resolve(config, levels[0].suite)
+  trained = logdirs.load_config(config.run.logdir, config.catalog)
+  config = options.for_test(config, trained, given)
+  logdirs.check_writable(
+    config.run.logdir
+  )  # For test.json, after all the games.
+  if config.test.video_dir:
+    os.makedirs(config.test.video_dir, exist_ok=True)
   assembly.use_threads(assembly.resolve_threads(config))
-  levels = environments.parse_levels(config.level_name)
+  levels = environments.parse_levels(config.run.level_name, suites)
+  options.check_suite(config, given, levels[0].suite, levels[0].name)
   for level in levels:
     # What cannot be made or filmed is to fail before the games.
     with _environment(config, level, num_envs=1) as environment:
       spec = environment.spec
-      if config.video_dir:
+      if config.test.video_dir:
         environment.reset()
         environment.render()
   agent = assembly.make_agent(config, spec)
   learner = training.make_learner(config, agent, spec)
   checkpointer = checkpointing.Checkpointer(
-    config.logdir, learner.checkpoint_items()
+    config.run.logdir, learner.checkpoint_items()
   )
   try:
-    if config.checkpoint == 'best':
+    if config.test.checkpoint == 'best':
       state = checkpointer.restore_best()
     else:
       state = checkpointer.restore()
@@ -65,20 +62,20 @@ def prepare(
     raise ValueError(str(error)) from error
   if state is None:
     raise ValueError(
-      f'--logdir={config.logdir} has no checkpoint yet. Train there first: '
-      f'python experiment.py --logdir={config.logdir} '
-      f'--level_name={config.level_name}'
+      f'--logdir={config.run.logdir} has no checkpoint yet. Train there first: '
+      f'python experiment.py --logdir={config.run.logdir} '
+      f'--level_name={config.run.level_name}'
     )
   print(
-    f'Testing the agent of {config.logdir} on {config.level_name} after '
-    f'{int(learner.frames):,} frames.',
+    f'Testing the agent of {config.run.logdir} on {config.run.level_name} '
+    f'after {int(learner.frames):,} frames.',
     flush=True,
   )
   return config, agent, levels
 
 
 def test(
-  config: config_lib.Config,
+  config: options.Config,
   agent: networks.Agent,
   levels: Sequence[environments.Level],
 ) -> None:
@@ -90,23 +87,23 @@ def test(
     levels: to play.
   """
   results = []
-  path = os.path.join(config.logdir, 'test.json')
+  path = os.path.join(config.run.logdir, 'test.json')
   written = [path]
-  num_envs = min(config.test_num_episodes, config.envs_per_actor)
+  num_envs = min(config.test.test_num_episodes, config.actors.envs_per_actor)
   for level in levels:
     video_path = None
-    if config.video_dir:
+    if config.test.video_dir:
       name = level.name.replace('/', '_').replace(':', '_')
-      video_path = os.path.join(config.video_dir, f'{name}.mp4')
+      video_path = os.path.join(config.test.video_dir, f'{name}.mp4')
       written.append(video_path)
     with _environment(config, level, num_envs) as environment:
       results.append(
         evaluation.evaluate(
           agent,
           environment,
-          config.test_num_episodes,
-          greedy=config.test_policy == 'greedy',
-          seed=config.seed,
+          config.test.test_num_episodes,
+          greedy=config.test.test_policy == 'greedy',
+          seed=config.run.seed,
           video_path=video_path,
         )
       )
@@ -115,14 +112,14 @@ def test(
 
 
 def _environment(
-  config: config_lib.Config, level: environments.Level, num_envs: int
+  config: options.Config, level: environments.Level, num_envs: int
 ) -> contextlib.closing[environments.BatchedEnvironment]:
   return contextlib.closing(
     assembly.make_environment(
       config,
       level,
       num_envs,
-      seed=config.seed,
-      render=bool(config.video_dir),
+      seed=config.run.seed,
+      render=bool(config.test.video_dir),
     )
   )

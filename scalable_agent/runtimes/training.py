@@ -8,51 +8,34 @@ from typing import Any
 import tensorflow as tf
 
 from scalable_agent import (
-  checkpointing,
   environments,
   learner,
-  logdirs,
-  losses,
-  metrics,
   optimizers,
+  options,
   structures,
   unroll_queue,
 )
-from scalable_agent import config as config_lib
+from scalable_agent.reports import metrics
 from scalable_agent.runtimes import assembly
+from scalable_agent.storage import checkpointing, logdirs
 
 
 def make_learner(
-  config: config_lib.Config, agent: Any, spec: structures.EnvironmentSpec
+  config: options.Config, agent: Any, spec: structures.EnvironmentSpec
 ) -> learner.Learner:
   """Returns the learner of `agent`."""
   return learner.Learner(
     agent,
-    optimizers.make_optimizer(
-      config.optimizer,
-      decay=config.decay,
-      momentum=config.momentum,
-      epsilon=config.epsilon,
-      rmsprop_initial_slot=config.rmsprop_initial_slot,
-    ),
+    optimizers.make_optimizer(config.optimizer),
     optimizers.learning_rate_schedule(
-      config.learning_rate,
-      config.total_environment_frames,
-      config.learning_rate_schedule,
+      config.optimizer.learning_rate,
+      config.run.total_environment_frames,
+      config.optimizer.learning_rate_schedule,
     ),
-    losses.LossOptions(
-      discounting=config.discounting,
-      reward_clipping=config.reward_clipping,
-      baseline_cost=config.baseline_cost,
-      entropy_cost=config.entropy_cost,
-      correction=config.correction,
-      clip_rho_threshold=config.clip_rho_threshold,
-      clip_pg_rho_threshold=config.clip_pg_rho_threshold,
-      lambda_=config.lambda_,
-    ),
-    clip_gradient_norm=config.clip_gradient_norm,
+    config.loss,
+    clip_gradient_norm=config.optimizer.clip_gradient_norm,
     frames_per_step=spec.frames_per_step,
-    updates_per_batch=config.updates_per_batch,
+    updates_per_batch=config.actors.updates_per_batch,
   )
 
 
@@ -69,7 +52,7 @@ class Training:
 
   def __init__(
     self,
-    config: config_lib.Config,
+    config: options.Config,
     levels: Sequence[environments.Level],
     spec: structures.EnvironmentSpec,
     strategy: tf.distribute.Strategy | None = None,
@@ -90,18 +73,21 @@ class Training:
       self.agent = assembly.make_agent(config, spec)
       self.learner = make_learner(config, self.agent, spec)
     self.queue = unroll_queue.UnrollQueue(
-      config.batch_size // config.num_learners, config.queue_capacity
+      config.actors.batch_size // config.cluster.num_learners,
+      config.actors.queue_capacity,
     )
     self._checkpointer = checkpointing.Checkpointer(
-      config.logdir, self.learner.checkpoint_items(), config.keep_checkpoints
+      config.run.logdir,
+      self.learner.checkpoint_items(),
+      config.reports.keep_checkpoints,
     )
     self.metrics = metrics.Metrics(
-      config.logdir,
+      config.run.logdir,
       [level.name for level in levels],
-      config.total_environment_frames,
+      config.run.total_environment_frames,
       spec.frames_per_step,
-      config.summary_secs,
-      config.progress_secs,
+      config.reports.summary_secs,
+      config.reports.progress_secs,
       silent=not chief,
     )
     self.learner_seconds = 0.0
@@ -118,7 +104,7 @@ class Training:
 
   def done(self) -> bool:
     """Whether enough frames have been learned from."""
-    return self.frames() >= self._config.total_environment_frames
+    return self.frames() >= self._config.run.total_environment_frames
 
   def restore(self) -> dict[str, Any]:
     """Goes on with the newest checkpoint; returns its state, {} without one.
@@ -136,10 +122,11 @@ class Training:
     if not self._chief:
       return state
     if self.done():
+      run = self._config.run
       print(
-        f'{self._config.logdir} already holds {self.frames():,} frames, and '
+        f'{run.logdir} already holds {self.frames():,} frames, and '
         '--total_environment_frames asks for '
-        f'{self._config.total_environment_frames:,.0f}. Raise it to train on.',
+        f'{run.total_environment_frames:,.0f}. Raise it to train on.',
         flush=True,
       )
     else:
@@ -169,7 +156,7 @@ class Training:
 
   def save_if_due(self, extra: Callable[[], Mapping[str, Any]] = dict) -> None:
     """Saves if --save_checkpoint_secs have passed since it did."""
-    due = self._last_save + self._config.save_checkpoint_secs
+    due = self._last_save + self._config.reports.save_checkpoint_secs
     if self._chief and time.monotonic() >= due:
       self.save(extra())
       self._last_save = time.monotonic()
@@ -186,8 +173,8 @@ class Training:
     of episodes are those of the chief's last checkpoint.
     """
     try:
-      os.makedirs(self._config.logdir, exist_ok=True)
-      lock = logdirs.LogdirLock(self._config.logdir)
+      os.makedirs(self._config.run.logdir, exist_ok=True)
+      lock = logdirs.LogdirLock(self._config.run.logdir)
     except ValueError:
       return False
     with lock:
@@ -197,7 +184,7 @@ class Training:
       self.metrics.record_update(self.frames(), self.updates(), {})
       self.save()
       if state is None:
-        logdirs.write_config(self._config.logdir, self._config)
+        logdirs.write_config(self._config.run.logdir, self._config)
     return True
 
   def queue_fill(self) -> float:

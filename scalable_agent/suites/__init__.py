@@ -1,1 +1,5 @@
 """Suites of levels: names, human and random scores, normalised scores."""
+
+from scalable_agent.suites import atari57, dmlab30
+
+__all__ = ('atari57', 'dmlab30')

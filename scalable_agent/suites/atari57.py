@@ -9,8 +9,6 @@ medians do not care. Publish medians, or say which one it was.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 VIDEO_PINBALL_RANDOM_OF_IMPALA = 0.0
 
 HUMAN_SCORES = {
@@ -179,6 +177,8 @@ def aggregate(
   Raises:
     ValueError: if a game is missing.
   """
+  import numpy as np  # Here, as --help imports this file.
+
   missing = [game for game in GAMES if game not in mean_returns]
   if missing:
     raise ValueError(

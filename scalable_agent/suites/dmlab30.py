@@ -7,8 +7,6 @@ level. Table B.1 of the IMPALA paper has the scores of the lasertag levels
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 HUMAN_SCORES = {
   'rooms_collect_good_objects_test': 10,
   'rooms_exploit_deferred_effects_test': 85.65,
@@ -96,6 +94,8 @@ def compute_human_normalized_score(
   Raises:
     ValueError: if a level or its returns are missing.
   """
+  import numpy as np  # Here, as --help imports this file.
+
   test_returns = {
     LEVEL_MAPPING.get(level, level): returns
     for level, returns in level_returns.items()

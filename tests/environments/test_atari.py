@@ -5,18 +5,14 @@ import pytest
 from ale_py import Action, vector_env
 
 from scalable_agent import environments
-from scalable_agent.environments import atari
+from scalable_agent.environments import atari, atari_suite
 from scalable_agent.structures import FIRST, LAST, MID
+from tests.configs import make_environment
 from tests.environments import contract
 
 
 def make(name='breakout', num_envs=2, seed=5, **options):
-  return environments.make(
-    environments.parse_level(name),
-    num_envs,
-    environments.EnvironmentOptions(**options),
-    seed,
-  )
+  return make_environment(name, num_envs, seed, **options)
 
 
 def make_bare(name='breakout', num_envs=2, **kwargs):
@@ -123,7 +119,7 @@ class TestAtari(contract.Contract):
 )
 def test_a_level_name_means_a_game_and_its_settings(level_name, game, implied):
   level = environments.parse_level(level_name)
-  assert level == environments.Level('atari', game, implied)
+  assert level == environments.Level(atari_suite.ATARI, game, implied)
 
 
 @pytest.mark.parametrize('version', ['v0', 'v4'])
@@ -133,10 +129,10 @@ def test_random_repeats_are_refused_with_an_alternative(version):
 
 
 def test_every_game_has_a_canonical_name_and_an_id():
-  assert len(atari.games()) > 100
-  for game in atari.games():
+  assert len(atari_suite.games()) > 100
+  for game in atari_suite.games():
     assert environments.parse_level(game).name == game
-    by_id = environments.parse_level(f'ALE/{atari.game_id(game)}-v5')
+    by_id = environments.parse_level(f'ALE/{atari_suite.game_id(game)}-v5')
     assert by_id.name == game
 
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from scalable_agent import structures
+from scalable_agent import environments, structures
 from scalable_agent.environments import batched
 from scalable_agent.structures import FIRST, LAST, MID
 from tests import clockwork
 from tests.environments import contract
 
-_LEVEL = batched.Level('scripted', 'scripted', {})
+_LEVEL = environments.Level(environments.Suite(), 'scripted')
 
 
 class ScriptedEnvironment(batched.BatchedEnvironment):

@@ -5,19 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from scalable_agent import environments
-from scalable_agent.environments import catch
+from scalable_agent.environments import catch, catch_suite
 from scalable_agent.structures import FIRST, LAST, MID
+from tests.configs import make_environment
 from tests.environments import contract
 
 
 def make(name='catch', num_envs=4, seed=3, **options):
-  return environments.make(
-    environments.parse_level(name),
-    num_envs,
-    environments.EnvironmentOptions(**options),
-    seed,
-  )
+  return make_environment(name, num_envs, seed, **options)
 
 
 def boards(output):
@@ -26,7 +21,7 @@ def boards(output):
 
 
 class TestCatch(contract.Contract):
-  @pytest.fixture(params=catch.NAMES)
+  @pytest.fixture(params=catch_suite.LEVEL_NAMES)
   def subject(self, request):
     return contract.Subject(
       make=lambda seed: make(request.param, seed=seed), steps=40
@@ -103,7 +98,7 @@ def test_without_memory_the_hidden_ball_is_caught_three_times_of_five():
   assert best == 3
 
 
-@pytest.mark.parametrize('name', catch.NAMES)
+@pytest.mark.parametrize('name', catch_suite.LEVEL_NAMES)
 def test_it_goes_on_from_a_saved_state(name):
   environment = make(name)
   contract.play(environment, 13)

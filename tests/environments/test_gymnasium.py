@@ -11,20 +11,16 @@ import textwrap
 import numpy as np
 import pytest
 
-from scalable_agent import environments, structures
+from scalable_agent import structures
 from scalable_agent.structures import FIRST, LAST, MID
+from tests.configs import make_environment
 from tests.environments import contract, toys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def make(name='CartPole-v1', num_envs=2, seed=3, **options):
-  return environments.make(
-    environments.parse_level(name),
-    num_envs,
-    environments.EnvironmentOptions(**options),
-    seed,
-  )
+  return make_environment(name, num_envs, seed, **options)
 
 
 def toy(name, **kwargs):
@@ -258,9 +254,10 @@ def test_processes_do_not_import_the_program_that_was_started(tmp_path):
       sys.modules['tensorflow'] = sys  # Stands for the real one.
       import numpy as np
       from scalable_agent import environments, structures
+      level = environments.parse_level(
+        'tests.environments.toys:Toys/Modules-v0')
       environment = environments.make(
-        environments.parse_level('tests.environments.toys:Toys/Modules-v0'),
-        2, environments.EnvironmentOptions(env_processes=1), 1)
+        level, 2, environments.options_of(level, env_processes=1), 1)
       environment.reset()
       print('rewards', environment.step(np.zeros([2], np.int32)).reward)
       environment.close()

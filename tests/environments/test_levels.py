@@ -1,13 +1,10 @@
 """Names of levels, understood or refused with something to go on."""
 
-import dataclasses
-
 import pytest
 
-from scalable_agent import environments
-from scalable_agent.config import Config
-from scalable_agent.environments import options
+from scalable_agent import environments, options
 from scalable_agent.suites import atari57, dmlab30
+from tests.configs import CATALOG, make_config
 
 
 @pytest.mark.parametrize(
@@ -25,7 +22,7 @@ from scalable_agent.suites import atari57, dmlab30
 )
 def test_a_name_leads_to_its_suite(level_name, suite, name):
   level = environments.parse_level(level_name)
-  assert (level.suite, level.name, level.options) == (suite, name, {})
+  assert (level.suite.name, level.name, level.options) == (suite, name, {})
   assert environments.parse_level(level.name) == level
 
 
@@ -131,7 +128,7 @@ def test_each_name_of_a_list_is_understood_or_refused():
 )
 def test_levels_may_imply_the_same(level_name, implied):
   levels = environments.parse_levels(level_name)
-  assert environments.implied_options(levels, Config()) == implied
+  assert environments.implied_options(levels, make_config()) == implied
 
 
 @pytest.mark.parametrize(
@@ -152,8 +149,8 @@ def test_levels_that_imply_different_things_need_a_word_of_the_user(
     rf'--{option}={values[0]} and {levels[-1].name} --{option}={values[1]}\. '
     rf'Set --{option} for all\.$',
   ):
-    environments.implied_options(levels, Config(level_name=level_name))
-  given = Config(level_name=level_name, **{option: values[0]})
+    environments.implied_options(levels, make_config(level_name=level_name))
+  given = make_config(level_name=level_name, **{option: values[0]})
   environments.implied_options(levels, given)
 
 
@@ -165,32 +162,67 @@ def test_all_listed_names_are_levels():
     environments.parse_level(name)
 
 
-def test_every_suite_has_its_options_among_those_there_are():
-  fields = {f.name for f in dataclasses.fields(environments.EnvironmentOptions)}
-  suites = environments.OPTIONS_OF_SUITE
-  assert set(suites) == {'atari', 'gymnasium', 'catch'}
-  assert frozenset.union(*suites.values()) == fields
+def test_every_option_of_a_suite_is_among_those_there_are():
+  of_suites = [
+    {option.name for option in options.declared_by(suite.options)}
+    for suite in environments.SUITES
+  ]
+  assert all(names <= set(CATALOG.options) for names in of_suites)
+  names = [suite.name for suite in environments.SUITES]
+  assert names == ['catch', 'dmlab', 'atari', 'gymnasium']
 
 
 def test_what_the_user_says_goes_before_what_the_level_implies():
   level = environments.parse_level('ALE/Pong-v5')
-  defaults = options.resolve(level, environments.EnvironmentOptions())
+  defaults = environments.options_of(level)
   assert (defaults.sticky_actions, defaults.num_action_repeats) == (0.25, 4)
-  said = environments.EnvironmentOptions(
-    sticky_actions=0.0, num_action_repeats=1
+  said = environments.options_of(
+    level, sticky_actions=0.0, num_action_repeats=1
   )
-  assert options.resolve(level, said) == said
+  assert (said.sticky_actions, said.num_action_repeats) == (0.0, 1)
 
 
-def test_an_option_without_effect_is_refused():
+@pytest.mark.parametrize(
+  ('name', 'value'), [('width', 96), ('sticky_actions', 0.25)]
+)
+def test_an_option_without_effect_is_refused(name, value):
   level = environments.parse_level('CartPole-v1')
-  for name, value, as_said in (
-    ('width', 96, '--width=96'),
-    ('sticky_actions', 0.25, '--sticky_actions=0.25'),
-    ('num_threads', 2, 'num_threads=2'),  # No flag: set in code only.
+  said = f'^--{name}={value} has no effect on CartPole-v1, a level of the '
+  with pytest.raises(ValueError, match=said + 'gymnasium suite; .*atari.*at'):
+    options.check_suite(
+      make_config(**{name: value}), {name}, level.suite, level.name
+    )
+  with pytest.raises(
+    ValueError, match=f'^--{name}={value} has no effect on Cart'
   ):
-    said = environments.EnvironmentOptions(**{name: value})
-    with pytest.raises(
-      ValueError, match=f'^{as_said} has no effect on CartPole-v1'
-    ):
-      environments.make(level, 1, said, 0)
+    environments.options_of(level, **{name: value})
+  default = CATALOG.options[name].default
+  options.check_suite(
+    make_config(**{name: default}), {name}, level.suite, level.name
+  )
+
+
+def test_an_option_of_another_suite_is_answered_with_its_own():
+  level = environments.parse_level('pong')
+  with pytest.raises(
+    ValueError,
+    match=r'^--dataset_path=/data has no effect on pong, .* atari suite; it is '
+    r'for dmlab\. Leave it empty\.$',
+  ):
+    options.check_suite(
+      make_config(dataset_path='/data'),
+      {'dataset_path'},
+      level.suite,
+      level.name,
+    )
+
+
+def test_options_of_another_suite_are_refused():
+  pong = environments.parse_level('pong')
+  with pytest.raises(ValueError, match=r'CartPole-v1.*takes GymnasiumOptions'):
+    environments.make(
+      environments.parse_level('CartPole-v1'),
+      1,
+      environments.options_of(pong, num_threads=2),
+      0,
+    )

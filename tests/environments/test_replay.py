@@ -8,9 +8,10 @@ import functools
 import numpy as np
 import pytest
 
-from scalable_agent import environments, nest_files
 from scalable_agent.environments import replay
+from scalable_agent.storage import nest_files
 from scalable_agent.structures import FIRST, LAST, MID
+from tests.configs import make_environment
 from tests.environments import contract
 
 STEPS_TO_SAVE = 420
@@ -18,11 +19,8 @@ STEPS_TO_COMPARE = 210
 
 
 def make(name='CartPole-v1', num_envs=3, seed=5, **options):
-  return environments.make(
-    environments.parse_level(name),
-    num_envs,
-    environments.EnvironmentOptions(**({'replayable': True} | options)),
-    seed,
+  return make_environment(
+    name, num_envs, seed, **({'replayable': True} | options)
   )
 
 

@@ -1,6 +1,7 @@
 """Every option reaches the part of a run that it is for."""
 
 import collections
+import dataclasses
 import inspect
 import os
 from unittest import mock
@@ -10,26 +11,23 @@ import tensorflow as tf
 
 from scalable_agent import (
   actor,
-  checkpointing,
   environments,
   learner,
-  losses,
-  metrics,
   networks,
   optimizers,
   policies,
-  presets,
   unroll_queue,
 )
-from scalable_agent import config as config_lib
+from scalable_agent.reports import metrics
 from scalable_agent.runtimes import assembly, impala_local
+from scalable_agent.storage import checkpointing
+from tests.configs import CATALOG, make_config, resolve
 
 PARTS = (
   (actor, 'Actor'),
   (checkpointing, 'Checkpointer'),
   (environments, 'make'),
   (learner, 'Learner'),
-  (losses, 'LossOptions'),
   (metrics, 'Metrics'),
   (networks, 'Agent'),
   (optimizers, 'learning_rate_schedule'),
@@ -56,27 +54,27 @@ REACHED = (
   ('Batched', 'inference_timeout_ms', 7, 'timeout_ms'),
   ('Checkpointer', 'keep_checkpoints', 7, 'keep'),
   ('Checkpointer', 'logdir', 'elsewhere'),
-  ('EnvironmentOptions', 'env_processes', 1),
-  ('EnvironmentOptions', 'fire_reset', True),
-  ('EnvironmentOptions', 'full_action_space', True),
-  ('EnvironmentOptions', 'grayscale', False),
-  ('EnvironmentOptions', 'height', 77),
-  ('EnvironmentOptions', 'life_loss_is_terminal', False),
-  ('EnvironmentOptions', 'max_episode_frames', 77),
-  ('EnvironmentOptions', 'noop_max', 7),
-  ('EnvironmentOptions', 'num_action_repeats', 7),
-  ('EnvironmentOptions', 'sticky_actions', 0.7),
-  ('EnvironmentOptions', 'width', 77),
+  ('make', 'env_processes', 1),
+  ('make', 'fire_reset', True),
+  ('make', 'full_action_space', True),
+  ('make', 'grayscale', False),
+  ('make', 'height', 77),
+  ('make', 'life_loss_is_terminal', False),
+  ('make', 'max_episode_frames', 77),
+  ('make', 'noop_max', 7),
+  ('make', 'num_action_repeats', 7),
+  ('make', 'sticky_actions', 0.7),
+  ('make', 'width', 77),
   ('Learner', 'clip_gradient_norm', 7.0),
   ('Learner', 'updates_per_batch', 7),
-  ('LossOptions', 'baseline_cost', 0.7),
-  ('LossOptions', 'clip_pg_rho_threshold', 7.0),
-  ('LossOptions', 'clip_rho_threshold', 7.0),
-  ('LossOptions', 'correction', 'epsilon'),
-  ('LossOptions', 'discounting', 0.7),
-  ('LossOptions', 'entropy_cost', 0.7),
-  ('LossOptions', 'lambda_', 0.7),
-  ('LossOptions', 'reward_clipping', 'none'),
+  ('Learner', 'baseline_cost', 0.7),
+  ('Learner', 'clip_pg_rho_threshold', 7.0),
+  ('Learner', 'clip_rho_threshold', 7.0),
+  ('Learner', 'correction', 'epsilon'),
+  ('Learner', 'discounting', 0.7),
+  ('Learner', 'entropy_cost', 0.7),
+  ('Learner', 'lambda_', 0.7),
+  ('Learner', 'reward_clipping', 'none'),
   ('Metrics', 'logdir', 'elsewhere'),
   ('Metrics', 'progress_secs', 7.0),
   ('Metrics', 'summary_secs', 7.0),
@@ -92,7 +90,7 @@ REACHED = (
   ('make_optimizer', 'decay', 0.7),
   ('make_optimizer', 'epsilon', 0.7),
   ('make_optimizer', 'momentum', 0.7),
-  ('make_optimizer', 'optimizer', 'adam', 'name'),
+  ('make_optimizer', 'optimizer', 'adam'),
   ('make_optimizer', 'rmsprop_initial_slot', 0.7),
   (
     'set_intra_op_parallelism_threads',
@@ -116,6 +114,7 @@ OTHERS = {
   'mode',
   'num_actors',
   'num_learners',
+  'plugin',
   'preset',
   'reconnect_timeout',
   'save_checkpoint_secs',
@@ -138,22 +137,23 @@ def assemble(monkeypatch):
 
     def make(*args, **kwargs):
       bound = signature.bind(*args, **kwargs)
-      made[name].append({**bound.arguments, **bound.kwargs})
+      arguments = {**bound.arguments, **bound.kwargs}
+      for value in bound.arguments.values():
+        if dataclasses.is_dataclass(value):
+          arguments |= vars(value)  # A group of options.
+      made[name].append(arguments)
       return part
 
     monkeypatch.setattr(module, name, make)
 
   def run(**options):
     options = {'level_name': 'pong', 'preset': 'paper'} | options
-    config = config_lib.Config(**options)
-    levels = environments.parse_levels(config.level_name)
-    config = presets.resolve(config, levels[0].suite)
+    config = make_config(**options)
+    levels = environments.parse_levels(config.run.level_name)
+    config = resolve(config, levels[0].suite)
     made.clear()
     assembly.use_threads(assembly.resolve_threads(config))
     impala_local.Run(config, levels)._make_actors(serial=False)
-    made['EnvironmentOptions'] = [
-      vars(call['options']) for call in made['make']
-    ]
     return made
 
   for module, name in PARTS:
@@ -167,8 +167,12 @@ def assemble(monkeypatch):
   ids=[f'{row[1]}-{row[0]}' for row in REACHED],
 )
 def test_an_option_reaches_its_part(assemble, part, option, value, argument):
-  assert assemble()[part][0].get(argument) != value
-  assert assemble(**{option: value})[part][0][argument] == value
+  suites = CATALOG.suites_of(option)
+  level = 'pong' if 'atari' in (suites or ['atari']) else 'CartPole-v1'
+  made = assemble(level_name=level)
+  assert made[part][0].get(argument) != value
+  made = assemble(level_name=level, **{option: value})
+  assert made[part][0][argument] == value
 
 
 def test_half_of_the_cores_that_may_be_used_are_for_one_operation(
@@ -199,8 +203,8 @@ def test_actors_take_turns_at_the_levels(assemble):
 
 def check_levels(level_name, **options):
   levels = environments.parse_levels(level_name)
-  config = config_lib.Config(level_name=level_name, **options)
-  config = presets.resolve(config, levels[0].suite)
+  config = make_config(level_name=level_name, **options)
+  config = resolve(config, levels[0].suite)
   assembly.check_levels(config, levels)
 
 
@@ -258,5 +262,5 @@ class TestCheckLevels:
 
 def test_no_option_is_forgotten():
   reached = {row[1] for row in REACHED}
-  assert not set(config_lib.FIELDS) - reached - OTHERS
+  assert not set(CATALOG.options) - reached - OTHERS
   assert not reached & OTHERS

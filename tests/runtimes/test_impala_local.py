@@ -13,16 +13,12 @@ import pytest
 import tensorflow as tf
 import tree
 
-from scalable_agent import config as config_lib
-from scalable_agent import (
-  environments,
-  losses,
-  nest_files,
-  presets,
-  structures,
-)
+from scalable_agent import environments, losses, structures
 from scalable_agent.environments import catch
+from scalable_agent.options import validate
 from scalable_agent.runtimes import assembly, impala_local
+from scalable_agent.storage import nest_files
+from tests.configs import make_config, resolve
 from tests.environments import pixel_catch
 
 NEVER = 1e9
@@ -52,10 +48,10 @@ ATARI = {
 
 def make_run(logdir, **options):
   levels = environments.parse_levels(options['level_name'])
-  config = config_lib.Config(logdir=str(logdir), **options)
+  config = make_config(logdir=str(logdir), **options)
   implied = environments.implied_options(levels, config)
-  config = presets.resolve(config, levels[0].suite, implied)
-  config_lib.validate(config)
+  config = resolve(config, levels[0].suite, implied)
+  validate(config)
   return impala_local.Run(config, levels)
 
 
@@ -624,9 +620,7 @@ def test_the_options_of_the_level_reach_the_emulator(
   level_name, frames_per_step
 ):
   level = environments.parse_level(level_name)
-  config = presets.resolve(
-    config_lib.Config(**ATARI), level.suite, level.options
-  )
+  config = resolve(make_config(**ATARI), level.suite, level.options)
   environment = assembly.make_environment(config, level, 1, seed=1)
   assert environment.spec.observation.shape == (36, 36, 1)
   assert environment.spec.frames_per_step == frames_per_step

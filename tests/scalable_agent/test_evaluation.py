@@ -10,14 +10,10 @@ import pytest
 import rich.console
 import tensorflow as tf
 
-from scalable_agent import (
-  environments,
-  evaluation,
-  networks,
-  structures,
-  videos,
-)
+from scalable_agent import evaluation, networks, structures
+from scalable_agent.reports import videos
 from tests import clockwork
+from tests.configs import make_environment
 
 NUM_ACTIONS = 5
 
@@ -45,12 +41,7 @@ ALWAYS_3 = Scripted(lambda last_action, count: 0 * count + 3)
 
 
 def make(level_name, num_envs, **options):
-  return environments.make(
-    environments.parse_level(level_name),
-    num_envs,
-    environments.EnvironmentOptions(**options),
-    seed=1,
-  )
+  return make_environment(level_name, num_envs, seed=1, **options)
 
 
 def result(level='pong', returns=(1.0, 3.0), human_normalized=None):

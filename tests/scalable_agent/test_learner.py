@@ -15,6 +15,7 @@ from scalable_agent import (
   policies,
   structures,
 )
+from scalable_agent.options import OptimizerOptions
 from scalable_agent.structures import LAST
 from tests import clockwork
 
@@ -36,7 +37,9 @@ def make_agent(lstm=False):
 
 
 def make_optimizer():
-  return optimizers.make_optimizer('rmsprop', epsilon=0.01)
+  return optimizers.make_optimizer(
+    OptimizerOptions(optimizer='rmsprop', epsilon=0.01)
+  )
 
 
 def constant(frames):

@@ -606,11 +606,22 @@ def test_half_precision_outputs_of_a_network_are_accepted():
   ],
 )
 def test_a_wrong_option_raises_and_is_named(name, value):
-  with pytest.raises(ValueError, match=f'{name} is {value!r}'):
+  with pytest.raises(ValueError, match=f'^--{name}={value} '):
     losses.LossOptions(**{name: value})
 
 
-def test_a_threshold_of_zero_means_no_clipping():
-  options = losses.LossOptions(clip_rho_threshold=0, clip_pg_rho_threshold=0.0)
-  assert options.clip_rho_threshold is None
-  assert options.clip_pg_rho_threshold is None
+@pytest.mark.parametrize('correction', losses.CORRECTIONS)
+def test_a_threshold_of_zero_means_no_clipping(correction):
+  batch = make_batch()
+  zero, infinite = (
+    batch.loss(
+      losses.LossOptions(
+        correction=correction,
+        clip_rho_threshold=threshold,
+        clip_pg_rho_threshold=threshold,
+      )
+    )
+    for threshold in (0, 1e9)
+  )
+  assert zero[0] == infinite[0]
+  assert zero[1]['clipped_rho_fraction'] == 0

@@ -10,6 +10,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from scalable_agent import optimizers
+from scalable_agent.options import OptimizerOptions
 
 DECAY = 0.99
 EPSILON = 0.1
@@ -54,7 +55,9 @@ def make_gradients(variables, num_updates, scale=1.0, seed=0):
 
 def make_rmsprop(**kwargs):
   optimizer = optimizers.make_optimizer(
-    'rmsprop', decay=DECAY, epsilon=EPSILON, **kwargs
+    OptimizerOptions(
+      optimizer='rmsprop', decay=DECAY, epsilon=EPSILON, **kwargs
+    )
   )
   optimizer.learning_rate.assign(LEARNING_RATE)
   return optimizer
@@ -146,7 +149,9 @@ def test_a_checkpoint_continues_as_if_nothing_had_happened(
 ):
   def make():
     variables = make_variables()
-    optimizer = optimizers.make_optimizer(name, momentum=0.9)
+    optimizer = optimizers.make_optimizer(
+      OptimizerOptions(optimizer=name, momentum=0.9)
+    )
     optimizer.learning_rate.assign(LEARNING_RATE)
     return variables, optimizer
 
@@ -189,12 +194,13 @@ tf.config.set_logical_device_configuration(
   cpu, [tf.config.LogicalDeviceConfiguration()] * 2
 )
 from scalable_agent import optimizers
+from scalable_agent.options import OptimizerOptions
 
 strategy = tf.distribute.MirroredStrategy(['/cpu:0', '/cpu:1'])
 assert strategy.num_replicas_in_sync == 2
 with strategy.scope():
   variable = tf.Variable([0.0, 0.0])
-  optimizer = optimizers.make_optimizer('rmsprop')
+  optimizer = optimizers.make_optimizer(OptimizerOptions(optimizer='rmsprop'))
   optimizer.build([variable])
 optimizer.learning_rate.assign(0.05)
 
@@ -237,7 +243,9 @@ def test_replicas_take_summed_gradients_and_share_mean_squares():
 
 def test_adam_updates_as_in_its_paper():
   variables = make_variables()
-  optimizer = optimizers.make_optimizer('adam', epsilon=1e-3)
+  optimizer = optimizers.make_optimizer(
+    OptimizerOptions(optimizer='adam', epsilon=1e-3)
+  )
   optimizer.learning_rate.assign(LEARNING_RATE)
   weights = [v.numpy().astype(np.float64) for v in variables]
   means, squares = [0.0, 0.0], [0.0, 0.0]
@@ -256,13 +264,13 @@ def test_adam_updates_as_in_its_paper():
 
 def test_an_unknown_optimizer_raises_and_names_the_known_ones():
   with pytest.raises(ValueError, match=r"'sgd'.*rmsprop, adam"):
-    optimizers.make_optimizer('sgd')
+    optimizers.make_optimizer(OptimizerOptions(optimizer='sgd'))
 
 
 @pytest.mark.parametrize('name', optimizers.OPTIMIZERS)
 def test_nothing_moves_before_a_learning_rate_is_assigned(name):
   variable = tf.Variable([1.0])
-  optimizer = optimizers.make_optimizer(name)
+  optimizer = optimizers.make_optimizer(OptimizerOptions(optimizer=name))
   apply = tf.function(optimizer.apply)
   apply([tf.constant([5.0])], [variable])
   assert variable.numpy()[0] == 1.0

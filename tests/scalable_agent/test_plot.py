@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import plot
-from scalable_agent import episode_log
+from scalable_agent.reports import episode_log
 
 
 def write_run(logdir, num_episodes=30, levels=('pong',)):

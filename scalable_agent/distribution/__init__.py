@@ -1,0 +1,10 @@
+"""Who is where, and who shares a batch: clusters, strategies, replicas."""
+
+from scalable_agent.distribution import (
+  addresses,
+  cluster,
+  replicas,
+  strategies,
+)
+
+__all__ = ('addresses', 'cluster', 'replicas', 'strategies')

@@ -1,0 +1,44 @@
+"""The suite of Catch: declarations only; see `catch` for the game."""
+
+from typing import Any
+
+from scalable_agent.environments.suite import Level, Purpose, Suite
+
+LEVEL_NAMES = ('catch', 'catch_hidden')
+
+# An LSTM forgets what it learned with CartPole's learning rate.
+_AUTO = {
+  'total_environment_frames': 3e5,
+  'num_actors': 2,
+  'envs_per_actor': 16,
+  'batch_size': 16,
+  'baseline_cost': 0.05,
+  'lambda_': 0.95,
+  'optimizer': 'adam',
+  'learning_rate': 2e-3,
+  'epsilon': 1e-5,
+}
+_PRESETS = {'impala': {'auto': _AUTO}}
+
+
+class Catch(Suite):
+  name = 'catch'
+  help = 'catch, learnable in a minute; catch_hidden, which needs --lstm.'
+  presets = _PRESETS
+  fps = 5
+
+  def parse(self, level_name: str) -> Level | None:
+    return Level(self, level_name) if level_name in LEVEL_NAMES else None
+
+  def level_names(self) -> tuple[str, ...]:
+    return LEVEL_NAMES
+
+  def make(
+    self, level: Level, num_envs: int, options: Any, seed: int, purpose: Purpose
+  ):
+    from scalable_agent.environments import catch
+
+    return catch.CatchEnvironment(level, num_envs, seed, purpose.render)
+
+
+CATCH = Catch()

@@ -1,0 +1,33 @@
+"""The suite of DeepMind Lab: levels that this version cannot make yet."""
+
+import dataclasses
+
+from scalable_agent.environments.suite import Level, Suite
+from scalable_agent.options import option
+from scalable_agent.suites import dmlab30
+
+
+@dataclasses.dataclass(frozen=True)
+class DmLabOptions:
+  """DeepMind Lab."""
+
+  dataset_path: str = option('', 'Folder of the psychlab data sets.')
+
+
+class DmLab(Suite):
+  name = 'dmlab'
+  help = 'DeepMind Lab, which this version does not support.'
+  options = DmLabOptions
+
+  def parse(self, level_name: str) -> Level | None:
+    last = level_name.rpartition('/')[2]
+    if last != 'dmlab30' and last not in dmlab30.ALL_LEVELS:
+      return None
+    raise ValueError(
+      f'{level_name} needs DeepMind Lab, which this version does not support. '
+      'It has Atari games (pong), Gymnasium ids (CartPole-v1), catch and '
+      'catch_hidden.'
+    )
+
+
+DMLAB = DmLab()

@@ -1,0 +1,83 @@
+"""The suite of Gymnasium: declarations only; see `gymnasium_vector`."""
+
+import dataclasses
+from typing import Any
+
+from scalable_agent.environments.suite import (
+  Level,
+  Purpose,
+  Suite,
+  UnknownLevel,
+)
+from scalable_agent.options import RepeatOptions, option
+
+# Found on CartPole-v1.
+_AUTO = {
+  'total_environment_frames': 6e5,
+  'num_actors': 2,
+  'envs_per_actor': 16,
+  'batch_size': 16,
+  'baseline_cost': 0.05,
+  'lambda_': 0.95,
+  'optimizer': 'adam',
+  'learning_rate': 3e-3,
+  'epsilon': 1e-5,
+}
+_PRESETS = {'impala': {'auto': _AUTO}}
+
+
+@dataclasses.dataclass(frozen=True)
+class GymnasiumOptions(RepeatOptions):
+  """Gymnasium."""
+
+  env_processes: int = option(
+    0,
+    "1 = each environment in a process of its own; 0 = in the actor's thread.",
+    minimum=0,
+    free_in_test=True,
+  )
+
+  def check(self) -> None:
+    """Refuses a number of processes."""
+    if self.env_processes > 1:
+      raise ValueError(
+        f'--env_processes={self.env_processes} must be 0 (environments in the '
+        "actor's thread) or 1 (one process for each environment)."
+      )
+
+
+class Gymnasium(Suite):
+  name = 'gymnasium'
+  help = (
+    'Gymnasium ids with discrete actions (CartPole-v1), those that a module '
+    'of yours registers as module:id.'
+  )
+  options = GymnasiumOptions
+  presets = _PRESETS
+
+  def parse(self, level_name: str) -> Level | None:
+    from scalable_agent.environments import gymnasium_vector
+
+    try:
+      spec = gymnasium_vector.find_spec(level_name)
+    except ValueError as error:
+      raise UnknownLevel(str(error)) from error
+    module = level_name.rpartition(':')[0]
+    return Level(self, f'{module}:{spec.id}' if module else spec.id)
+
+  def level_names(self) -> tuple[str, ...]:
+    from scalable_agent.environments import gymnasium_vector
+
+    return gymnasium_vector.ids()
+
+  def make(
+    self, level: Level, num_envs: int, options: Any, seed: int, purpose: Purpose
+  ):
+    from scalable_agent.environments import gymnasium_vector
+
+    return gymnasium_vector.GymnasiumEnvironment(
+      level, num_envs, options, seed, purpose
+    )
+
+
+GYMNASIUM = Gymnasium()

@@ -1,0 +1,71 @@
+"""Every option of every mode, declared once; presets.
+
+Nothing here imports TensorFlow, NumPy or a simulator, so that `--help` and a
+wrong flag are answered at once.
+"""
+
+from scalable_agent.options.actors import ActorOptions, ThreadOptions
+from scalable_agent.options.agent import AgentOptions
+from scalable_agent.options.batching import BatchingOptions
+from scalable_agent.options.catalog import Catalog
+from scalable_agent.options.checks import check_given, check_suite, validate
+from scalable_agent.options.cluster import ClusterOptions
+from scalable_agent.options.config import Config
+from scalable_agent.options.declaration import (
+  Line,
+  Option,
+  Part,
+  check_group,
+  choices_of,
+  declared_by,
+  option,
+)
+from scalable_agent.options.environment import (
+  FrameOptions,
+  NoOptions,
+  RepeatOptions,
+)
+from scalable_agent.options.help import format_help, help_of
+from scalable_agent.options.loss import LossOptions
+from scalable_agent.options.optimizer import OptimizerOptions
+from scalable_agent.options.presets import fill_in, resolve
+from scalable_agent.options.reports import ReportOptions
+from scalable_agent.options.run import RunOptions
+from scalable_agent.options.saved import for_test, from_dict
+from scalable_agent.options.summary import describe
+from scalable_agent.options.test import TestOptions
+
+__all__ = (
+  'ActorOptions',
+  'AgentOptions',
+  'BatchingOptions',
+  'Catalog',
+  'ClusterOptions',
+  'Config',
+  'FrameOptions',
+  'Line',
+  'LossOptions',
+  'NoOptions',
+  'OptimizerOptions',
+  'Option',
+  'Part',
+  'RepeatOptions',
+  'ReportOptions',
+  'RunOptions',
+  'TestOptions',
+  'ThreadOptions',
+  'check_given',
+  'check_group',
+  'check_suite',
+  'choices_of',
+  'declared_by',
+  'describe',
+  'fill_in',
+  'for_test',
+  'format_help',
+  'from_dict',
+  'help_of',
+  'option',
+  'resolve',
+  'validate',
+)

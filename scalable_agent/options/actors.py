@@ -1,0 +1,77 @@
+"""How many act, and what the learner makes of it."""
+
+import dataclasses
+
+from scalable_agent.options.declaration import Line, Part, option
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorOptions:
+  """Actors and batches."""
+
+  num_actors: int = option(
+    2,
+    'Actor threads, or processes of a distributed run, each with '
+    '--envs_per_actor environments; 0 = serial mode, everything in one thread '
+    'and reproducible bit for bit.',
+    unit='actors',
+    by_preset=True,
+    minimum=0,
+    part=Part.ACTING,
+    line=Line.BATCH,
+  )
+  envs_per_actor: int = option(
+    16,
+    'Environments that one actor steps together.',
+    unit='environments',
+    by_preset=True,
+    minimum=1,
+    free_in_test=True,
+    line=Line.BATCH,
+  )
+  batch_size: int = option(
+    16,
+    'Trajectories (columns) per learner update.',
+    unit='trajectories',
+    by_preset=True,
+    minimum=1,
+    line=Line.BATCH,
+  )
+  unroll_length: int = option(
+    20,
+    'Agent steps per trajectory.',
+    unit='agent steps',
+    by_preset=True,
+    minimum=1,
+    part=Part.ACTING,
+    line=Line.BATCH,
+  )
+  queue_capacity: int = option(
+    1,
+    'Unrolls that may wait for the learner before actors block.',
+    unit='unrolls',
+    minimum=1,
+    idle_with={'num_actors': (0,)},
+  )
+  updates_per_batch: int = option(
+    1,
+    'Optimizer steps taken on each batch.',
+    unit='updates',
+    by_preset=True,
+    minimum=1,
+    line=Line.BATCH,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class ThreadOptions:
+  """Threads."""
+
+  intra_op_threads: int = option(
+    0,
+    'Threads that one TensorFlow operation may use; 0 = half of the cores.',
+    unit='threads',
+    minimum=0,
+    part=Part.PROCESS,
+    free_in_test=True,
+  )

@@ -1,0 +1,42 @@
+"""What the agent is made of."""
+
+import dataclasses
+from typing import Any
+
+from scalable_agent.options.declaration import Line, Part, option
+
+_WEIGHTS: dict[str, Any] = {'part': Part.ACTING, 'fixed': True}
+
+
+@dataclasses.dataclass(frozen=True)
+class AgentOptions:
+  """Agent."""
+
+  network: str = option(
+    'auto',
+    'Torso: shallow, deep, mlp, auto (shallow for images, mlp for vectors), or '
+    'your own as module:Class.',
+    line=Line.AGENT,
+    **_WEIGHTS,
+  )
+  lstm: bool = option(
+    False,
+    'Put an LSTM of 256 units behind the torso.',
+    line=Line.AGENT,
+    **_WEIGHTS,
+  )
+  last_action_reward: bool = option(
+    False,
+    'Feed the last action and the clipped last reward to the agent.',
+    line=Line.AGENT,
+    **_WEIGHTS,
+  )
+  frame_stack: int = option(
+    1,
+    'Latest observations that the agent sees.',
+    unit='observations',
+    by_preset=True,
+    minimum=1,
+    line=Line.LEVEL,
+    **_WEIGHTS,
+  )

@@ -1,0 +1,55 @@
+"""How actor threads share inference; an actor process has its own."""
+
+import dataclasses
+from typing import Any
+
+from scalable_agent.options.declaration import option
+
+_IDLE: dict[str, Any] = {
+  'idle_with': {'num_actors': (0,)},
+  'idle_distributed': 'in which each actor evaluates its own policy',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchingOptions:
+  """Dynamic batching."""
+
+  batcher: str = option(
+    'auto',
+    'Dynamic batcher: op = the C++ operations, python = the fallback, auto = '
+    'op where it can be built.',
+    choices=('auto', 'op', 'python'),
+    **_IDLE,
+  )
+  inference_minimum_batch_size: int = option(
+    1,
+    'Rows that the dynamic batcher waits for.',
+    unit='rows',
+    minimum=1,
+    **_IDLE,
+  )
+  inference_maximum_batch_size: int = option(
+    1024,
+    'Rows that the dynamic batcher puts into one batch.',
+    unit='rows',
+    minimum=1,
+    **_IDLE,
+  )
+  inference_timeout_ms: int = option(
+    20,
+    'Time after which the dynamic batcher serves fewer rows than '
+    '--inference_minimum_batch_size; 0 = at once.',
+    unit='milliseconds',
+    minimum=0,
+    **_IDLE,
+  )
+
+  def check(self) -> None:
+    """Refuses a minimum above the maximum."""
+    if self.inference_minimum_batch_size > self.inference_maximum_batch_size:
+      raise ValueError(
+        f'--inference_minimum_batch_size={self.inference_minimum_batch_size} '
+        'exceeds --inference_maximum_batch_size='
+        f'{self.inference_maximum_batch_size}.'
+      )

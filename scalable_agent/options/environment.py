@@ -1,0 +1,56 @@
+"""What several suites let one choose; a suite takes what it can do.
+
+The options of a suite are a dataclass that inherits those of these groups that
+mean something to it, and adds its own.
+"""
+
+import dataclasses
+
+from scalable_agent.options.declaration import Line, Part, option
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+  """Environment."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RepeatOptions:
+  """Environment."""
+
+  num_action_repeats: int = option(
+    1,
+    'Frames for which an action is repeated.',
+    unit='frames',
+    by_preset=True,
+    minimum=1,
+    part=Part.ACTING,
+    fixed=True,
+    line=Line.LEVEL,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameOptions:
+  """Environment."""
+
+  height: int = option(
+    84,
+    'Height of a frame.',
+    unit='pixels',
+    by_preset=True,
+    minimum=8,
+    part=Part.ACTING,
+    fixed=True,
+    line=Line.LEVEL,
+  )
+  width: int = option(
+    84,
+    'Width of a frame.',
+    unit='pixels',
+    by_preset=True,
+    minimum=8,
+    part=Part.ACTING,
+    fixed=True,
+    line=Line.LEVEL,
+  )

@@ -1,0 +1,71 @@
+"""What `losses.compute_loss` needs to know."""
+
+import dataclasses
+
+from scalable_agent.options.declaration import Line, check_group, option
+
+
+@dataclasses.dataclass(frozen=True)
+class LossOptions:
+  """Loss."""
+
+  discounting: float = option(
+    0.99,
+    'Discount per agent step (gamma).',
+    by_preset=True,
+    minimum=0,
+    maximum=1,
+    line=Line.LOSS,
+  )
+  lambda_: float = option(
+    1.0,
+    'Mixing parameter of the V-trace targets.',
+    by_preset=True,
+    minimum=0,
+    maximum=1,
+    line=Line.LOSS,
+  )
+  entropy_cost: float = option(
+    0.00025,
+    'Weight of the entropy bonus.',
+    by_preset=True,
+    minimum=0,
+    line=Line.LOSS,
+  )
+  baseline_cost: float = option(
+    0.5,
+    'Weight of the baseline loss, which has a factor 0.5 of its own.',
+    by_preset=True,
+    minimum=0,
+    line=Line.LOSS,
+  )
+  reward_clipping: str = option(
+    'abs_one',
+    'Rewards in the loss: abs_one = clipped to [-1, 1]; soft_asymmetric = '
+    'tanh(r / 5), times 0.3 where negative, times 5; none.',
+    choices=('abs_one', 'soft_asymmetric', 'none'),
+    line=Line.LOSS,
+  )
+  correction: str = option(
+    'vtrace',
+    'Off-policy correction (IMPALA paper, Table 2): V-trace, 1-step importance '
+    'sampling, epsilon-correction, or none.',
+    choices=('vtrace', 'one_step_is', 'epsilon', 'none'),
+    line=Line.LOSS,
+  )
+  clip_rho_threshold: float = option(
+    1.0,
+    'Clip of the importance weights in the targets (rho bar); 0 = none.',
+    minimum=0,
+    idle_with={'correction': ('one_step_is', 'epsilon', 'none')},
+  )
+  clip_pg_rho_threshold: float = option(
+    1.0,
+    'Clip of the importance weights in the policy gradient; 0 = none.',
+    minimum=0,
+    idle_with={'correction': ('epsilon', 'none')},
+  )
+
+  def __post_init__(self):
+    # Also where a learner is made in code: NaN would spoil it without a word.
+    check_group(self)

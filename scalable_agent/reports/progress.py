@@ -1,0 +1,207 @@
+"""The line that tells how a run is doing, and what holds it up."""
+
+import collections
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from absl import logging
+
+from scalable_agent.reports import scores, vital_signs
+
+_CLEAR_LINE = '\r\x1b[2K'
+_LINE_ABOVE = '\x1b[A'
+_SEPARATOR = ' | '
+
+
+class Rates:
+  """Rates of counters over the latest few points in time."""
+
+  def __init__(self, num_points: int = 8):
+    """Initialises.
+
+    Args:
+      num_points: points that a rate is taken over.
+    """
+    self._points: collections.deque = collections.deque(maxlen=num_points)
+
+  def add(self, seconds: float, counters: Mapping[str, float]) -> None:
+    """Adds the values that counters have at a time in seconds."""
+    self._points.append((seconds, dict(counters)))
+
+  def __getitem__(self, name: str) -> float:
+    """Returns the rate of a counter per second; 0 while it is not known."""
+    points = [(t, c[name]) for t, c in self._points if name in c]
+    if len(points) < 2 or points[-1][0] <= points[0][0]:
+      return 0.0
+    return (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])
+
+
+def bottleneck(
+  queue_fill: float | None, busy: Mapping[str, float]
+) -> str | None:
+  """Names the stage that holds the others up.
+
+  A full queue waits for the learner, an empty one for the actors; without a
+  queue the stage that takes the most time is the one.
+
+  Args:
+    queue_fill: 0 (empty) to 1 (full); None without a queue.
+    busy: seconds per second that 'environment', 'inference' and 'learner'
+      work, as far as known.
+
+  Returns:
+    'environment', 'inference', 'learner', 'actors' where it is not known which
+    of their stages, or None where nothing is known.
+  """
+  if queue_fill is not None and queue_fill >= 0.5:
+    return 'learner'
+  stages: tuple[str, ...] = ('environment', 'inference')
+  if queue_fill is None:
+    stages = (*stages, 'learner')
+  known = [stage for stage in stages if busy.get(stage, 0) > 0]
+  if known:
+    return max(known, key=lambda stage: busy[stage])
+  return None if queue_fill is None else 'actors'
+
+
+def format_count(value: float) -> str:
+  """Returns a count with four digits at most: 950, 12.3k, 4.5M."""
+  for limit, unit in ((1e9, 'G'), (1e6, 'M'), (1e4, 'k')):
+    if abs(value) >= limit:
+      scale = limit if unit != 'k' else 1e3
+      return f'{value / scale:.4g}{unit}'
+  return f'{value:.0f}'
+
+
+def format_duration(seconds: float) -> str:
+  """Returns hours, minutes and seconds: 1:02:03."""
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f'{hours}:{minutes:02d}:{seconds:02d}'
+
+
+def format_progress(
+  *,
+  frames: int,
+  total_frames: float,
+  frames_per_second: float,
+  mean_return: float | None,
+  episodes: int,
+  levels: int = 1,
+  updates_per_second: float,
+  policy_lag: float | None,
+  queue_fill: float | None,
+  bottleneck: str | None,
+  actors: int | None = None,
+  signs: vital_signs.Signs | None = None,
+) -> str:
+  """Returns the text of the progress line; None is not mentioned."""
+  parts = [
+    f'{format_count(frames)}/{format_count(total_frames)} frames '
+    f'{100 * frames / total_frames:.1f}%',
+    f'{frames_per_second:,.0f} frames/s',
+  ]
+  if mean_return is not None:
+    recent = min(episodes, scores.RECENT_EPISODES)
+    over = f'last {recent} episodes' if levels == 1 else 'mean over levels'
+    parts.append(f'return {mean_return:.2f} ({over})')
+  if signs is not None:
+    parts.append(f'entropy {signs.entropy:.2f}')
+    parts.append(f'explained variance {signs.explained_variance:.2f}')
+  parts.append(f'{updates_per_second:.1f} updates/s')
+  if policy_lag is not None:
+    parts.append(f'lag {policy_lag:.1f}')
+  if actors is not None:
+    parts.append(f'{actors} actor{"" if actors == 1 else "s"}')
+  if queue_fill is not None:
+    parts.append(f'queue {100 * queue_fill:.0f}%')
+  if frames_per_second > 0:
+    left = max(total_frames - frames, 0) / frames_per_second
+    parts.append(f'ETA {format_duration(left)}')
+  if bottleneck is not None:
+    parts.append(f'bottleneck {bottleneck}')
+  return _SEPARATOR.join(parts)
+
+
+def wrap(text: str, width: int) -> list[str]:
+  """Breaks a text between its items into lines of at most `width`.
+
+  Args:
+    text: of `format_progress`.
+    width: characters; only an item that is wider is cut.
+  """
+  lines: list[str] = []
+  for item in text.split(_SEPARATOR):
+    if lines and len(lines[-1] + _SEPARATOR + item) <= width:
+      lines[-1] += _SEPARATOR + item
+    else:
+      lines.append(item[:width])
+  return lines
+
+
+class ProgressLine:
+  """Rewritten in place on a terminal, as wide as it; plain lines elsewhere."""
+
+  def __init__(
+    self,
+    stream: TextIO | None = None,
+    secs: float = 2.0,
+    plain_secs: float = 10.0,
+  ):
+    """Initialises.
+
+    Args:
+      stream: where to write; default: standard error.
+      secs: seconds between two lines on a terminal.
+      plain_secs: least seconds between two lines elsewhere.
+    """
+    self._stream = stream or sys.stderr
+    self._terminal = self._stream.isatty()
+    self._shown = 0  # Lines on the terminal.
+    self.secs = secs if self._terminal else max(secs, plain_secs)
+    if self._terminal:
+      logging.get_absl_handler().addFilter(self._make_room)
+
+  def _make_room(self, record: Any) -> bool:
+    """Clears the line before a log message is written on it."""
+    del record
+    if self._shown:
+      self._clear()
+      self._stream.flush()
+    return True
+
+  def _clear(self) -> None:
+    above = (_LINE_ABOVE + _CLEAR_LINE) * (self._shown - 1)
+    self._stream.write(_CLEAR_LINE + above)
+    self._shown = 0
+
+  def _columns(self) -> int:
+    try:
+      columns = os.get_terminal_size(self._stream.fileno()).columns
+    except OSError:
+      columns = 0
+    # Some terminals do not know their size either.
+    return columns or shutil.get_terminal_size().columns
+
+  def show(self, text: str) -> None:
+    """Shows `text`, of `format_progress`, instead of the one before."""
+    if self._terminal:
+      lines = wrap(text, self._columns() - 1)
+      self._clear()
+      self._stream.write('\n'.join(lines))
+      self._shown = len(lines)
+    else:
+      self._stream.write(f'{text}\n')
+    self._stream.flush()
+
+  def close(self) -> None:
+    """Leaves the last text on a line of its own."""
+    if self._terminal:
+      logging.get_absl_handler().removeFilter(self._make_room)
+    if self._shown:
+      self._stream.write('\n')
+      self._stream.flush()
+      self._shown = 0

@@ -1,0 +1,65 @@
+"""What an algorithm is: who evaluates, who learns, and with which options."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from scalable_agent import environments
+from scalable_agent.options import Config
+
+if TYPE_CHECKING:
+  from scalable_agent.distribution import cluster as cluster_lib
+
+
+class Ended(RuntimeError):
+  """A run has ended for a reason that its user can do something about.
+
+  The message says what; where in the code it happened is of no interest.
+  """
+
+
+class Algorithm:
+  """Everything that is known of an algorithm; one object of a subclass each.
+
+  Its file is imported by `--help`: TensorFlow belongs into the methods.
+
+  Attributes:
+    name: value of --algorithm.
+    help: what it is, for --help.
+    options: groups of options that mean something to it, besides those that
+      always do; see `options.option`.
+    presets: values of options by name, by --preset.
+  """
+
+  name: str = ''
+  help: str = ''
+  options: tuple[type, ...] = ()
+  presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+  def prepare(
+    self,
+    config: Config,
+    levels: Sequence[environments.Level],
+    cluster: 'cluster_lib.Cluster | None',
+    given: Collection[str],
+  ) -> Callable[[], None]:
+    """Makes everything that the user may have to be told is wrong.
+
+    Args:
+      config: resolved and validated.
+      levels: of the run, alike to the agent.
+      cluster: who is where; None for everything in this process.
+      given: names of the options that the user set.
+
+    Returns:
+      The training. It raises `Ended`, or whatever went wrong in it.
+
+    Raises:
+      ValueError: an option, or what is found in the logdir, does not do.
+      OSError: a file cannot be read or written.
+      Ended: see there.
+    """
+    raise NotImplementedError
+
+  def __repr__(self) -> str:
+    return f'<algorithm {self.name}>'

@@ -1,0 +1,136 @@
+"""IMPALA: where its three wirings are used, and the paper's options."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Collection, Sequence
+
+from scalable_agent import environments
+from scalable_agent.options import (
+  ActorOptions,
+  BatchingOptions,
+  ClusterOptions,
+  Config,
+  LossOptions,
+  describe,
+)
+from scalable_agent.runtimes.algorithm import Algorithm, Ended
+
+# IMPALA paper, Table G.1 (Atari, shallow and deep feed-forward experts). The
+# learning rate decays to zero; RMSProp's decay of 0.99 is from the 2018 code.
+_TABLE_G1 = {
+  'total_environment_frames': 200e6,
+  'batch_size': 32,
+  'unroll_length': 20,
+  'updates_per_batch': 1,
+  'discounting': 0.99,
+  'baseline_cost': 0.5,
+  'entropy_cost': 0.01,
+  'lambda_': 1.0,
+  'optimizer': 'rmsprop',
+  'learning_rate': 6e-4,
+  'learning_rate_schedule': 'linear',
+  'epsilon': 0.01,
+  'clip_gradient_norm': 40.0,
+  'width': 84,
+  'height': 84,
+  # On two cores, a third actor works while the others wait for inference.
+  'num_actors': 3,
+  'envs_per_actor': 32,
+}
+# What suites say differently comes on top.
+_PRESETS = {'auto': _TABLE_G1, 'paper': _TABLE_G1}
+
+
+class Impala(Algorithm):
+  name = 'impala'
+  help = (
+    'actors and learners apart, V-trace (Espeholt et al., 2018); on one '
+    'machine, or one process each.'
+  )
+  options = (ActorOptions, BatchingOptions, LossOptions, ClusterOptions)
+  presets = _PRESETS
+
+  def prepare(
+    self,
+    config: Config,
+    levels: Sequence[environments.Level],
+    cluster,
+    given: Collection[str],
+  ) -> Callable[[], None]:
+    """See base class."""
+    if cluster is None:
+      return _prepare_local(config, levels, given)
+    if cluster.job_name == 'learner':
+      return _prepare_learner(config, levels, cluster, given)
+    cluster.check()
+    return functools.partial(_act, config, levels, cluster)
+
+
+def _prepare_local(config, levels, given) -> Callable[[], None]:
+  """The whole training in this process."""
+  from scalable_agent.distribution import strategies
+  from scalable_agent.runtimes import impala_local
+  from scalable_agent.storage import logdirs
+
+  with contextlib.ExitStack() as stack:
+    logdir = config.run.logdir
+    stack.enter_context(logdirs.prepare_logdir(logdir, config))
+    print(describe(config, given, levels[0].suite), flush=True)
+    strategy = strategies.make_strategy(None, config.cluster.learner_devices)
+    run = impala_local.Run(config, levels, strategy)
+    if run.frames() < config.run.total_environment_frames:
+      logdirs.write_config(logdir, config)
+    return _within(stack.pop_all(), functools.partial(impala_local.train, run))
+
+
+def _prepare_learner(config, levels, cluster, given) -> Callable[[], None]:
+  """One of the learner processes."""
+  from scalable_agent.distribution import strategies
+  from scalable_agent.runtimes import impala_learner
+  from scalable_agent.storage import logdirs
+
+  with contextlib.ExitStack() as stack:
+    logdir = config.run.logdir
+    chief = cluster.task == 0
+    if chief:
+      stack.enter_context(logdirs.prepare_logdir(logdir, config))
+      print(describe(config, given, levels[0].suite), flush=True)
+    cluster.check()
+    strategy = strategies.make_strategy(
+      cluster,
+      config.cluster.learner_devices,
+      config.cluster.reconnect_timeout,
+      config.learning(),
+    )
+    run = impala_learner.Run(config, levels, cluster, strategy)
+    if chief and run.frames() < config.run.total_environment_frames:
+      logdirs.write_config(logdir, config)
+    return _within(
+      stack.pop_all(), functools.partial(impala_learner.train, run)
+    )
+
+
+def _act(config, levels, cluster) -> None:
+  """One of the actor processes."""
+  from scalable_agent.runtimes import impala_actor
+  from scalable_agent.transport import learner_link
+
+  try:
+    impala_actor.act(config, levels, cluster)
+  except learner_link.LinkError as error:
+    raise Ended(str(error)) from error
+
+
+def _within(
+  stack: contextlib.ExitStack, train: Callable[[], None]
+) -> Callable[[], None]:
+  """Returns `train`, at the end of which what is on the stack is closed."""
+
+  def train_and_close() -> None:
+    with stack:
+      train()
+
+  return train_and_close
+
+
+IMPALA = Impala()

@@ -1,0 +1,241 @@
+"""Strategies: one device, several, several learners.
+
+What configures TensorFlow's devices runs in processes of its own.
+"""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from scalable_agent.distribution import addresses, strategies
+from scalable_agent.distribution.cluster import Cluster
+from tests import waiting
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def make_cluster(*learners, task=0, job_name='learner'):
+  return Cluster(
+    learners=learners,
+    collectives=addresses.collectives_of(learners, 'test'),
+    job_name=job_name,
+    task=task,
+    num_actors=2,
+  )
+
+
+class FakeDevices:
+  """Some GPUs where there are none, and a record of what is done with them."""
+
+  def __init__(self, monkeypatch, num_gpus):
+    self.gpus = [f'gpu {index}' for index in range(num_gpus)]
+    self.visible = None
+    self.made = None
+    monkeypatch.setattr(
+      tf.config, 'list_physical_devices', lambda kind: self.gpus
+    )
+    monkeypatch.setattr(tf.config, 'set_visible_devices', self.set_visible)
+    monkeypatch.setattr(tf.distribute, 'MirroredStrategy', self.make)
+    monkeypatch.setattr(tf.distribute, 'MultiWorkerMirroredStrategy', self.make)
+    monkeypatch.setattr(strategies.rendezvous, 'meet', lambda *args: None)
+
+  def set_visible(self, devices, kind):
+    assert kind == 'GPU'
+    self.visible = devices
+
+  def make(self, devices=None, cluster_resolver=None):
+    self.made = devices or cluster_resolver
+    return 'strategy'
+
+
+@pytest.mark.parametrize(
+  'cluster',
+  [
+    None,
+    make_cluster('localhost:1'),
+    make_cluster('localhost:1', 'localhost:2', job_name='actor'),
+  ],
+)
+def test_one_device_of_one_learner_needs_no_strategy(cluster):
+  default = tf.distribute.get_strategy()
+  assert strategies.make_strategy(cluster, 1) is default
+
+
+class TestGpus:
+  def test_too_few_for_all_learners_of_a_host_are_refused(self, monkeypatch):
+    FakeDevices(monkeypatch, 3)
+    cluster = make_cluster('localhost:1', 'localhost:2', task=1)
+    with pytest.raises(ValueError, match=r'before this one take 2\..* to 1,'):
+      strategies.make_strategy(cluster, 2)
+
+  @pytest.mark.parametrize('learners', [1, 2])
+  def test_fewer_than_asked_for_are_refused(self, monkeypatch, learners):
+    FakeDevices(monkeypatch, 2)
+    cluster = make_cluster(*(f'localhost:{i}' for i in range(1, learners + 1)))
+    with pytest.raises(
+      ValueError, match=r'^--learner_devices=3: this host has 2 GPU.*to 2'
+    ):
+      strategies.make_strategy(cluster, 3)
+
+  def test_the_first_ones_are_mirrored(self, monkeypatch):
+    fake = FakeDevices(monkeypatch, 3)
+    assert strategies.make_strategy(None, 2) == 'strategy'
+    assert fake.made == ['GPU:0', 'GPU:1']
+
+  def test_of_several_learners_of_a_host_each_has_its_own(self, monkeypatch):
+    fake = FakeDevices(monkeypatch, 5)
+    learners = free_learners()
+    cluster = make_cluster(*learners, task=1)
+    assert strategies.make_strategy(cluster, 2) == 'strategy'
+    assert fake.visible == ['gpu 2', 'gpu 3']
+    assert fake.made.num_accelerators() == {'GPU': 2}
+    assert (fake.made.task_type, fake.made.task_id) == ('worker', 1)
+    assert fake.made.cluster_spec().as_dict() == {
+      'worker': list(cluster.collectives)
+    }
+
+
+def test_several_learners_have_one_device_each_on_the_cpu():
+  with pytest.raises(
+    ValueError, match=r'^--learner_devices=2 with --num_learners=2: on the CPU'
+  ):
+    strategies.make_strategy(make_cluster('localhost:1', 'localhost:2'), 2)
+
+
+@pytest.mark.parametrize('task', [0, 1])
+def test_a_port_of_the_collectives_in_use_is_named(task):
+  learners = free_learners()
+  cluster = make_cluster(*learners, task=task)
+  own = cluster.collectives[task]
+  with (
+    socket.create_server(('', int(own.rpartition(':')[2]))),
+    pytest.raises(ValueError, match=rf'collectives.* listen at {own}: another'),
+  ):
+    strategies.make_strategy(cluster, 1)
+
+
+def free_learners():
+  """Returns two addresses whose ports and collectives' ports are free."""
+  learners = []
+  while len(learners) < 2:
+    with socket.create_server(('', 0)) as server:
+      port = server.getsockname()[1] - addresses.COLLECTIVE_OFFSET
+    try:
+      addresses.check_free(f'0.0.0.0:{port}')
+    except ValueError:
+      continue
+    learners.append(f'localhost:{port}')
+  return learners
+
+
+def start(code, *args):
+  return subprocess.Popen(
+    [sys.executable, '-c', code, *args],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+  )
+
+
+def finish(process):
+  """Returns what a process wrote; it must have ended well."""
+  try:
+    output, errors = process.communicate(timeout=2 * waiting.DEADLINE_S)
+  finally:
+    process.kill()
+  assert process.returncode == 0, errors
+  return output
+
+
+ON_ONE_CPU = """
+import tensorflow as tf
+from scalable_agent import strategies
+strategy = strategies.make_strategy(None, 2)
+total = strategy.run(
+  lambda: tf.distribute.get_replica_context().all_reduce('sum', tf.constant(21))
+)
+print(strategy.num_replicas_in_sync, [int(t) for t in total.values])
+"""
+
+TOO_LATE = """
+import tensorflow as tf
+from scalable_agent import strategies
+tf.constant(1)
+try:
+  strategies.make_strategy(None, 2)
+except RuntimeError as error:
+  print(error)
+"""
+
+LEARNER = """
+import sys
+import tensorflow as tf
+from scalable_agent import addresses, strategies
+from scalable_agent.distribution.cluster import Cluster
+task, *learners = sys.argv[1:]
+cluster = Cluster(
+  learners, addresses.collectives_of(learners, 'x'), 'learner', int(task), 1
+)
+strategy = strategies.make_strategy(cluster, 1)
+total = tf.function(lambda: strategy.run(
+  lambda: tf.distribute.get_replica_context().all_reduce('sum', 10 + int(task))
+))()
+print(strategy.num_replicas_in_sync, int(total), flush=True)
+sys.stdin.read()
+"""
+
+WAITING = """
+import sys
+from scalable_agent import rendezvous
+rendezvous._QUIET_SECONDS = 0.0
+rendezvous.meet(sys.argv[2:], int(sys.argv[1]), 60.0)
+"""
+
+
+class TestProcesses:
+  def test_the_cpu_is_split(self):
+    assert finish(start(ON_ONE_CPU)) == '2 [42, 42]\n'
+
+  def test_a_cpu_in_use_cannot_be_split(self):
+    assert finish(start(TOO_LATE)).startswith(
+      '--learner_devices=2: TensorFlow was used before the CPU could be split'
+    )
+
+  def test_two_learners_work_together(self):
+    learners = free_learners()
+    processes = [start(LEARNER, str(task), *learners) for task in range(2)]
+    try:
+      lines = [process.stdout.readline() for process in processes]
+      for process in processes:  # TensorFlow itself would only take note of it.
+        process.terminate()
+      errors = [
+        process.communicate(timeout=waiting.DEADLINE_S)[1]
+        for process in processes
+      ]
+    finally:
+      for process in processes:
+        process.kill()
+    assert lines == ['2 21\n'] * 2, errors
+    assert [process.returncode for process in processes] == [
+      -signal.SIGTERM
+    ] * 2
+
+  @pytest.mark.parametrize('task', [0, 1])
+  @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+  def test_whoever_waits_for_others_can_be_interrupted(self, task, number):
+    process = start(WAITING, str(task), *free_learners())
+    try:
+      assert process.stdout.readline().startswith('Waiting for learner')
+      process.send_signal(number)
+      process.communicate(timeout=waiting.DEADLINE_S)
+    finally:
+      process.kill()
+    assert process.returncode != 0

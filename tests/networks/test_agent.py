@@ -1,0 +1,534 @@
+"""Networks: resets from the definition, parameter counts, errors."""
+
+import numpy as np
+import pytest
+import sonnet as snt
+import tensorflow as tf
+import tree
+
+from scalable_agent import structures
+from scalable_agent.networks import agent as networks
+from scalable_agent.structures import FIRST, MID
+from tests.step_types import assert_every_case_occurs, random_step_types
+
+NUM_ACTIONS = 6
+
+
+def environment_spec(shape, dtype, num_actions=NUM_ACTIONS):
+  return structures.EnvironmentSpec(
+    observation=structures.TensorSpec(shape, np.dtype(dtype)),
+    num_actions=num_actions,
+    frames_per_step=4,
+  )
+
+
+IMAGE = environment_spec((36, 40, 1), np.uint8)
+COLOUR = environment_spec((36, 40, 3), np.uint8)
+VECTOR = environment_spec((5,), np.float32)
+
+
+def random_inputs(spec, time, batch, seed=0):
+  """Returns StepOutput of [T, B, ...] and last actions [T, B]."""
+  rng = np.random.default_rng(seed)
+  shape, dtype = spec.observation.shape, spec.observation.dtype
+  if dtype == np.uint8:
+    observation = rng.integers(0, 256, (time, batch, *shape)).astype(np.uint8)
+  else:
+    observation = rng.normal(size=(time, batch, *shape)).astype(dtype)
+  env_outputs = structures.StepOutput(
+    step_type=random_step_types(rng, time, batch),
+    reward=rng.normal(scale=3, size=(time, batch)).astype(np.float32),
+    discount=np.ones([time, batch], np.float32),
+    observation=observation,
+    info=(),
+  )
+  actions = rng.integers(spec.num_actions, size=(time, batch))
+  return env_outputs, actions.astype(np.int32)
+
+
+def random_state(agent, batch, seed=1):
+  """A state as in the middle of an episode: no zeros."""
+  rng = np.random.default_rng(seed)
+
+  def fill(x):
+    if x.dtype.is_integer:
+      top = tf.as_dtype(x.dtype).max
+      return rng.integers(1, top, x.shape).astype(x.dtype.as_numpy_dtype)
+    return rng.normal(size=x.shape).astype(x.dtype.as_numpy_dtype)
+
+  return tree.map_structure(fill, agent.initial_state(batch))
+
+
+def make_agent(spec, seed=3, **kwargs):
+  tf.random.set_seed(seed)
+  agent = networks.Agent(spec, **kwargs)
+  # The first policy is nearly uniform by design; these tests need one that
+  # shows what went in.
+  for variable in agent.trainable_variables:
+    if 'policy_logits/w' in variable.name:
+      variable.assign(variable * 100)
+  return agent
+
+
+def column(nest, index):
+  """Returns columns `index` (a slice) of a nest of [T, B, ...]."""
+  return tree.map_structure(lambda x: x[:, index], nest)
+
+
+def times(nest, index):
+  return tree.map_structure(lambda x: x[index], nest)
+
+
+def assert_close(one, two):
+  tree.map_structure(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+    one,
+    two,
+  )
+
+
+AGENTS = (
+  pytest.param(VECTOR, {'frame_stack': 2}, id='vector'),
+  pytest.param(
+    VECTOR, {'lstm': True, 'last_action_reward': True}, id='vector_lstm'
+  ),
+  pytest.param(IMAGE, {'frame_stack': 4}, id='shallow'),
+  pytest.param(
+    IMAGE,
+    {
+      'network': 'deep',
+      'frame_stack': 4,
+      'lstm': True,
+      'last_action_reward': True,
+    },
+    id='deep_lstm',
+  ),
+  pytest.param(
+    COLOUR, {'frame_stack': 2, 'last_action_reward': True}, id='colour'
+  ),
+)
+
+
+@pytest.mark.parametrize(('spec', 'kwargs'), AGENTS)
+class TestUnroll:
+  # As many columns as actions: a mix-up of the two axes must not broadcast.
+  TIME, BATCH = 7, NUM_ACTIONS
+
+  def test_step_by_step_is_the_same(self, spec, kwargs):
+    agent = make_agent(spec, **kwargs)
+    env_outputs, actions = random_inputs(spec, self.TIME, self.BATCH, seed=2)
+    assert_every_case_occurs(env_outputs.step_type)
+    start = random_state(agent, self.BATCH)
+    (logits, baselines), end = agent.unroll(env_outputs, actions, start)
+    assert logits.shape == [self.TIME, self.BATCH, NUM_ACTIONS]
+    assert baselines.shape == [self.TIME, self.BATCH]
+    state = start
+    for t in range(self.TIME):
+      output, state = agent.step(
+        times(env_outputs, t), actions[t], state, np.array([1, t])
+      )
+      assert output.action.dtype == tf.int32
+      assert_close(output.policy_logits, logits[t])
+      assert_close(output.baseline, baselines[t])
+    assert_close(state, end)
+
+  def test_two_unrolls_are_one_longer_one(self, spec, kwargs):
+    agent = make_agent(spec, **kwargs)
+    inputs = random_inputs(spec, self.TIME, self.BATCH, seed=2)
+    start = random_state(agent, self.BATCH)
+    whole, end = agent.unroll(*inputs, start)
+    one, middle = agent.unroll(*times(inputs, slice(3)), start)
+    two, last = agent.unroll(*times(inputs, slice(3, None)), middle)
+    assert_close(
+      tree.map_structure(lambda *x: tf.concat(x, 0), one, two), whole
+    )
+    assert_close(last, end)
+
+  def test_an_episode_does_not_see_the_one_before(self, spec, kwargs):
+    agent = make_agent(spec, **kwargs)
+    (env_outputs, actions) = random_inputs(spec, self.TIME, self.BATCH)
+    start, b, cut = random_state(agent, self.BATCH), 2, 4
+    step_type = np.full_like(env_outputs.step_type, MID)
+    step_type[cut, b] = FIRST
+    inputs = env_outputs._replace(step_type=step_type), actions
+    together, end = agent.unroll(*inputs, start)
+    # The column alone: its first episode, then its second from scratch.
+    alone = column(inputs, slice(b, b + 1))
+    its_start = tree.map_structure(lambda x: x[b : b + 1], start)
+    one, _ = agent.unroll(*times(alone, slice(cut)), its_start)
+    two, its_end = agent.unroll(
+      *times(alone, slice(cut, None)), agent.initial_state(1)
+    )
+    separate = tree.map_structure(lambda *x: tf.concat(x, 0), one, two)
+    assert_close(
+      column(together, slice(b, b + 1)),
+      separate,
+    )
+    assert_close(tree.map_structure(lambda x: x[b : b + 1], end), its_end)
+    # And all others go on as if nothing had happened.
+    step_type = np.full_like(step_type, MID)
+    unbroken, _ = agent.unroll(
+      env_outputs._replace(step_type=step_type), actions, start
+    )
+    others = np.array([i for i in range(self.BATCH) if i != b])
+    tree.map_structure(
+      lambda x, y: np.testing.assert_allclose(
+        x.numpy()[:, others], y.numpy()[:, others], rtol=1e-5, atol=1e-5
+      ),
+      together,
+      unbroken,
+    )
+    changed = np.abs(together[0][cut:, b] - unbroken[0][cut:, b])
+    has_state = bool(tree.flatten(start)) or kwargs.get('last_action_reward')
+    assert (changed.max() > 1e-3) == bool(has_state)
+
+
+@pytest.mark.parametrize('batch', [64, networks.LSTM_SIZE])
+def test_a_reset_is_by_row_also_when_rows_equal_features(batch):
+  agent = make_agent(VECTOR, lstm=True)
+  rng = np.random.default_rng(0)
+  first = rng.random(batch) < 0.5
+  env_outputs, actions = random_inputs(VECTOR, 2, batch)
+  env_outputs = times(env_outputs, slice(1))
+  env_outputs = env_outputs._replace(
+    step_type=np.where(first, FIRST, MID).astype(np.int32)[None]
+  )
+  start = random_state(agent, batch)
+  (logits, _), _ = agent.unroll(env_outputs, actions[:1], start)
+  cleared = tree.map_structure(
+    lambda s: np.where(first[:, None], 0, s).astype(s.dtype), start
+  )
+  going = env_outputs._replace(step_type=np.full([1, batch], MID, np.int32))
+  (expected, _), _ = agent.unroll(going, actions[:1], cleared)
+  assert_close(logits, expected)
+
+
+class TestLastActionAndReward:
+  def _logits(self, step_type, reward, action):
+    env_outputs, _ = random_inputs(VECTOR, 3, 2)
+    env_outputs = times(env_outputs, slice(1))._replace(
+      step_type=np.full([1, 2], step_type, np.int32),
+      reward=np.full([1, 2], reward, np.float32),
+    )
+    actions = np.full([1, 2], action, np.int32)
+    (logits, _), _ = self.agent.unroll(
+      env_outputs, actions, self.agent.initial_state(2)
+    )
+    return logits.numpy()
+
+  @pytest.fixture(autouse=True)
+  def _agent(self):
+    self.agent = make_agent(VECTOR, last_action_reward=True)
+
+  def test_both_are_seen(self):
+    reference = self._logits(MID, 0.5, 1)
+    assert not np.allclose(reference, self._logits(MID, -0.5, 1))
+    assert not np.allclose(reference, self._logits(MID, 0.5, 2))
+
+  def test_the_action_that_led_to_the_end_is_not_seen_at_first(self):
+    np.testing.assert_array_equal(
+      self._logits(FIRST, 0.0, 1), self._logits(FIRST, 0.0, 4)
+    )
+
+  @pytest.mark.parametrize('sign', [-1, 1])
+  def test_rewards_are_clipped_to_one(self, sign):
+    np.testing.assert_array_equal(
+      self._logits(MID, sign * 1.0, 1), self._logits(MID, sign * 50.0, 1)
+    )
+    assert not np.allclose(
+      self._logits(MID, sign * 1.0, 1), self._logits(MID, sign * 0.9, 1)
+    )
+
+  def test_neither_is_seen_without_the_option(self):
+    self.agent = make_agent(VECTOR)
+    np.testing.assert_array_equal(
+      self._logits(MID, 0.5, 1), self._logits(MID, -0.5, 2)
+    )
+
+
+def conv(kernel, inputs, outputs):
+  """Parameters of a convolution with bias."""
+  return kernel * kernel * inputs * outputs + outputs
+
+
+def linear(inputs, outputs):
+  return inputs * outputs + outputs
+
+
+def lstm(inputs, units):
+  return 4 * ((inputs + units) * units + units)
+
+
+def num_parameters(module):
+  return sum(int(tf.size(v)) for v in module.trainable_variables)
+
+
+# 20-dimensional embeddings of 1000 hash buckets, an LSTM of 64 units and its 64
+# outputs at the input of the core: the part of the paper's agents for DeepMind
+# Lab that this agent does not have.
+LANGUAGE = 1000 * 20 + lstm(20, 64) + 64 * 4 * 256
+
+
+class TestParameterCounts:
+  def test_shallow_is_that_of_a3c(self):
+    agent = networks.Agent(
+      environment_spec((84, 84, 1), np.uint8), frame_stack=4
+    )
+    # 84 -> (84 - 8) / 4 + 1 = 20 -> (20 - 4) / 2 + 1 = 9.
+    expected = (
+      conv(8, 4, 16)
+      + conv(4, 16, 32)
+      + linear(9 * 9 * 32, 256)
+      + linear(256, 6)
+      + linear(256, 1)
+    )
+    assert num_parameters(agent) == expected == 677_943
+
+  @pytest.mark.parametrize('network', ['shallow', 'deep'])
+  def test_both_are_those_of_the_papers_figure_3(self, network):
+    num_actions = 9
+    agent = networks.Agent(
+      environment_spec((72, 96, 3), np.uint8, num_actions),
+      network=network,
+      lstm=True,
+      last_action_reward=True,
+    )
+    # 72 x 96 -> 17 x 23 -> 7 x 10, without padding.
+    shallow = conv(8, 3, 16) + conv(4, 16, 32) + linear(7 * 10 * 32, 256)
+    convs = 0  # Parameters of them.
+    for inputs, outputs in ((3, 16), (16, 32), (32, 32)):
+      convs += conv(3, inputs, outputs) + 4 * conv(3, outputs, outputs)
+    # Three max-pools of stride 2 with SAME padding: 72 x 96 -> 9 x 12.
+    deep = convs + linear(9 * 12 * 32, 256)
+    without_language = (
+      {'shallow': shallow, 'deep': deep}[network]
+      + lstm(256 + num_actions + 1, 256)
+      + linear(256, num_actions)
+      + linear(256, 1)
+    )
+    assert num_parameters(agent) == without_language
+    # The paper says 1.2 and 1.6 million.
+    published = {'shallow': 1_230_426, 'deep': 1_628_010}
+    assert without_language + LANGUAGE == published[network]
+
+  def test_deep_has_15_convolutions(self):
+    torso = networks.Deep(structures.TensorSpec((72, 96, 3), np.dtype('uint8')))
+    torso(tf.zeros([1, 72, 96, 3], tf.uint8))
+    kernels = [v for v in torso.trainable_variables if v.shape.rank == 4]
+    assert len(kernels) == 15
+
+
+@pytest.mark.parametrize('padding', ['VALID', 'SAME'])
+def test_bytes_count_from_the_mean_of_their_image_and_padding_is_black(padding):
+  conv = networks._PixelConv(3, kernel=3, stride=1, padding=padding)
+  pixels = np.random.default_rng(0).integers(0, 256, (2, 9, 10, 4))
+  # One image is darker than the other.
+  pixels[0] //= 4
+  conv(tf.constant(pixels, tf.uint8))
+  bias, kernel = sorted(conv.trainable_variables, key=lambda v: v.shape.rank)
+  bias.assign([-0.5, 0.1, 0.5])
+  means = pixels.mean((1, 2, 3), keepdims=True)
+  if padding == 'SAME':
+    pixels_seen = np.pad(pixels, [(0, 0), (1, 1), (1, 1), (0, 0)])
+  else:
+    pixels_seen = pixels
+  numbers = ((pixels_seen - means) / 64).astype(np.float32)
+  np.testing.assert_allclose(
+    conv(tf.constant(pixels, tf.uint8)),
+    tf.nn.conv2d(numbers, kernel, 1, 'VALID') + bias,
+    rtol=1e-4,
+    atol=1e-4,
+  )
+
+
+@pytest.mark.parametrize('network', ['shallow', 'deep', 'mlp'])
+def test_weights_of_a_torso_start_orthogonal_and_keep_the_signal(network):
+  spec = VECTOR if network == 'mlp' else IMAGE
+  agent = make_agent(spec, network=network, frame_stack=4)
+  kernels = [
+    v.numpy()
+    for v in agent._torso.trainable_variables
+    if v.shape.rank > 1 and 'residual_block' not in v.name
+  ]
+  assert len(kernels) == {'shallow': 3, 'deep': 4, 'mlp': 2}[network]
+  for kernel in kernels:
+    matrix = kernel.reshape([-1, kernel.shape[-1]])
+    if len(matrix) < matrix.shape[1]:
+      matrix = matrix.T
+    # A ReLU halves the power of a signal, so that it is doubled.
+    np.testing.assert_allclose(
+      matrix.T @ matrix, 2 * np.eye(matrix.shape[1]), atol=1e-5
+    )
+
+
+def test_numbers_are_taken_as_they_are():
+  conv = networks._PixelConv(3, kernel=3, stride=2, padding='VALID')
+  image = np.random.default_rng(0).normal(size=(2, 9, 10, 4)).astype('float32')
+  conv(image)
+  _, kernel = sorted(conv.trainable_variables, key=lambda v: v.shape.rank)
+  np.testing.assert_allclose(
+    conv(tf.constant(image)),
+    tf.nn.conv2d(image, kernel, 2, 'VALID'),
+    rtol=1e-4,
+    atol=1e-5,
+  )
+
+
+class HalfTorso(snt.Module):
+  """A torso of one's own: the mean of each half of a vector."""
+
+  def __init__(self, observation):
+    super().__init__(name='half')
+    self.half = observation.shape[0] // 2
+
+  def __call__(self, observation):
+    return tf.stack(
+      [
+        tf.reduce_mean(observation[:, : self.half], 1),
+        tf.reduce_mean(observation[:, self.half :], 1),
+      ],
+      1,
+    )
+
+
+class TestFindTorso:
+  IMAGE, VECTOR = IMAGE.observation, VECTOR.observation
+
+  def test_auto_is_shallow_for_images_and_mlp_for_vectors(self):
+    assert networks.find_torso('auto', self.IMAGE) is networks.Shallow
+    assert networks.find_torso('auto', self.VECTOR) is networks.Mlp
+
+  def test_a_name_is_taken_at_its_word(self):
+    assert networks.find_torso('deep', self.IMAGE) is networks.Deep
+    assert networks.find_torso('mlp', self.IMAGE) is networks.Mlp
+
+  def test_ones_own_class_is_used(self):
+    agent = make_agent(VECTOR, network=f'{__name__}:HalfTorso', frame_stack=2)
+    env_outputs, actions = random_inputs(VECTOR, 3, 6)
+    agent.unroll(env_outputs, actions, agent.initial_state(6))
+    assert num_parameters(agent) == linear(2, NUM_ACTIONS) + linear(2, 1)
+
+  def test_an_unknown_name_is_answered_with_the_known_ones(self):
+    with pytest.raises(
+      ValueError,
+      match=r'--network=shalow is not known\. Choose one of: auto, shallow, '
+      'deep, mlp, or module:Class',
+    ):
+      networks.find_torso('shalow', self.IMAGE)
+
+  @pytest.mark.parametrize('network', ['shallow', 'deep'])
+  def test_a_net_for_images_refuses_vectors(self, network):
+    with pytest.raises(
+      ValueError,
+      match=rf'--network={network} needs image .* \(5,\). Use --network=mlp',
+    ):
+      networks.find_torso(network, self.VECTOR)
+
+  def test_shallow_says_how_many_pixels_it_needs(self):
+    for shape in (19, 84, 1), (84, 19, 1):
+      with pytest.raises(
+        ValueError,
+        match=r'^--network=shallow needs at least 20 x 20 pixels; this level '
+        rf'gives {shape[0]} x {shape[1]}\. .* --network=deep\.$',
+      ):
+        networks.Agent(environment_spec(shape, np.uint8))
+    networks.Agent(environment_spec((20, 20, 1), np.uint8))
+    networks.Agent(environment_spec((8, 9, 1), np.uint8), network='deep')
+
+  @pytest.mark.parametrize(
+    ('network', 'reason'),
+    [
+      ('no_such_module:Torso', "No module named 'no_such_module'"),
+      ('scalable_agent.networks:Tors', "has no attribute 'Tors'"),
+      (':Torso', 'Empty module name'),
+    ],
+  )
+  def test_a_class_that_cannot_be_imported_is_named(self, network, reason):
+    with pytest.raises(
+      ValueError, match=f'--network={network} cannot be imported: .*{reason}'
+    ):
+      networks.find_torso(network, self.VECTOR)
+
+
+class TestSampling:
+  def _step(self, agent, seed, batch=6):
+    env_outputs, actions = random_inputs(VECTOR, 3, batch)
+    step = times(env_outputs, 0)
+    state = agent.initial_state(batch)
+    return agent.step(step, actions[0], state, np.array(seed))[0]
+
+  def test_the_same_seed_gives_the_same_actions(self):
+    agent = make_agent(VECTOR)
+    one, two = self._step(agent, [1, 5], 200), self._step(agent, [1, 5], 200)
+    np.testing.assert_array_equal(one.action, two.action)
+    for other in ([1, 6], [2, 5]):
+      assert (self._step(agent, other, 200).action != one.action).numpy().any()
+
+  def test_rows_draw_for_themselves(self):
+    agent = make_agent(VECTOR)
+    env_outputs, actions = random_inputs(VECTOR, 3, 6)
+    same = tree.map_structure(
+      lambda x: np.repeat(x[0, :1], 100, 0), env_outputs
+    )
+    output, _ = agent.step(
+      same,
+      np.repeat(actions[0, :1], 100),
+      agent.initial_state(100),
+      np.array([1, 2]),
+    )
+    assert len(np.unique(output.action)) > 1
+
+  def test_actions_are_as_frequent_as_the_policy_says(self):
+    agent = make_agent(VECTOR)
+    env_outputs, actions = random_inputs(VECTOR, 3, 6)
+    rows = 20_000
+    same = tree.map_structure(
+      lambda x: np.repeat(x[0, :1], rows, 0), env_outputs
+    )
+    output, _ = agent.step(
+      same,
+      np.repeat(actions[0, :1], rows),
+      agent.initial_state(rows),
+      np.array([1, 2]),
+    )
+    policy = tf.nn.softmax(output.policy_logits[0]).numpy()
+    assert policy.max() - policy.min() > 0.1  # Else it proves little.
+    frequencies = np.bincount(output.action, minlength=NUM_ACTIONS) / rows
+    # Five standard deviations.
+    margin = 5 * np.sqrt(policy * (1 - policy) / rows)
+    assert (np.abs(frequencies - policy) < margin).all()
+
+  def test_the_first_policy_is_close_to_uniform(self):
+    tf.random.set_seed(1)
+    agent = networks.Agent(VECTOR)
+    policy = tf.nn.softmax(self._step(agent, [1, 1]).policy_logits).numpy()
+    np.testing.assert_allclose(policy, 1 / NUM_ACTIONS, atol=0.05)
+
+  def test_the_seed_of_tensorflow_decides_the_weights(self):
+    def weights(seed):
+      tf.random.set_seed(seed)
+      agent = networks.Agent(VECTOR, lstm=True)
+      return [v.numpy() for v in agent.trainable_variables]
+
+    for one, two in zip(weights(1), weights(1), strict=True):
+      np.testing.assert_array_equal(one, two)
+    assert any(
+      (one != two).any()
+      for one, two in zip(weights(1), weights(2), strict=True)
+    )
+
+
+def test_an_unroll_of_unknown_length_is_refused_by_the_lstm():
+  agent = make_agent(VECTOR, lstm=True)
+
+  @tf.function(autograph=False)
+  def unroll(env_outputs, actions):
+    return agent.unroll(env_outputs, actions, agent.initial_state(6))
+
+  env_outputs, actions = random_inputs(VECTOR, 3, 6)
+  specs = tree.map_structure(
+    lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype),
+    (env_outputs, actions),
+  )
+  with pytest.raises(ValueError, match='static unroll length'):
+    unroll.get_concrete_function(*specs)

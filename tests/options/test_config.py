@@ -1,0 +1,569 @@
+"""Options: checks, presets, JSON, flags."""
+
+import json
+import pathlib
+
+import pytest
+
+import experiment
+from scalable_agent import environments
+from scalable_agent import options as options_lib
+from scalable_agent.suites import atari57
+from tests.configs import CATALOG, make_config, resolve
+
+# The flags of the 2018 code (scalable_agent, experiment.py), all of them.
+FLAGS_OF_2018 = {
+  'logdir': str,
+  'mode': str,
+  'test_num_episodes': int,
+  'task': int,
+  'job_name': str,
+  'total_environment_frames': float,
+  'num_actors': int,
+  'batch_size': int,
+  'unroll_length': int,
+  'num_action_repeats': int,
+  'seed': int,
+  'entropy_cost': float,
+  'baseline_cost': float,
+  'discounting': float,
+  'reward_clipping': str,
+  'dataset_path': str,
+  'level_name': str,
+  'width': int,
+  'height': int,
+  'learning_rate': float,
+  'decay': float,
+  'momentum': float,
+  'epsilon': float,
+}
+
+
+PRESETS = CATALOG.options['preset'].choices
+
+SIZES = {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 5}
+
+
+def options_of(config):
+  return dict(config.values)
+
+
+class TestValidate:
+  def test_the_defaults_are_valid_resolved_or_not(self):
+    options_lib.validate(make_config())
+    for preset in PRESETS:
+      for suite in environments.SUITES:
+        options_lib.validate(resolve(make_config(preset=preset), suite))
+
+  @pytest.mark.parametrize(
+    'name', [n for n, f in CATALOG.options.items() if f.choices]
+  )
+  def test_an_unknown_choice_is_answered_with_the_known_ones(self, name):
+    choices = ', '.join(CATALOG.options[name].choices)
+    with pytest.raises(
+      ValueError,
+      match=rf'^--{name}=bogus is not known\. Choose one of: {choices}\.$',
+    ):
+      options_lib.validate(make_config(**{name: 'bogus'}))
+
+  @pytest.mark.parametrize(
+    'name',
+    [
+      n
+      for n, f in CATALOG.options.items()
+      if f.minimum is not None and f.maximum is None
+    ],
+  )
+  def test_a_value_below_the_minimum_is_answered_with_the_minimum(self, name):
+    minimum = CATALOG.options[name].minimum
+    for bad in minimum - 1, float('nan'):
+      with pytest.raises(
+        ValueError, match=rf'^--{name}={bad} must be at least {minimum}\.$'
+      ):
+        options_lib.validate(make_config(**{name: bad}))
+    options_lib.validate(make_config(**{name: minimum}))
+
+  @pytest.mark.parametrize(
+    'name', [n for n, f in CATALOG.options.items() if f.maximum is not None]
+  )
+  def test_a_fraction_lies_between_0_and_1(self, name):
+    options_lib.validate(make_config(**{name: 0.0}))
+    options_lib.validate(make_config(**{name: 1.0}))
+    for bad in 1.01, -0.1, float('nan'):
+      with pytest.raises(
+        ValueError, match=rf'^--{name}={bad} must lie between 0 and 1\.$'
+      ):
+        options_lib.validate(make_config(**{name: bad}))
+
+  @pytest.mark.parametrize('name', ['learning_rate', 'epsilon'])
+  @pytest.mark.parametrize('bad', [0.0, -1e-3, float('nan')])
+  def test_what_must_be_positive_is(self, name, bad):
+    with pytest.raises(
+      ValueError, match=rf'^--{name}={bad} must be greater than 0\.$'
+    ):
+      options_lib.validate(make_config(**{name: bad}))
+
+  @pytest.mark.parametrize(
+    'name',
+    [
+      'total_environment_frames',
+      'learning_rate',
+      'epsilon',
+      'baseline_cost',
+      'summary_secs',
+    ],
+  )
+  def test_an_infinite_number_is_refused(self, name):
+    with pytest.raises(ValueError, match=rf'^--{name}=inf must be finite\.$'):
+      options_lib.validate(make_config(**{name: float('inf')}))
+
+  @pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+      (
+        {'task': 2, 'num_learners': 2},
+        r'^--task=2 is no learner of --num_learners=2, .*Lower --task or raise',
+      ),
+      (
+        {'task': 3, 'job_name': 'actor', 'num_actors': 3},
+        r'^--task=3 is no actor of --num_actors=3, .*raise --num_actors\.$',
+      ),
+      (
+        {'task': 0, 'num_actors': 0},
+        r'^--num_actors=0 is serial mode, .*leave --task and',
+      ),
+      (
+        {'learner_address': 'slurm', 'num_actors': 0},
+        r'^--num_actors=0 is serial mode',
+      ),
+      (
+        {'batch_size': 8, 'num_learners': 2, 'learner_devices': 3},
+        r'^--batch_size=8 .*--num_learners=2 times --learner_devices=3\. '
+        r'Make it a multiple of 6\.$',
+      ),
+      ({'env_processes': 2}, r'^--env_processes=2 must be 0 .* or 1 '),
+      (
+        {
+          'inference_minimum_batch_size': 9,
+          'inference_maximum_batch_size': 8,
+        },
+        r'^--inference_minimum_batch_size=9 exceeds '
+        r'--inference_maximum_batch_size=8\.$',
+      ),
+      (
+        {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 16},
+        r'^--batch_size=16 cannot be filled: --num_actors=3 with '
+        r'--envs_per_actor=5 give 15 .*Lower the batch size or raise',
+      ),
+      (
+        {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 6},
+        r'^--batch_size=6 cannot be filled: --num_actors=0 .* give 5 ',
+      ),
+      (
+        SIZES | {'inference_maximum_batch_size': 4},
+        r'^--inference_maximum_batch_size=4 has no room for the 5 rows .*'
+        r'\(--envs_per_actor=5\)\. Raise it or lower the other\.$',
+      ),
+      (
+        SIZES | {'inference_minimum_batch_size': 16},
+        r'^--inference_minimum_batch_size=16 cannot be reached: '
+        r'--num_actors=3 with --envs_per_actor=5 give 15 .*Lower it or raise',
+      ),
+    ],
+  )
+  def test_options_that_do_not_go_together_are_refused(self, options, message):
+    with pytest.raises(ValueError, match=message):
+      options_lib.validate(make_config(**options))
+
+  @pytest.mark.parametrize(
+    'options',
+    [
+      {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 15},
+      {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 5},
+      {'num_actors': 3, 'batch_size': 10**6},  # Unresolved: not known yet.
+      SIZES | {'inference_maximum_batch_size': 5},
+      SIZES | {'inference_minimum_batch_size': 15},
+      SIZES | {'num_actors': 0, 'inference_maximum_batch_size': 1},
+      {'batch_size': 12, 'num_learners': 2, 'learner_devices': 3},
+      # Actors of other processes fill a batch in several rounds.
+      SIZES | {'task': 0, 'batch_size': 10**6},
+      SIZES | {'task': 0, 'inference_maximum_batch_size': 1},
+      SIZES | {'learner_address': 'slurm', 'batch_size': 10**6},
+      {'task': 7, 'job_name': 'actor'},
+    ],
+  )
+  def test_options_that_do_go_together_pass(self, options):
+    options_lib.validate(make_config(**options))
+
+
+class TestCheckGiven:
+  @pytest.mark.parametrize(
+    ('name', 'owner', 'value'),
+    [
+      ('checkpoint', 'mode', 'train'),
+      ('test_num_episodes', 'mode', 'train'),
+      ('test_policy', 'mode', 'train'),
+      ('video_dir', 'mode', 'train'),
+      ('decay', 'optimizer', 'adam'),
+      ('momentum', 'optimizer', 'adam'),
+      ('rmsprop_initial_slot', 'optimizer', 'adam'),
+      ('clip_rho_threshold', 'correction', 'one_step_is'),
+      ('clip_rho_threshold', 'correction', 'epsilon'),
+      ('clip_rho_threshold', 'correction', 'none'),
+      ('clip_pg_rho_threshold', 'correction', 'epsilon'),
+      ('clip_pg_rho_threshold', 'correction', 'none'),
+      ('queue_capacity', 'num_actors', 0),
+      ('batcher', 'num_actors', 0),
+      ('inference_minimum_batch_size', 'num_actors', 0),
+      ('inference_maximum_batch_size', 'num_actors', 0),
+      ('inference_timeout_ms', 'num_actors', 0),
+      ('num_learners', 'task', -1),
+      ('learner_address', 'task', -1),
+      ('reconnect_timeout', 'task', -1),
+    ],
+  )
+  def test_what_was_set_without_effect_is_refused(self, name, owner, value):
+    config = resolve(make_config(**{owner: value}), 'catch')
+    options_lib.check_given(config, {owner})
+    with pytest.raises(
+      ValueError,
+      match=rf'^--{name}={config.values[name]} has no effect with '
+      rf'--{owner}={value}\. Leave it out, or change --{owner}\.$',
+    ):
+      options_lib.check_given(config, {name})
+
+  def test_what_has_an_effect_passes(self):
+    config = make_config(mode='test', optimizer='rmsprop')
+    config = resolve(config, 'catch')
+    of_a_cluster = {'num_learners', 'learner_address', 'reconnect_timeout'}
+    options_lib.check_given(config, CATALOG.options.keys() - of_a_cluster)
+    cluster = config.replace(task=0)
+    options_lib.check_given(cluster, of_a_cluster)
+    config = config.replace(correction='one_step_is')
+    options_lib.check_given(config, {'clip_pg_rho_threshold'})
+
+  @pytest.mark.parametrize(
+    'name',
+    [
+      'batcher',
+      'inference_minimum_batch_size',
+      'inference_maximum_batch_size',
+      'inference_timeout_ms',
+    ],
+  )
+  def test_actor_processes_share_no_inference(self, name):
+    config = resolve(make_config(task=0), 'catch')
+    with pytest.raises(
+      ValueError,
+      match=rf'^--{name}={config.values[name]} has no effect on a distri.*'
+      r'Leave it out\.$',
+    ):
+      options_lib.check_given(config, {name})
+
+
+class TestResolve:
+  @pytest.mark.parametrize('preset', PRESETS)
+  @pytest.mark.parametrize('suite', ['atari', 'gymnasium', 'catch'])
+  def test_nothing_stays_unset(self, preset, suite):
+    config = resolve(make_config(preset=preset), suite)
+    unset = {n for n, v in options_of(config).items() if v is None}
+    assert not unset
+
+  def test_what_the_user_says_wins(self):
+    given = {
+      name: 0 if name == 'num_actors' else 1.0
+      for name, one in CATALOG.options.items()
+      if one.by_preset and one.kind in (int, float)
+    }
+    given |= {'logdir': 'mine', 'sticky_actions': 0.5}
+    config = resolve(
+      make_config(**given), 'atari', {'sticky_actions': 0.25, 'lambda_': 0.7}
+    )
+    assert {n: config.values[n] for n in given} == given
+
+  def test_what_the_level_implies_wins_over_the_preset(self):
+    config = resolve(
+      make_config(), 'atari', {'sticky_actions': 0.25, 'num_action_repeats': 3}
+    )
+    assert config.values['sticky_actions'] == 0.25
+    assert config.values['num_action_repeats'] == 3
+
+  def test_the_paper_preset_is_table_g1(self):
+    config = resolve(make_config(preset='paper'), 'atari')
+    expected = {
+      'batch_size': 32,
+      'unroll_length': 20,
+      'discounting': 0.99,
+      'baseline_cost': 0.5,
+      'entropy_cost': 0.01,
+      'optimizer': 'rmsprop',
+      'learning_rate': 6e-4,
+      'learning_rate_schedule': 'linear',
+      'momentum': 0.0,
+      'epsilon': 0.01,
+      'clip_gradient_norm': 40.0,
+      'total_environment_frames': 200e6,
+      'width': 84,
+      'height': 84,
+      'grayscale': True,
+      'frame_stack': 4,
+      'num_action_repeats': 4,
+      'reward_clipping': 'abs_one',
+      'life_loss_is_terminal': True,
+      'noop_max': 30,
+      'correction': 'vtrace',
+      'clip_rho_threshold': 1.0,
+      'clip_pg_rho_threshold': 1.0,
+      'lambda_': 1.0,
+    }
+    assert {n: config.values[n] for n in expected} == expected
+
+  @pytest.mark.parametrize(
+    ('level_name', 'folder'),
+    [
+      ('pong', 'pong'),
+      ('ALE/Pong-v5', 'ALE_Pong-v5'),
+      ('my.module:Env-v0', 'my.module_Env-v0'),
+      ('pong,ALE/Breakout-v5', 'pong+ALE_Breakout-v5'),
+      ('atari57', 'atari57'),
+    ],
+  )
+  def test_the_folder_has_the_name_of_the_level(self, level_name, folder):
+    config = resolve(make_config(level_name=level_name), 'catch')
+    assert pathlib.Path(config.run.logdir) == pathlib.Path('logs') / folder
+
+  def test_long_lists_have_short_folders_of_their_own(self):
+    games = ','.join(atari57.GAMES)
+    folders = {
+      pathlib.Path(resolve(make_config(level_name=name), 'atari').run.logdir)
+      for name in (games, f'{games},tetris')
+    }
+    assert len(folders) == 2
+    for folder in folders:
+      assert folder.name.startswith('alien+amidar+assault+')
+      assert len(folder.name) < 100
+
+
+class TestFromDict:
+  def test_comes_back_as_it_was(self):
+    for config in (
+      make_config(),
+      resolve(make_config(seed=7, lstm=True, decay=0.5), 'atari'),
+    ):
+      values = json.loads(json.dumps(options_of(config)))
+      assert options_lib.from_dict(CATALOG, values) == config
+
+  def test_unknown_options_are_named(self):
+    with pytest.raises(ValueError, match=r'^unknown options: alpha, beta$'):
+      options_lib.from_dict(CATALOG, {'beta': 1, 'seed': 3, 'alpha': 2})
+
+  @pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+      ('envs_per_actor', 'four'),
+      ('envs_per_actor', 4.0),
+      ('envs_per_actor', True),
+      ('lstm', 1),
+      ('discounting', '0.99'),
+      ('logdir', 3),
+    ],
+  )
+  def test_values_of_another_type_are_named(self, name, value):
+    with pytest.raises(ValueError, match=f'^{name} cannot be {value!r}$'):
+      options_lib.from_dict(CATALOG, {name: value})
+
+  def test_a_number_without_a_point_is_a_float(self):
+    assert (
+      options_lib.from_dict(CATALOG, {'discounting': 1}).loss.discounting == 1
+    )
+
+  def test_values_are_validated(self):
+    with pytest.raises(ValueError, match=r'^--unroll_length=0 must be '):
+      options_lib.from_dict(CATALOG, {'unroll_length': 0})
+
+  @pytest.mark.parametrize('values', [[1], 3, None])
+  def test_anything_but_an_object_is_refused(self, values):
+    with pytest.raises(ValueError, match='JSON object'):
+      options_lib.from_dict(CATALOG, values)
+
+
+class TestForTest:
+  TRAINED = make_config(
+    level_name='catch',
+    logdir='where/it/was',
+    network='mlp',
+    lstm=True,
+    seed=3,
+    checkpoint='best',
+    test_num_episodes=99,
+  )
+
+  def test_the_agent_is_the_trained_one(self):
+    config = options_lib.for_test(
+      make_config(mode='test', logdir='here'), self.TRAINED, {'mode', 'logdir'}
+    )
+    assert config.run.mode == 'test'
+    assert config.run.logdir == 'here'
+    for name in 'level_name', 'network', 'lstm', 'seed':
+      assert config.values[name] == self.TRAINED.values[name]
+
+  def test_how_to_test_is_never_taken_from_the_training(self):
+    config = options_lib.for_test(make_config(mode='test'), self.TRAINED, set())
+    assert config.test.test_num_episodes == make_config().test.test_num_episodes
+    assert config.test.checkpoint == 'newest'
+
+  def test_what_a_test_may_choose_is_taken_from_the_user(self):
+    given = {'seed': 8, 'checkpoint': 'best', 'envs_per_actor': 2}
+    config = options_lib.for_test(
+      make_config(mode='test', **given), self.TRAINED, given.keys()
+    )
+    assert {n: config.values[n] for n in given} == given
+
+  def test_what_contradicts_the_training_is_refused_all_at_once(self):
+    given = {'network': 'deep', 'lstm': False, 'level_name': 'catch'}
+    with pytest.raises(
+      ValueError,
+      match=r'^--logdir=here .* --lstm=False \(trained with True\), '
+      r'--network=deep \(trained with mlp\)\. Leave them out, or name another',
+    ):
+      options_lib.for_test(
+        make_config(mode='test', logdir='here', **given),
+        self.TRAINED,
+        given.keys(),
+      )
+
+  def test_a_plugin_of_the_training_is_asked_for(self):
+    trained = self.TRAINED.replace(plugin='mine')
+    with pytest.raises(
+      ValueError, match=r'^--logdir=here .* --plugin=mine: give it again\.$'
+    ):
+      options_lib.for_test(
+        make_config(mode='test', logdir='here'), trained, {'mode', 'logdir'}
+      )
+
+  def test_repeating_what_was_trained_is_no_contradiction(self):
+    options_lib.for_test(
+      make_config(mode='test', network='mlp'), self.TRAINED, {'network'}
+    )
+
+
+def test_describe_marks_what_the_user_set():
+  config = make_config(level_name='catch', seed=5, total_environment_frames=2e7)
+  config = resolve(config, 'catch')
+  text = options_lib.describe(
+    config, {'level_name', 'seed'}, environments.SUITES[0]
+  )
+  assert 'level_name=catch*' in text
+  assert 'seed=5*' in text
+  assert f'unroll_length={config.actors.unroll_length} ' in text
+  assert 'total_environment_frames=20000000 ' in text
+
+
+def described(level_name, **options):
+  """What a user reads at the start of a training."""
+  level = environments.parse_level(level_name)
+  config = make_config(level_name=level_name, **options)
+  config = resolve(config, level.suite, level.options)
+  return options_lib.describe(config, {'level_name', *options}, level.suite)
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'shown'),
+  [
+    ('catch', 'level_name=catch* frame_stack=1'),
+    (
+      'CartPole-v1',
+      'level_name=CartPole-v1* num_action_repeats=1 frame_stack=1',
+    ),
+    (
+      'pong',
+      'level_name=pong* num_action_repeats=4 height=84 width=84 frame_stack=4 '
+      'sticky_actions=0 noop_max=30 life_loss_is_terminal=True',
+    ),
+  ],
+)
+def test_describe_shows_what_concerns_the_level(level_name, shown):
+  line = described(level_name).splitlines()[1]
+  assert line.removeprefix('  level:').strip() == shown
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'options', 'shown'),
+  [
+    ('SpaceInvadersDeterministic-v4', {}, 'num_action_repeats=3 '),
+    (
+      'SpaceInvadersDeterministic-v4',
+      {'num_action_repeats': 2},
+      'num_action_repeats=2* ',
+    ),
+    ('ALE/Pong-v5', {}, 'sticky_actions=0.25 '),
+    ('ALE/Pong-v5', {'sticky_actions': 0.5}, 'sticky_actions=0.5* '),
+    ('pong', {'preset': 'paper'}, 'num_action_repeats=4 '),
+    (
+      'SpaceInvadersDeterministic-v4',
+      {'preset': 'paper'},
+      'num_action_repeats=3 ',
+    ),
+  ],
+)
+def test_a_flag_wins_over_the_level_and_the_level_over_the_preset(
+  level_name, options, shown
+):
+  assert shown in described(level_name, **options)
+
+
+class TestFlags:
+  def test_every_field_is_a_flag_with_the_same_default(self):
+    for name, field in CATALOG.options.items():
+      assert experiment.FLAGS[name].default == field.flag_default, name
+      assert field.help in experiment.FLAGS[name].help, name
+
+  def test_every_flag_is_a_field(self):
+    flags = experiment.FLAGS.flags_by_module_dict()
+    (own,) = [f for m, f in flags.items() if m.endswith('experiment.py')] or [
+      flags['experiment']
+    ]
+    assert {f.name for f in own} == set(CATALOG.options)
+
+  def test_every_field_has_a_help_text(self):
+    for name, field in CATALOG.options.items():
+      text = field.help
+      assert len(text) > 8, name
+      assert text.endswith('.'), name
+
+  @pytest.mark.parametrize('name', FLAGS_OF_2018)
+  def test_the_flag_of_2018_is_still_there_with_its_type(self, name):
+    flag = experiment.FLAGS[name]
+    kind = FLAGS_OF_2018[name]
+    sample = {int: '3', float: '0.25', str: 'x'}[kind]
+    choices = CATALOG.options[name].choices
+    sample = choices[-1] if choices else sample
+    assert flag.parser.parse(sample) == kind(sample)
+
+  def test_there_were_23_flags_in_2018(self):
+    assert len(FLAGS_OF_2018) == 23
+
+  @pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+      ('mode', 'train'),
+      ('test_num_episodes', 10),
+      ('task', -1),
+      ('job_name', 'learner'),
+      ('seed', 1),
+      ('reward_clipping', 'abs_one'),
+      ('dataset_path', ''),
+      ('decay', 0.99),
+      ('momentum', 0.0),
+    ],
+  )
+  def test_the_defaults_of_2018_that_no_preset_changes(self, name, value):
+    assert experiment.FLAGS[name].default == value
+
+  def test_the_choices_of_2018_are_still_there(self):
+    for name, choices in (
+      ('mode', {'train', 'test'}),
+      ('job_name', {'learner', 'actor'}),
+      ('reward_clipping', {'abs_one', 'soft_asymmetric'}),
+    ):
+      assert choices <= set(CATALOG.options[name].choices)

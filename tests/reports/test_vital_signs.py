@@ -1,0 +1,106 @@
+"""What the signs are of a run, and when they are worth a warning."""
+
+import numpy as np
+import pytest
+
+from scalable_agent.reports import vital_signs
+
+STUCK = {'entropy': 1.386, 'vs_variance': 1.0, 'error_variance': 1.0}
+
+
+def warnings(updates, start=0, step=50_000):
+  """Returns the warnings of a run, with the frames at which they came.
+
+  Args:
+    updates: function of frames that returns the metrics of an update.
+    start: frames at which this process goes on.
+    step: frames of one update.
+  """
+  signs = vital_signs.VitalSigns()
+  found = []
+  for frames in range(start + step, start + 3_000_000, step):
+    signs.add(updates(frames))
+    _, warning = signs.look(frames, signs.take())
+    if warning is not None:
+      found.append((frames, warning))
+  return found
+
+
+def test_explained_variance_is_that_of_all_targets_together():
+  rng = np.random.default_rng(0)
+  signs = vital_signs.VitalSigns()
+  variances, errors = [], []
+  for _ in range(20):
+    targets = rng.normal(scale=rng.choice([0.1, 3]), size=30)
+    baselines = targets * 0.7 + rng.normal(scale=0.2, size=30)
+    variances.append(targets.var())
+    errors.append((targets - baselines).var())
+    signs.add(
+      {
+        'entropy': 1.0 + len(errors) % 2,
+        'vs_variance': np.float32(variances[-1]),
+        'error_variance': np.float32(errors[-1]),
+        'other': None,
+      }
+    )
+  found, warning = signs.look(1000, signs.take())
+  assert warning is None
+  assert found.entropy == pytest.approx(1.5)
+  assert found.explained_variance == pytest.approx(
+    1 - np.mean(errors) / np.mean(variances), rel=1e-5
+  )
+
+
+def test_targets_without_variance_are_not_explained():
+  signs = vital_signs.VitalSigns()
+  signs.add({'entropy': 1, 'vs_variance': 0, 'error_variance': 0})
+  assert signs.look(1, signs.take())[0].explained_variance == 0
+
+
+def test_nothing_is_said_of_no_updates_or_of_metrics_without_signs():
+  signs = vital_signs.VitalSigns()
+  assert signs.look(1, signs.take()) == (None, None)
+  signs.add({'total_loss': 1.0, 'entropy': 2.0})
+  assert signs.look(1, signs.take()) == (None, None)
+
+
+def test_each_look_is_at_what_is_new():
+  signs = vital_signs.VitalSigns()
+  for entropy in (1.0, 2.0):
+    signs.add(STUCK | {'entropy': entropy})
+    assert signs.look(1, signs.take())[0].entropy == entropy
+
+
+@pytest.mark.parametrize('start', [0, 7_000_000])
+def test_a_run_that_does_not_move_for_a_million_frames_is_told_once(start):
+  ((frames, text),) = warnings(lambda frames: STUCK, start)
+  assert start + 1_000_000 <= frames <= start + 1_300_000
+  assert f'After {frames:,} frames' in text
+  assert '1.386 nats' in text
+  assert '0%' in text
+  assert '--learning_rate' in text
+
+
+@pytest.mark.parametrize(
+  'sign',
+  [
+    {'error_variance': 0.9},  # The baseline learns.
+    {'entropy': 1.3},  # The policy does.
+    {'entropy': 1.45},  # Also if it becomes more random than it was.
+  ],
+)
+def test_a_sign_of_learning_is_enough(sign):
+  assert not warnings(
+    lambda frames: STUCK | sign if frames > 300_000 else STUCK
+  )
+
+
+def test_noise_is_no_sign_of_learning():
+  rng = np.random.default_rng(0)
+  assert warnings(
+    lambda frames: {
+      'entropy': 1.386 + rng.normal(scale=0.01),
+      'vs_variance': 1.0,
+      'error_variance': 1.0 + rng.normal(scale=0.1),
+    }
+  )

@@ -1,0 +1,173 @@
+"""A suite, an algorithm, options and a torso join without an edit."""
+
+import dataclasses
+import json
+
+import pytest
+
+from scalable_agent import environments, options, runtimes
+from tests import plugin
+from tests.processes import checkpoints, episodes, flags, run
+
+CATALOG = runtimes.make_catalog('tests.plugin')
+
+OPTIONS = {
+  'plugin': 'tests.plugin',
+  'level_name': 'up',
+  'network': 'tests.plugin:Affine',
+  'algorithm': 'onestep',
+  'counting_length': 5,
+  'onestep_greeting': 'goodbye',
+  'envs_per_actor': 4,
+  'unroll_length': 10,
+  'total_environment_frames': 1200,
+}
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  logdir = tmp_path_factory.mktemp('trained')
+  return logdir, run(*flags(logdir, OPTIONS))
+
+
+def test_all_of_them_train_together(trained):
+  logdir, result = trained
+  assert result.status == 0, result.output
+  # 10 steps of 4 environments count three frames each, but for the column
+  # from an end to the next start.
+  assert checkpoints(logdir)[-1] >= 1200
+  assert result.output.splitlines()[-1].startswith('goodbye 1')
+  assert {episode['level'] for episode in episodes(logdir)} == {'up'}
+  assert {int(episode['episode_length']) for episode in episodes(logdir)} == {5}
+
+
+def test_their_options_are_told_and_saved_like_all_others(trained):
+  logdir, result = trained
+  assert 'level_name=up* num_action_repeats=3 ' in result.output
+  assert 'counting_length=5*' in result.output
+  assert 'onestep_greeting=goodbye*' in result.output
+  saved = json.loads((logdir / 'config.json').read_text())
+  for name, value in OPTIONS.items():
+    assert saved[name] == value, name
+
+
+def test_presets_come_in_layers(trained):
+  saved = json.loads((trained[0] / 'config.json').read_text())
+  assert saved['batch_size'] == 4  # The algorithm's.
+  assert saved['num_action_repeats'] == 3  # The suite's.
+  assert saved['learning_rate'] == 0.25  # The suite's for the algorithm.
+  assert saved['discounting'] == 0.99  # The option's own.
+
+
+def test_the_agent_is_tested_as_any_other(trained):
+  logdir, _ = trained
+  result = run(
+    *flags(logdir, {'plugin': 'tests.plugin', 'mode': 'test'}),
+    '--test_num_episodes=2',
+  )
+  assert result.status == 0, result.output
+  assert (logdir / 'test.json').exists()
+
+
+def test_without_the_plugin_its_run_says_so(trained):
+  result = run(*flags(trained[0], {'mode': 'test'}))
+  assert result.status == 1
+  assert '--plugin=tests.plugin: give it again' in result.output
+  assert 'Traceback' not in result.output
+
+
+def test_help_shows_them_in_their_place():
+  text = ' '.join(options.format_help(CATALOG).split())
+  assert (
+    'Counting: --counting_length=<agent steps> Steps of an episode. Unit: '
+    'agent steps. Default: 4. Only with levels of counting.'
+  ) in text
+  assert 'Only with --algorithm=onestep.' in text
+  assert '--algorithm=impala|onestep' in text
+  assert 'counting: up and down.' in text
+
+
+def check(**values):
+  """Checks options as a training does."""
+  config = CATALOG.make(**values)
+  options.validate(config)
+  levels = environments.parse_levels(config.run.level_name, CATALOG.suites)
+  suite = levels[0].suite
+  options.check_suite(config, set(values), suite, levels[0].name)
+  config = options.resolve(config, suite)
+  options.validate(config)
+  options.check_given(config, set(values))
+
+
+@pytest.mark.parametrize(
+  ('values', 'said'),
+  [
+    ({'counting_length': 0}, r'--counting_length=0 must be at least 1\.'),
+    (
+      {'counting_length': 5, 'level_name': 'catch'},
+      '--counting_length=5 has no effect on catch, a level of the catch suite; '
+      r'it is for counting\. Leave it at 4\.',
+    ),
+    (
+      {'onestep_greeting': 'x', 'level_name': 'up'},
+      '--onestep_greeting=x has no effect with --algorithm=impala. Leave it '
+      'out, or change --algorithm.',
+    ),
+    (
+      {'algorithm': 'onestep', 'level_name': 'up', 'task': 0},
+      '--task=0 has no effect with --algorithm=onestep',
+    ),
+    ({'algorithm': 'twostep'}, 'Choose one of: impala, onestep'),
+    ({'level_name': 'upp'}, 'Similar: .*up'),
+  ],
+)
+def test_their_options_are_checked_like_all_others(values, said):
+  with pytest.raises(ValueError, match=said):
+    check(**values)
+
+
+def test_the_options_of_all_may_be_used_together():
+  check(**OPTIONS)
+
+
+@pytest.mark.parametrize(
+  ('name', 'said'),
+  [
+    ('nowhere', 'nowhere cannot be imported'),
+    ('json', 'json has neither SUITES nor ALGORITHMS'),
+    ('tests.plugin,tests.plugin', 'there are two of the suite counting'),
+  ],
+)
+def test_a_plugin_that_adds_nothing_new_is_refused(name, said):
+  with pytest.raises(ValueError, match=f'^--plugin=.*{said}'):
+    runtimes.make_catalog(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clashing:
+  """Clashing."""
+
+  task: int = options.option(3, 'Another task.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Dangling:
+  """Dangling."""
+
+  dangling: int = options.option(3, 'Three.', idle_with={'nothing': (1,)})
+
+
+def test_an_option_that_refers_to_none_is_refused():
+  algorithm = plugin.OneStep()
+  algorithm.options = (Dangling,)
+  with pytest.raises(ValueError, match='dangling is idle with nothing, which'):
+    options.Catalog(environments.SUITES, [algorithm])
+
+
+def test_two_declarations_of_one_option_are_refused():
+  algorithm = plugin.OneStep()
+  algorithm.options = (Clashing,)
+  with pytest.raises(
+    ValueError, match='option task is declared by ClusterOptions and by Clash'
+  ):
+    options.Catalog(environments.SUITES, [algorithm])

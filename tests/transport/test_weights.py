@@ -1,0 +1,82 @@
+"""Weights as bytes: what is assigned is what was taken, or nothing is."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from scalable_agent.transport import weights
+
+
+def make_variables(seed):
+  """Variables of several shapes and dtypes, a scalar and an empty one."""
+  rng = np.random.default_rng(seed)
+  return [
+    tf.Variable(rng.normal(size=(3, 4)).astype(np.float32), name='w'),
+    tf.Variable(rng.normal(size=()), dtype=tf.float64, name='scalar'),
+    tf.Variable(np.zeros((0, 2), np.float32), name='empty'),
+    tf.Variable(rng.integers(-9, 9, 5), dtype=tf.int64, name='steps'),
+    tf.Variable(tf.cast(rng.normal(size=[7]), tf.bfloat16), name='half'),
+  ]
+
+
+NUM_BYTES = 3 * 4 * 4 + 8 + 0 + 5 * 8 + 7 * 2
+
+
+def bits(variables):
+  return [v.numpy().tobytes() for v in variables]
+
+
+def test_come_out_bit_for_bit():
+  source, target = make_variables(0), make_variables(1)
+  source[0].assign(source[0] * np.float32('nan'))
+  data = weights.to_bytes(source)
+  assert len(data) == NUM_BYTES
+  assert bits(target) != bits(source)
+  weights.assign(target, data)
+  assert bits(target) == bits(source)
+
+
+def test_are_taken_from_arrays_and_tensors_as_well():
+  variables = make_variables(0)
+  values = [variables[0].numpy(), *map(tf.identity, variables[1:])]
+  assert weights.to_bytes(values) == weights.to_bytes(variables)
+
+
+def test_are_taken_in_memory_order_whatever_the_layout():
+  array = np.arange(6, dtype=np.float32).reshape(2, 3)
+  assert weights.to_bytes([array.T]) == array.T.copy().tobytes()
+
+
+@pytest.mark.parametrize('limit', [1, 7, 10, 109, 110, 111, 10**6])
+def test_pieces_make_up_the_whole(limit):
+  data = weights.to_bytes(make_variables(0))
+  assert len(data) == 110
+  pieces = weights.split(data, limit)
+  assert b''.join(pieces) == data
+  assert max(map(len, pieces)) <= limit
+  assert len(pieces) == -(-110 // limit)
+
+
+def test_no_weights_are_no_pieces():
+  assert weights.split(b'', 10) == []
+  weights.assign([], b'')
+
+
+@pytest.mark.parametrize('change', [lambda d: d[:-1], lambda d: d + b'\0'])
+def test_of_a_wrong_length_set_nothing(change):
+  variables = make_variables(0)
+  before = bits(variables)
+  data = change(weights.to_bytes(make_variables(1)))
+  with pytest.raises(ValueError, match=f'{len(data)} bytes .* {NUM_BYTES}'):
+    weights.assign(variables, data)
+  assert bits(variables) == before
+
+
+def test_are_described_by_name_shape_and_dtype():
+  assert weights.describe(make_variables(0)) == [
+    ['w:0', [3, 4], 'float32'],
+    ['scalar:0', [], 'float64'],
+    ['empty:0', [0, 2], 'float32'],
+    ['steps:0', [5], 'int64'],
+    ['half:0', [7], 'bfloat16'],
+  ]
