@@ -34,8 +34,7 @@ class VitalSigns:
     # A slow reader must not fill the memory.
     self._new: collections.deque = collections.deque(maxlen=1000)
     self._window: list[list[float]] = []
-    self._start: int | None = None
-    self._window_start = 0
+    self._start = self._window_start = -1
     self._first: Signs | None = None
     self._warned = False
 
@@ -65,7 +64,7 @@ class VitalSigns:
     if not new:
       return None, None
     values = [[float(value) for value in update] for update in new]
-    if self._start is None:
+    if self._start < 0:
       self._start = self._window_start = frames
     self._window += values
     warning = None
