@@ -132,7 +132,7 @@ def test_a_graph_of_tensorflow_1_is_refused(make_batcher, implementation):
   batcher = make_batcher()
   spec = tf.TensorSpec([None], tf.int32)
   with tf.Graph().as_default():
-    with pytest.raises(RuntimeError, match='inside a tf.function, not in'):
+    with pytest.raises(RuntimeError, match=r'inside a tf\.function, not in'):
       dynamic_batching.Batcher(spec, spec, implementation=implementation)
     one, number = rows(1), tf.constant(1, tf.int64)
     for use in (
@@ -142,5 +142,5 @@ def test_a_graph_of_tensorflow_1_is_refused(make_batcher, implementation):
       lambda: batcher.set_error(number, ValueError()),
       batcher.close,
     ):
-      with pytest.raises(RuntimeError, match='inside a tf.function, not in'):
+      with pytest.raises(RuntimeError, match=r'inside a tf\.function, not in'):
         use()

@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -84,6 +85,60 @@ def test_a_cancelled_call_does_not_disturb_the_others(
   batcher.set_outputs(inputs * 10, computation_id)
   for other in others:
     np.testing.assert_array_equal(threads.result(other), [20])
+
+
+CANCELLED = """
+import threading
+import tensorflow as tf
+import dynamic_batching
+
+spec = tf.TensorSpec([None], tf.int32)
+batcher = dynamic_batching.Batcher(
+  spec, spec, minimum_batch_size=2, timeout_ms=None, implementation='op'
+)
+
+def cancel(function):
+  failing = tf.queue.FIFOQueue(1, [tf.bool], [[]])
+  started = tf.queue.FIFOQueue(1, [tf.bool], [[]])
+
+  @tf.function(autograph=False)
+  def run():
+    failing.dequeue()
+    started.enqueue(True)
+    return function()
+
+  concrete = run.get_concrete_function()
+  closer = threading.Thread(target=lambda: (started.dequeue(), failing.close()))
+  closer.start()
+  try:
+    concrete()
+  except tf.errors.OutOfRangeError:
+    print('failed')
+
+for _ in range(10):
+  cancel(lambda: batcher.compute(tf.constant([1])))
+  cancel(lambda: batcher.get_inputs()[0])
+"""
+
+
+def test_the_texts_of_cancelled_ops_are_whole():
+  # The error of a graph is that of the op that failed first, but TensorFlow's
+  # log has them all.
+  result = subprocess.run(
+    [sys.executable, '-c', CANCELLED],
+    env=os.environ
+    | {'TF_CPP_MIN_LOG_LEVEL': '0', 'TF_CPP_VMODULE': 'executor=1'},
+    cwd=build.PACKAGE_DIRECTORY.parent,
+    capture_output=True,
+    timeout=120,
+    check=True,
+  )
+  assert result.stdout.count(b'failed') == 20
+  texts = re.findall(rb'Compute status: CANCELLED: (.*)', result.stderr)
+  assert set(texts) == {
+    b'Compute was cancelled',
+    b'GetInputs operation was cancelled',
+  }
 
 
 def test_a_cancelled_consumer_takes_no_batch(batcher, threads):
