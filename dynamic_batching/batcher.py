@@ -221,13 +221,12 @@ def _is_eager() -> bool:
 
 def _code_and_message(error: BaseException) -> tuple[int, str]:
   """Describes any exception, so that its batch gets an answer in any case."""
-  known = isinstance(error, tf.errors.OpError) and 0 < error.error_code <= 16
+  code, name, text = tf.errors.UNKNOWN, f'{type(error).__name__}: ', error
+  if isinstance(error, tf.errors.OpError) and 0 < error.error_code <= 16:
+    code, name, text = error.error_code, '', error.message
   try:
-    text = str(error.message if known else error)
+    message = f'{name}{text}'
   except Exception as failure:
-    text = f'(its text raises {type(failure).__name__})'
-  if not known:
-    text = f'{type(error).__name__}: {text}'
-  code = error.error_code if known else tf.errors.UNKNOWN
+    message = f'{name}(its text raises {type(failure).__name__})'
   # Not every str can be encoded: a file name may hold lone surrogates.
-  return code, text.encode('utf-8', 'backslashreplace').decode('utf-8')
+  return code, message.encode('utf-8', 'backslashreplace').decode('utf-8')

@@ -147,7 +147,7 @@ class _Ticket:
     with tf.device('cpu'):
       self.rings = tf.queue.FIFOQueue(-1, [tf.bool], [[]])
     self.poll: Poll
-    self.values: list[tf.Tensor] | None = None
+    self.values: Any = None
 
   def ring(self) -> None:
     # One ring is as good as many, also for those who never hear it.

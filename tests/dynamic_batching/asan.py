@@ -51,8 +51,9 @@ def run(library):
 
   ops._library = tf.load_op_library(library)
   files = [str(ROOT / 'tests/dynamic_batching' / name) for name in TESTS]
+  # Captured, the report of the runtime would end with the process.
   return pytest.main(
-    ['-q', '-x', '-p', 'no:cacheprovider', '-k', SELECTED, *files]
+    ['-q', '-x', '-s', '-p', 'no:cacheprovider', '-k', SELECTED, *files]
   )
 
 
