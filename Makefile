@@ -89,6 +89,10 @@ test-hosts: setup-dev ## Runs a training across network namespaces; needs root.
 test-cc: setup ## Runs the C++ stress test under the sanitizers.
 	$(BIN)/python -m dynamic_batching.build --test
 
+.PHONY: test-asan
+test-asan: setup-dev ## Runs tests of the native ops under AddressSanitizer.
+	$(BIN)/python tests/dynamic_batching/asan.py
+
 .PHONY: lint
 lint: setup-dev ## Checks format, style and types.
 	$(BIN)/ruff format --check .

@@ -11,10 +11,8 @@ import tensorflow as tf
 from absl import logging
 
 from dynamic_batching.batcher import Batcher
+from dynamic_batching.nests import Nest
 from dynamic_batching.structures import Options
-
-# A nest (tf.nest) of tensors or of specs.
-Nest = Any
 
 
 def batch_fn(function: Callable[..., Nest]) -> Callable[..., Nest]:
@@ -96,7 +94,7 @@ class _BatchedFunction:
           self._function, inputs, self._options, self._implementation
         ).batcher
         # Also runs at exit, so that the daemon thread ends in time.
-        weakref.finalize(self, self.batcher.close)
+        weakref.finalize(self, _close, self.batcher)
     return self.batcher.compute(inputs)
 
   def close(self) -> None:
@@ -123,8 +121,7 @@ class _Service:
     with tf.init_scope():
       concrete = tf.function(function).get_concrete_function(*input_specs)
       output_specs = tf.nest.map_structure(
-        lambda spec: tf.TensorSpec(spec.shape, spec.dtype),
-        concrete.structured_outputs,
+        _output_spec, concrete.structured_outputs
       )
       self.batcher = Batcher(
         input_specs,
@@ -147,6 +144,20 @@ def _serve(batcher: Batcher, served: Callable[[Nest], Nest], name: str) -> None:
     batcher.serve_forever(served)
   except Exception:
     logging.exception('%s failed; its batcher is closed.', name)
+
+
+def _close(batcher: Batcher) -> None:
+  # The garbage collector may run while a function is traced.
+  with tf.init_scope():
+    batcher.close()
+
+
+def _output_spec(output: Any) -> tf.TensorSpec:
+  if not isinstance(output, (tf.Tensor, tf.TensorSpec)):
+    raise ValueError(
+      f'A batched function must return dense tensors but one is {output!r}'
+    )
+  return tf.TensorSpec(output.shape, output.dtype)
 
 
 def _spec_of_rows(tensor: tf.Tensor) -> tf.TensorSpec:

@@ -1,15 +1,12 @@
 """The Python face of the batcher: nests in, nests out."""
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
-from dynamic_batching import ops, serving
+from dynamic_batching import nests, ops, serving
+from dynamic_batching.nests import Nest
 from dynamic_batching.structures import Options, Statistics
-
-# A nest (tf.nest) of tensors or of specs.
-Nest = Any
 
 
 class Batcher:
@@ -17,8 +14,13 @@ class Batcher:
 
   Any number of threads call `compute`; one or more threads serve, with
   `serve_forever`, or with `get_inputs` and `set_outputs`. All methods but
-  `statistics` and the serve loops may also be used inside a `tf.function`
-  (where TensorFlow runs several uses of the *same* batcher one by one).
+  `statistics` and the serve loops may also be used inside a `tf.function`,
+  where nothing but data and `tf.control_dependencies` orders them, so that
+  several calls can share a batch; only `close` keeps its place.
+
+  Ctrl-C reaches a caller of `compute`, whose rows may be computed all the same,
+  and `serve_forever` of a `tf.function`. It does not reach a main thread that
+  waits in `get_inputs` of the native op.
 
   A batch is served as soon as `minimum_batch_size` rows wait or the oldest call
   has waited `timeout_ms`. Calls are taken in order of arrival while they fit
@@ -51,14 +53,16 @@ class Batcher:
 
     Raises:
       ValueError: An option or a spec is not valid.
+      RuntimeError: A TensorFlow 1 graph is being built.
       ImportError: The op is demanded but can be neither built nor loaded.
     """
     self.options = Options(minimum_batch_size, maximum_batch_size, timeout_ms)
     self.input_specs = input_specs
     self.output_specs = output_specs
-    self._inputs = _flat_specs('input_specs', input_specs)
-    self._outputs = _flat_specs('output_specs', output_specs)
+    self._inputs = nests.flat_specs('input_specs', input_specs)
+    self._outputs = nests.flat_specs('output_specs', output_specs)
     with tf.init_scope():
+      _require_tensorflow_2(tf.executing_eagerly())
       self._core = ops.create(
         self.options, self._inputs, self._outputs, implementation
       )
@@ -90,11 +94,12 @@ class Batcher:
       tf.errors.OpError: What the served function raised, if one of these, else
         an UnknownError with the type and message of what it raised.
     """
-    flat = _flatten('Inputs', inputs, self.input_specs, self._inputs)
+    eager = _is_eager()
+    flat = nests.flatten('Inputs', inputs, self.input_specs, self._inputs)
     outputs = self._core.compute(flat)
-    if not tf.executing_eagerly():
-      _set_shapes(outputs, self._outputs, flat[0].shape)
-    return _pack(self.output_specs, outputs)
+    if not eager:
+      nests.set_shapes(outputs, self._outputs, flat[0].shape)
+    return nests.pack(self.output_specs, outputs)
 
   def get_inputs(self) -> tuple[Nest, tf.Tensor]:
     """Waits for a batch and takes it.
@@ -107,10 +112,11 @@ class Batcher:
     Raises:
       tf.errors.CancelledError: The batcher is or was closed.
     """
+    eager = _is_eager()
     flat, computation_id = self._core.get_inputs()
-    if not tf.executing_eagerly():
-      _set_shapes(flat, self._inputs, tf.TensorShape(None))
-    return _pack(self.input_specs, flat), computation_id
+    if not eager:
+      nests.set_shapes(flat, self._inputs, tf.TensorShape(None))
+    return nests.pack(self.input_specs, flat), computation_id
 
   def set_outputs(self, outputs: Nest, computation_id: tf.Tensor) -> None:
     """Answers the calls of a batch, each with its own rows.
@@ -121,10 +127,12 @@ class Batcher:
 
     Raises:
       tf.errors.InvalidArgumentError: The outputs do not have the rows of the
-        batch (which stays open then), or there is no such batch.
+        batch or do not fit the specs (it stays open then), or there is no such
+        batch.
       tf.errors.CancelledError: The batcher is closed.
     """
-    flat = _flatten('Outputs', outputs, self.output_specs, self._outputs)
+    _is_eager()
+    flat = nests.flatten('Outputs', outputs, self.output_specs, self._outputs)
     self._core.set_outputs(flat, computation_id)
 
   def set_error(self, computation_id: tf.Tensor, error: BaseException) -> None:
@@ -139,17 +147,15 @@ class Batcher:
       tf.errors.InvalidArgumentError: There is no such batch.
       tf.errors.CancelledError: The batcher is closed.
     """
-    if isinstance(error, tf.errors.OpError):
-      code, message = error.error_code, error.message
-    else:
-      code, message = tf.errors.UNKNOWN, f'{type(error).__name__}: {error}'
-    self._core.set_error(computation_id, code, message)
+    _is_eager()
+    self._core.set_error(computation_id, *_code_and_message(error))
 
   def close(self) -> None:
     """Makes all calls and consumers, now and later, fail with CancelledError.
 
     Closing a closed batcher does nothing.
     """
+    _is_eager()
     self._core.close()
 
   def serve_once(self, function: Callable[[Nest], Nest]) -> bool:
@@ -186,7 +192,10 @@ class Batcher:
         on with the next batch.
 
     Raises:
-      Exception: What `function` raised, unless `close_on_error` is False.
+      ValueError: The outputs of a `tf.function` never have the structure of
+        `output_specs`, whatever the batch.
+      Exception: What `function` raised, unless `close_on_error` is False or it
+        was while `function` was traced.
     """
     serving.serve_forever(self, function, close_on_error)
 
@@ -195,65 +204,29 @@ class Batcher:
     return self._core.statistics()
 
 
-def _flat_specs(name: str, specs: Nest) -> list[tf.TensorSpec]:
-  flat = tf.nest.flatten(specs)
-  if not flat:
-    raise ValueError(f'{name} must hold at least one tf.TensorSpec')
-  for spec in flat:
-    if not isinstance(spec, tf.TensorSpec):
-      raise ValueError(f'{name} must be a nest of tf.TensorSpec: {spec!r}')
-    if spec.shape.rank == 0 or (spec.shape.rank and spec.shape[0] is not None):
-      raise ValueError(
-        f'{name} must have the rows, None, as first dimension: {spec!r}'
-      )
-  return flat
+def _require_tensorflow_2(fulfilled: bool) -> None:
+  if not fulfilled:
+    raise RuntimeError(
+      'A batcher works eagerly and inside a tf.function, not in a tf.Graph '
+      'that a session runs. Leave the graph, or turn the function that builds '
+      'it into a tf.function.'
+    )
 
 
-def _flatten(
-  name: str, nest: Nest, specs: Nest, flat_specs: list[tf.TensorSpec]
-) -> list[tf.Tensor]:
-  if specs is flat_specs[0]:
-    flat = [nest]
-  else:
-    try:
-      tf.nest.assert_same_structure(specs, nest, check_types=False)
-      flat = tf.nest.flatten(nest)
-    except (TypeError, ValueError):
-      flat = _flatten_up_to(name, nest, specs)
-  return [
-    value
-    if isinstance(value, tf.Tensor)
-    else tf.convert_to_tensor(value, spec.dtype)
-    for value, spec in zip(flat, flat_specs, strict=True)
-  ]
+def _is_eager() -> bool:
+  eager = tf.executing_eagerly()
+  _require_tensorflow_2(eager or tf.inside_function())
+  return eager
 
 
-def _pack(specs: Nest, flat: list[tf.Tensor]) -> Nest:
-  # Spares the most common case a function that is slow for many callers.
-  if isinstance(specs, tf.TensorSpec):
-    return flat[0]
-  return tf.nest.pack_sequence_as(specs, flat)
-
-
-def _flatten_up_to(name: str, nest: Nest, specs: Nest) -> list[Any]:
-  """Slower than tf.nest, but takes lists for tensors where specs end."""
-  # Needed for little, and not where only the library is built.
-  import tree
-
+def _code_and_message(error: BaseException) -> tuple[int, str]:
+  """Describes any exception, so that its batch gets an answer in any case."""
+  code, name, text = tf.errors.UNKNOWN, f'{type(error).__name__}: ', error
+  if isinstance(error, tf.errors.OpError) and 0 < error.error_code <= 16:
+    code, name, text = error.error_code, '', error.message
   try:
-    return tree.flatten_up_to(specs, nest, check_types=False)
-  except (TypeError, ValueError) as error:
-    raise ValueError(
-      f'{name} must have the structure {specs} but are {nest}: {error}'
-    ) from None
-
-
-def _set_shapes(
-  tensors: list[tf.Tensor],
-  specs: list[tf.TensorSpec],
-  like: tf.TensorShape,
-) -> None:
-  for tensor, spec in zip(tensors, specs, strict=True):
-    tensor.set_shape(spec.shape)
-    if spec.shape.rank and like.rank:
-      tensor.set_shape(like[:1].concatenate(spec.shape[1:]))
+    message = f'{name}{text}'
+  except Exception as failure:
+    message = f'{name}(its text raises {type(failure).__name__})'
+  # Not every str can be encoded: a file name may hold lone surrogates.
+  return code, message.encode('utf-8', 'backslashreplace').decode('utf-8')

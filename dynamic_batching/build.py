@@ -118,18 +118,34 @@ def build(
     if force or not library.is_file():
       if compiler() is not None:
         _tell('Building the native dynamic batcher (half a minute, once) ...')
-      _compile(
-        [
-          *_FLAGS,
-          *tf.sysconfig.get_compile_flags(),
-          f'-I{PACKAGE_DIRECTORY.parent}',
-          *(str(PACKAGE_DIRECTORY / source) for source in SOURCES),
-          *tf.sysconfig.get_link_flags(),
-        ],
-        library,
-      )
+      compile_library(library)
       _remove_stale(library, tf.__version__)
   return library
+
+
+def compile_library(library: pathlib.Path, flags: Sequence[str] = ()) -> None:
+  """Compiles the native ops for the installed TensorFlow.
+
+  Args:
+    library: Where to put them.
+    flags: Further flags of the compiler.
+
+  Raises:
+    BuildError: There is no compiler, or it failed.
+  """
+  import tensorflow as tf
+
+  _compile(
+    [
+      *_FLAGS,
+      *tf.sysconfig.get_compile_flags(),
+      *flags,
+      f'-I{PACKAGE_DIRECTORY.parent}',
+      *(str(PACKAGE_DIRECTORY / source) for source in SOURCES),
+      *tf.sysconfig.get_link_flags(),
+    ],
+    library,
+  )
 
 
 def run_stress_test(sanitizer: str, arguments: Sequence[str] = ()) -> None:

@@ -13,29 +13,21 @@ def invalid_error(message: str) -> tf.errors.InvalidArgumentError:
   return tf.errors.InvalidArgumentError(None, None, message)
 
 
+def scalar(name: str, value: tf.Tensor | int) -> int:
+  """Returns the value of a scalar or raises an InvalidArgumentError."""
+  shape = tf.TensorShape(getattr(value, 'shape', []))
+  if shape.rank != 0:
+    raise invalid_error(
+      f'{name} must be a scalar but has the shape {shape.as_list()}'
+    )
+  return int(value)
+
+
 def check_inputs(
   inputs: list[tf.Tensor], specs: list[tf.TensorSpec], maximum: int
 ) -> None:
   """Raises an InvalidArgumentError unless the inputs are one call."""
-  rows = inputs[0].shape[0] if inputs[0].shape.rank else 0
-  for i, (tensor, spec) in enumerate(zip(inputs, specs, strict=True)):
-    if tensor.shape.rank == 0:
-      raise invalid_error(
-        'Input shape must have a batch dimension. Shape observed: '
-        f'{tensor.shape}'
-      )
-    if tensor.shape[0] != rows:
-      raise invalid_error(
-        'Batcher requires inputs of the same batch size but input 0 has '
-        f'{rows} rows and input {i} has {tensor.shape[0]}'
-      )
-    if tensor.dtype != spec.dtype or not spec.shape.is_compatible_with(
-      tensor.shape
-    ):
-      raise invalid_error(
-        f'Input {i} must be {spec.dtype.name} of shape {spec.shape} but was '
-        f'{tensor.dtype.name} of shape {tensor.shape}'
-      )
+  rows = _check_rows('Input', inputs, specs)
   if rows < 1:
     raise invalid_error(
       'Batcher requires a batch size of at least 1 row but was 0'
@@ -47,28 +39,34 @@ def check_inputs(
     )
 
 
-def type_error(
-  outputs: list[tf.Tensor], specs: list[tf.TensorSpec]
-) -> tf.errors.InvalidArgumentError | None:
-  """Returns what the callers get unless the outputs have their types."""
-  for i, (output, spec) in enumerate(zip(outputs, specs, strict=True)):
-    if output.dtype != spec.dtype:
-      return invalid_error(
-        f'Output {i} must be {spec.dtype.name} but was {output.dtype.name}'
-      )
-  return None
+def check_outputs(outputs: list[tf.Tensor], specs: list[tf.TensorSpec]) -> int:
+  """Returns the rows of outputs; raises an InvalidArgumentError."""
+  return _check_rows('Output', outputs, specs)
 
 
-def check_outputs(outputs: list[tf.Tensor], rows: int) -> None:
-  """Raises an InvalidArgumentError unless the outputs have these rows."""
-  for output in outputs:
-    if output.shape.rank == 0:
+def _check_rows(
+  name: str, tensors: list[tf.Tensor], specs: list[tf.TensorSpec]
+) -> int:
+  for i, (tensor, spec) in enumerate(zip(tensors, specs, strict=True)):
+    if tensor.dtype != spec.dtype:
       raise invalid_error(
-        'Output shape must have a batch dimension. Shape observed: '
-        f'{output.shape}'
+        f'{name} {i} must be {spec.dtype.name} of shape {spec.shape} but was '
+        f'{tensor.dtype.name}'
       )
-    if output.shape[0] != rows:
+    if tensor.shape.rank == 0:
       raise invalid_error(
-        'Output shape must have the same batch dimension as the input batch '
-        f'size. Expected: {rows} Observed: {output.shape[0]}'
+        f'{name} shape must have a batch dimension. Shape observed: '
+        f'{tensor.shape}'
       )
+    if tensor.shape[0] != tensors[0].shape[0]:
+      lower = name.lower()
+      raise invalid_error(
+        f'Batcher requires {lower}s of the same batch size but {lower} 0 has '
+        f'{tensors[0].shape[0]} rows and {lower} {i} has {tensor.shape[0]}'
+      )
+    if not spec.shape.is_compatible_with(tensor.shape):
+      raise invalid_error(
+        f'{name} {i} must be {spec.dtype.name} of shape {spec.shape} but was '
+        f'of shape {tensor.shape}'
+      )
+  return int(tensors[0].shape[0])

@@ -5,11 +5,11 @@ import threading
 import types
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
-from dynamic_batching import fallback
+from dynamic_batching import fallback, graph_calls
+from dynamic_batching.interrupts import interruptible
 from dynamic_batching.structures import Options, Statistics
 
 # 'op' demands the native op, 'fallback' the Python implementation; if unset,
@@ -124,7 +124,6 @@ class NativeBatcher:
     output_specs: Sequence[tf.TensorSpec],
   ):
     self._library = library
-    self._compute = library.batcher_compute
     self._input_types = [spec.dtype for spec in input_specs]
     self._output_types = [spec.dtype for spec in output_specs]
     with tf.device('cpu'):
@@ -134,30 +133,60 @@ class NativeBatcher:
         timeout_ms=-1 if options.timeout_ms is None else options.timeout_ms,
         input_types=self._input_types,
         input_shapes=[spec.shape for spec in input_specs],
+        output_types=self._output_types,
+        output_shapes=[spec.shape for spec in output_specs],
       )
 
+  # In a graph by themselves, TensorFlow's wrappers of these ops would have them
+  # run one by one.
+
   def compute(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
-    return self._compute(self.handle, inputs, self._output_types)
+    if not tf.executing_eagerly():
+      return graph_calls.add_unordered(
+        'BatcherCompute',
+        [self.handle, *inputs],
+        Tinput_list=self._input_types,
+        Toutput_list=self._output_types,
+      )
+    return interruptible(
+      lambda: self._library.batcher_compute(
+        self.handle, inputs, self._output_types
+      )
+    )
 
   def get_inputs(self) -> tuple[list[tf.Tensor], tf.Tensor]:
+    if not tf.executing_eagerly():
+      *inputs, computation_id = graph_calls.add_unordered(
+        'BatcherGetInputs', [self.handle], Tinput_list=self._input_types
+      )
+      return inputs, computation_id
     return self._library.batcher_get_inputs(self.handle, self._input_types)
 
   def set_outputs(
     self, outputs: list[tf.Tensor], computation_id: tf.Tensor
-  ) -> Any:
-    return self._library.batcher_set_outputs(
-      self.handle, outputs, computation_id
-    )
+  ) -> None:
+    if not tf.executing_eagerly():
+      graph_calls.add_unordered(
+        'BatcherSetOutputs',
+        [self.handle, *outputs, computation_id],
+        Toutput_list=[x.dtype for x in outputs],
+      )
+      return
+    self._library.batcher_set_outputs(self.handle, outputs, computation_id)
 
   def set_error(
     self, computation_id: tf.Tensor, code: int, message: str
-  ) -> Any:
-    return self._library.batcher_set_error(
-      self.handle, computation_id, code, message
-    )
+  ) -> None:
+    if not tf.executing_eagerly():
+      graph_calls.add_unordered(
+        'BatcherSetError',
+        [self.handle, computation_id, tf.constant(code), tf.constant(message)],
+      )
+      return
+    self._library.batcher_set_error(self.handle, computation_id, code, message)
 
-  def close(self) -> Any:
-    return self._library.batcher_close(self.handle)
+  def close(self) -> None:
+    self._library.batcher_close(self.handle)
 
   def closed(self) -> bool:
     return bool(self._library.batcher_statistics(self.handle).closed)

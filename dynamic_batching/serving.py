@@ -6,18 +6,21 @@ callers, which are Python threads: that halved the throughput at 32 callers.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import tensorflow as tf
 from absl import logging
 
-Nest = Any
+from dynamic_batching import nests
+from dynamic_batching.interrupts import interruptible
+from dynamic_batching.nests import Nest
 
 
 class Batcher(Protocol):
   """What the loops need of `batcher.Batcher`, see there."""
 
   input_specs: Nest
+  output_specs: Nest
 
   @property
   def implementation(self) -> str: ...
@@ -79,6 +82,13 @@ def _loop(
   if not hasattr(function, 'get_concrete_function'):
     return lambda: serve_once(batcher, function)
   concrete = function.get_concrete_function(batcher.input_specs)
+  # What does not fit now never will: no batch shall be taken in vain.
+  nests.flat_leaves(
+    'Outputs',
+    concrete.structured_outputs,
+    batcher.output_specs,
+    tf.nest.flatten(batcher.output_specs),
+  )
   if batcher.implementation != 'op':
     return lambda: serve_once(batcher, concrete)
 
@@ -101,7 +111,7 @@ def _loop(
 
   def serve() -> bool:
     try:
-      run()
+      interruptible(run)
     except BaseException as error:
       if batcher.closed and isinstance(error, tf.errors.CancelledError):
         return False

@@ -4,6 +4,9 @@ import dataclasses
 import operator
 from typing import Any, NamedTuple
 
+# 24 days; as in `cc/checks.h`.
+LONGEST_TIMEOUT_MS = 2**31 - 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -40,6 +43,11 @@ class Options:
         'timeout_ms must be at least 0 milliseconds, or None for no timeout, '
         f'but was {self.timeout_ms}'
       )
+    if self.timeout_ms is not None and self.timeout_ms > LONGEST_TIMEOUT_MS:
+      raise ValueError(
+        f'timeout_ms must be at most {LONGEST_TIMEOUT_MS} milliseconds, or '
+        f'None for no timeout, but was {self.timeout_ms}'
+      )
 
 
 class Statistics(NamedTuple):
@@ -69,6 +77,9 @@ def _integer(name: str, value: Any) -> int:
   try:
     if isinstance(value, bool):
       raise TypeError
-    return operator.index(value)
+    value = operator.index(value)
   except TypeError:
     raise ValueError(f'{name} must be an integer but was {value!r}') from None
+  if value >= 2**63:
+    raise ValueError(f'{name} must be below 2**63 but was {value}')
+  return value

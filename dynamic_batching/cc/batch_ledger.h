@@ -19,6 +19,10 @@
 #ifndef DYNAMIC_BATCHING_CC_BATCH_LEDGER_H_
 #define DYNAMIC_BATCHING_CC_BATCH_LEDGER_H_
 
+#ifdef __linux__
+#include <pthread.h>
+#endif
+
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -42,11 +46,6 @@ struct LedgerOptions {
   int64_t minimum_rows = 1;
   int64_t maximum_rows = 1024;
   int64_t timeout_ms = 100;
-
-  bool operator==(const LedgerOptions& other) const {
-    return minimum_rows == other.minimum_rows &&
-           maximum_rows == other.maximum_rows && timeout_ms == other.timeout_ms;
-  }
 };
 
 struct LedgerStatistics {
@@ -102,6 +101,8 @@ class Consumer {
 };
 
 enum class Admission { kAccepted, kClosed, kCancelled, kMismatch };
+
+enum class Finishing { kFinished, kClosed, kUnknown, kOtherRows };
 
 // Thread-safe. Must be owned by a shared_ptr, since the thread that watches the
 // deadlines shares the ownership until Close(), which every owner must call.
@@ -172,26 +173,22 @@ class BatchLedger : public std::enable_shared_from_this<BatchLedger> {
     return true;
   }
 
-  // Rows of a batch that is being served; nothing if there is no such batch.
-  std::optional<int64_t> ServingRows(int64_t id) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = serving_.find(id);
-    if (found == serving_.end()) return std::nullopt;
-    return found->second.rows;
-  }
-
   // Hands over a batch that is being served: its calls are the caller's to
-  // answer now. Nothing if there is no such batch.
-  std::optional<Batch> Finish(int64_t id) {
+  // answer now. If it does not have the expected `rows`, when there are some,
+  // only its own number of rows is told and it goes on being served.
+  Finishing Finish(int64_t id, std::optional<int64_t> rows, Batch* batch) {
     std::lock_guard<std::mutex> lock(mutex_);
+    if (closed_) return Finishing::kClosed;
     const auto found = serving_.find(id);
-    if (found == serving_.end()) return std::nullopt;
-    Batch batch = std::move(found->second);
+    if (found == serving_.end()) return Finishing::kUnknown;
+    batch->rows = found->second.rows;
+    if (rows.has_value() && *rows != batch->rows) return Finishing::kOtherRows;
+    *batch = std::move(found->second);
     serving_.erase(found);
-    for (Batch::Entry& entry : batch.entries) {
+    for (Batch::Entry& entry : batch->entries) {
       if (!Claim(entry.call.get())) entry.call.reset();
     }
-    return batch;
+    return Finishing::kFinished;
   }
 
   // Answers everything that waits or is being served and refuses the rest.
@@ -219,11 +216,6 @@ class BatchLedger : public std::enable_shared_from_this<BatchLedger> {
     deadline_changed_.notify_all();
     for (const auto& call : calls) call->OnClosed();
     for (const auto& consumer : consumers) consumer->OnClosed();
-  }
-
-  bool closed() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    return closed_;
   }
 
   LedgerStatistics Statistics() {
@@ -303,6 +295,9 @@ class BatchLedger : public std::enable_shared_from_this<BatchLedger> {
   // when a deadline first matters. Deadlines only grow, so while the thread
   // sleeps towards one of them nobody needs to wake it.
   void Watch() {
+#ifdef __linux__
+    pthread_setname_np(pthread_self(), "batch_deadline");
+#endif
     std::unique_lock<std::mutex> lock(mutex_);
     while (!closed_) {
       if (consumers_.empty() || calls_.empty()) {

@@ -146,13 +146,23 @@ void Serve(BatchLedger* ledger, const Batch& batch) {
   }
   CHECK_THAT(batch.rows == static_cast<int64_t>(rows.size()));
   CHECK_THAT(batch.rows <= ledger->options.maximum_rows);
-  const std::optional<Batch> finished = ledger->Finish(batch.id);
-  if (!finished.has_value()) {
-    CHECK_THAT(ledger->closed());
+  Batch finished;
+  Finishing finishing = ledger->Finish(batch.id, batch.rows + 1, &finished);
+  if (finishing != Finishing::kClosed) {
+    CHECK_THAT(finishing == Finishing::kOtherRows);
+    CHECK_THAT(finished.rows == batch.rows && finished.entries.empty());
+    finishing = ledger->Finish(batch.id, batch.rows, &finished);
+  }
+  if (finishing == Finishing::kClosed) {
+    CHECK_THAT(ledger->Statistics().closed);
     return;
   }
-  CHECK_THAT(!ledger->Finish(batch.id).has_value());
-  for (const Batch::Entry& entry : finished->entries) {
+  CHECK_THAT(finishing == Finishing::kFinished);
+  Batch none;
+  finishing = ledger->Finish(batch.id, std::nullopt, &none);
+  CHECK_THAT(finishing == Finishing::kUnknown ||
+             finishing == Finishing::kClosed);
+  for (const Batch::Entry& entry : finished.entries) {
     if (entry.call == nullptr) continue;
     const auto begin = rows.begin() + entry.offset;
     static_cast<TestCall*>(entry.call.get())

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "dynamic_batching/cc/batch_ledger.h"
 #include "dynamic_batching/cc/batcher_resource.h"
 #include "dynamic_batching/cc/checks.h"
@@ -27,9 +28,20 @@ using tensorflow::AsyncOpKernel;
 
 using BatcherPtr = tensorflow::core::RefCountPtr<BatcherResource>;
 
+constexpr char kComputeCancelled[] = "Compute was cancelled";
+constexpr char kGetInputsCancelled[] = "GetInputs operation was cancelled";
+
 absl::Status LookupBatcher(OpKernelContext* context, BatcherPtr* batcher) {
-  return LookupResource(context, tensorflow::HandleFromInput(context, 0),
-                        batcher);
+  tensorflow::ResourceHandle handle;
+  TF_RETURN_IF_ERROR(ReadScalar(context, "handle", &handle));
+  return LookupResource(context, handle, batcher);
+}
+
+absl::Status ReadSpecs(OpKernelConstruction* context, const std::string& name,
+                       Specs* specs) {
+  TF_RETURN_IF_ERROR(context->GetAttr(name + "_types", &specs->types));
+  TF_RETURN_IF_ERROR(context->GetAttr(name + "_shapes", &specs->shapes));
+  return CheckSpecs(name.c_str(), *specs);
 }
 
 class BatcherOp : public OpKernel {
@@ -42,50 +54,23 @@ class BatcherOp : public OpKernel {
     OP_REQUIRES_OK(context,
                    context->GetAttr("timeout_ms", &options_.timeout_ms));
     OP_REQUIRES_OK(context, CheckOptions(options_));
-    OP_REQUIRES_OK(context, context->GetAttr("input_types", &specs_.types));
-    OP_REQUIRES_OK(context, context->GetAttr("input_shapes", &specs_.shapes));
-    OP_REQUIRES(context, specs_.types.size() == specs_.shapes.size(),
-                absl::InvalidArgumentError(absl::StrCat(
-                    "input_types and input_shapes must have the same length "
-                    "but have ",
-                    specs_.types.size(), " and ", specs_.shapes.size())));
-    OP_REQUIRES_OK(context, context->GetAttr("shared_name", &shared_name_));
+    OP_REQUIRES_OK(context, ReadSpecs(context, "input", &inputs_));
+    OP_REQUIRES_OK(context, ReadSpecs(context, "output", &outputs_));
   }
 
   void Compute(OpKernelContext* context) override {
-    tensorflow::Tensor handle(tensorflow::DT_RESOURCE, {});
-    if (shared_name_.empty()) {
-      handle.scalar<tensorflow::ResourceHandle>()() =
-          tensorflow::ResourceHandle::MakeRefCountingHandle(
-              new BatcherResource(options_, specs_),
-              context->device()->name());
-    } else {
-      tensorflow::ContainerInfo info;
-      OP_REQUIRES_OK(context, info.Init(context->resource_manager(), def()));
-      BatcherResource* resource = nullptr;
-      OP_REQUIRES_OK(
-          context, info.resource_manager()->LookupOrCreate<BatcherResource>(
-                       info.container(), info.name(), &resource,
-                       [this](BatcherResource** created) {
-                         *created = new BatcherResource(options_, specs_);
-                         return absl::OkStatus();
-                       }));
-      const BatcherPtr batcher(resource);
-      OP_REQUIRES(context, batcher->ledger->options == options_,
-                  absl::InvalidArgumentError(absl::StrCat(
-                      "Batcher with shared_name='", shared_name_,
-                      "' exists with other options")));
-      handle.scalar<tensorflow::ResourceHandle>()() =
-          tensorflow::MakeResourceHandle<BatcherResource>(
-              context, info.container(), info.name());
-    }
-    context->set_output(0, handle);
+    tensorflow::Tensor* handle;
+    OP_REQUIRES_OK(context, context->allocate_output(0, {}, &handle));
+    handle->scalar<tensorflow::ResourceHandle>()() =
+        tensorflow::ResourceHandle::MakeRefCountingHandle(
+            new BatcherResource(options_, inputs_, outputs_),
+            context->device()->name());
   }
 
  private:
   LedgerOptions options_;
-  InputSpecs specs_;
-  std::string shared_name_;
+  Specs inputs_;
+  Specs outputs_;
 };
 
 absl::Status AdmissionError(Admission admission, const char* cancelled) {
@@ -103,20 +88,18 @@ class BatcherComputeOp : public AsyncOpKernel {
     OpInputList inputs;
     OP_REQUIRES_OK_ASYNC(context, context->input_list("input_list", &inputs),
                          done);
-    std::string signature;
-    OP_REQUIRES_OK_ASYNC(context, CheckInputs(*batcher, inputs, &signature),
-                         done);
+    int64_t rows;
+    OP_REQUIRES_OK_ASYNC(context, Check(*batcher, inputs, &rows), done);
 
     const std::shared_ptr<BatchLedger> ledger = batcher->ledger;
     const auto call = std::make_shared<ComputeCall>(
-        inputs[0].dim_size(0), std::move(signature),
+        rows, Signature(inputs),
         std::vector<tensorflow::Tensor>(inputs.begin(), inputs.end()), context,
         std::move(done));
-    constexpr char kCancelled[] = "Compute was cancelled";
-    if (!call->op.WatchCancellation(kCancelled, [ledger, call] {
+    if (!call->op.WatchCancellation(kComputeCancelled, [ledger, call] {
           return ledger->Cancel(call);
         })) {
-      return call->op.Finish(absl::CancelledError(kCancelled));
+      return call->op.Finish(absl::CancelledError(kComputeCancelled));
     }
     std::string other;
     const Admission admission = ledger->Enqueue(call, &other);
@@ -126,7 +109,17 @@ class BatcherComputeOp : public AsyncOpKernel {
             ? absl::InvalidArgumentError(absl::StrCat(
                   "Shapes of inputs much be equal. Shapes observed: ", other,
                   " and ", call->signature))
-            : AdmissionError(admission, kCancelled));
+            : AdmissionError(admission, kComputeCancelled));
+  }
+
+ private:
+  absl::Status Check(const BatcherResource& batcher, const OpInputList& inputs,
+                     int64_t* rows) const {
+    const absl::Span<const tensorflow::DataType> types = input_types();
+    TF_RETURN_IF_ERROR(CheckTypes("Input", batcher.inputs, types.subspan(1)));
+    TF_RETURN_IF_ERROR(CheckTypes("Output", batcher.outputs, output_types()));
+    TF_RETURN_IF_ERROR(CheckRows("Input", batcher.inputs, inputs, rows));
+    return CheckCallSize(*rows, batcher.ledger->options);
   }
 };
 
@@ -137,25 +130,43 @@ class BatcherGetInputsOp : public AsyncOpKernel {
   void ComputeAsync(OpKernelContext* context, DoneCallback done) override {
     BatcherPtr batcher;
     OP_REQUIRES_OK_ASYNC(context, LookupBatcher(context, &batcher), done);
+    const absl::Span<const tensorflow::DataType> types = output_types();
+    OP_REQUIRES_OK_ASYNC(context,
+                         CheckTypes("Input", batcher->inputs,
+                                    types.first(types.size() - 1)),
+                         done);
     const std::shared_ptr<BatchLedger> ledger = batcher->ledger;
     const auto consumer =
         std::make_shared<InputsConsumer>(ledger, context, std::move(done));
-    constexpr char kCancelled[] = "GetInputs operation was cancelled";
-    if (!consumer->op.WatchCancellation(kCancelled, [ledger, consumer] {
-          return ledger->Cancel(consumer);
-        })) {
-      return consumer->op.Finish(absl::CancelledError(kCancelled));
+    if (!consumer->op.WatchCancellation(
+            kGetInputsCancelled,
+            [ledger, consumer] { return ledger->Cancel(consumer); })) {
+      return consumer->op.Finish(absl::CancelledError(kGetInputsCancelled));
     }
     const Admission admission = ledger->AwaitBatch(consumer);
     if (admission != Admission::kAccepted) {
-      consumer->op.Finish(AdmissionError(admission, kCancelled));
+      consumer->op.Finish(AdmissionError(admission, kGetInputsCancelled));
     }
   }
 };
 
-absl::Status InvalidId(int64_t id) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("Invalid computation id. Id: ", id));
+// Takes a batch that is being served from the ledger; `rows` as there.
+absl::Status FinishBatch(BatchLedger* ledger, int64_t id,
+                         std::optional<int64_t> rows, Batch* batch) {
+  switch (ledger->Finish(id, rows, batch)) {
+    case Finishing::kFinished:
+      return absl::OkStatus();
+    case Finishing::kClosed:
+      return ClosedError();
+    case Finishing::kUnknown:
+      return absl::InvalidArgumentError(
+          absl::StrCat("Invalid computation id. Id: ", id));
+    case Finishing::kOtherRows:
+      return absl::InvalidArgumentError(absl::StrCat(
+          "Output shape must have the same batch dimension as the input batch "
+          "size. Expected: ",
+          batch->rows, " Observed: ", *rows));
+  }
 }
 
 class BatcherSetOutputsOp : public OpKernel {
@@ -165,23 +176,20 @@ class BatcherSetOutputsOp : public OpKernel {
   void Compute(OpKernelContext* context) override {
     BatcherPtr batcher;
     OP_REQUIRES_OK(context, LookupBatcher(context, &batcher));
-    BatchLedger* ledger = batcher->ledger.get();
-    OpInputList list;
-    OP_REQUIRES_OK(context, context->input_list("output_list", &list));
-    const tensorflow::Tensor* id_tensor;
-    OP_REQUIRES_OK(context, context->input("computation_id", &id_tensor));
-    const int64_t id = id_tensor->scalar<int64_t>()();
-
-    const std::vector<tensorflow::Tensor> outputs(list.begin(), list.end());
-    const std::optional<int64_t> rows = ledger->ServingRows(id);
-    OP_REQUIRES(context, !ledger->closed(), ClosedError());
-    OP_REQUIRES(context, rows.has_value(), InvalidId(id));
-    OP_REQUIRES_OK(context, CheckOutputs(outputs, *rows));
-    std::optional<Batch> batch = ledger->Finish(id);
-    // Somebody else may have answered the batch in the meantime.
-    OP_REQUIRES(context, batch.has_value() || !ledger->closed(), ClosedError());
-    OP_REQUIRES(context, batch.has_value(), InvalidId(id));
-    for (const Batch::Entry& entry : batch->entries) {
+    OpInputList outputs;
+    OP_REQUIRES_OK(context, context->input_list("output_list", &outputs));
+    int64_t id;
+    OP_REQUIRES_OK(context, ReadScalar(context, "computation_id", &id));
+    const absl::Span<const tensorflow::DataType> types = input_types();
+    OP_REQUIRES_OK(context, CheckTypes("Output", batcher->outputs,
+                                       types.subspan(1, outputs.size())));
+    int64_t rows;
+    OP_REQUIRES_OK(context,
+                   CheckRows("Output", batcher->outputs, outputs, &rows));
+    Batch batch;
+    OP_REQUIRES_OK(context,
+                   FinishBatch(batcher->ledger.get(), id, rows, &batch));
+    for (const Batch::Entry& entry : batch.entries) {
       if (entry.call == nullptr) continue;
       FinishWithRows(static_cast<ComputeCall*>(entry.call.get()), entry.offset,
                      outputs);
@@ -196,22 +204,20 @@ class BatcherSetErrorOp : public OpKernel {
   void Compute(OpKernelContext* context) override {
     BatcherPtr batcher;
     OP_REQUIRES_OK(context, LookupBatcher(context, &batcher));
-    const int64_t id = context->input(1).scalar<int64_t>()();
-    const int32_t code = context->input(2).scalar<int32_t>()();
-    const std::string message =
-        context->input(3).scalar<tensorflow::tstring>()();
+    int64_t id;
+    OP_REQUIRES_OK(context, ReadScalar(context, "computation_id", &id));
+    int32_t code;
+    OP_REQUIRES_OK(context, ReadScalar(context, "error_code", &code));
+    tensorflow::tstring message;
+    OP_REQUIRES_OK(context, ReadScalar(context, "error_message", &message));
     OP_REQUIRES(context, code > 0 && code <= 16,
                 absl::InvalidArgumentError(absl::StrCat(
                     "error_code must be in 1 ... 16 but was ", code)));
-    std::optional<Batch> batch = batcher->ledger->Finish(id);
-    OP_REQUIRES(context, batch.has_value() || !batcher->ledger->closed(),
-                ClosedError());
-    OP_REQUIRES(context, batch.has_value(), InvalidId(id));
-    const absl::Status status(static_cast<absl::StatusCode>(code), message);
-    for (const Batch::Entry& entry : batch->entries) {
-      if (entry.call == nullptr) continue;
-      static_cast<ComputeCall*>(entry.call.get())->op.Finish(status);
-    }
+    Batch batch;
+    OP_REQUIRES_OK(context, FinishBatch(batcher->ledger.get(), id, std::nullopt,
+                                        &batch));
+    FinishWithError(
+        batch, absl::Status(static_cast<absl::StatusCode>(code), message));
   }
 };
 
@@ -271,7 +277,3 @@ REGISTER_CPU_KERNEL(BatcherStatistics);
 
 }  // namespace
 }  // namespace dynamic_batching
-
-extern "C" int64_t dynamic_batching_live_batchers() {
-  return dynamic_batching::BatcherResource::live;
-}

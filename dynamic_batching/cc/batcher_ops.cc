@@ -36,10 +36,10 @@ REGISTER_OP("Batcher")
     .Attr("minimum_batch_size: int = 1")
     .Attr("maximum_batch_size: int = 1024")
     .Attr("timeout_ms: int = 100")
-    .Attr("input_types: list(type) >= 0 = []")
-    .Attr("input_shapes: list(shape) >= 0 = []")
-    .Attr("container: string = ''")
-    .Attr("shared_name: string = ''")
+    .Attr("input_types: list(type) >= 1")
+    .Attr("input_shapes: list(shape) >= 1")
+    .Attr("output_types: list(type) >= 1")
+    .Attr("output_shapes: list(shape) >= 1")
     .SetIsStateful()
     .SetShapeFn(tensorflow::shape_inference::ScalarShape)
     .Doc(R"doc(
@@ -49,17 +49,15 @@ A batch is ready as soon as `minimum_batch_size` rows wait, or once the oldest
 waiting call is `timeout_ms` old. Calls are taken in order of arrival while they
 fit into `maximum_batch_size` rows; a call is never split.
 
-handle: The batcher. It lives as long as a handle to it, unless `shared_name` is
-  set: then as long as its container.
+handle: The batcher. It lives as long as a handle to it.
 minimum_batch_size: Rows, at least 1.
 maximum_batch_size: Rows, at least `minimum_batch_size`.
 timeout_ms: Milliseconds. 0 serves whatever waits at once, -1 waits for
   `minimum_batch_size` however long it takes.
-input_types: If not empty, the only types that `BatcherCompute` accepts.
-input_shapes: The shapes, with the rows as first dimension, that go with
-  `input_types`.
-container: Container of a batcher with a `shared_name`.
-shared_name: If set, batchers of this name on the same device are one.
+input_types: The only types that `BatcherCompute` accepts.
+input_shapes: Their shapes, with the rows as first dimension.
+output_types: The only types that `BatcherSetOutputs` accepts.
+output_shapes: Their shapes, with the rows as first dimension.
 )doc");
 
 REGISTER_OP("BatcherCompute")
@@ -77,8 +75,8 @@ Fails with `Cancelled` when the batcher is closed or the step is cancelled, and
 with the error given to `BatcherSetError` when the computation fails.
 
 handle: The batcher.
-input_list: Tensors of the same first dimension, at least 1 and at most
-  `maximum_batch_size` rows.
+input_list: Tensors as declared, of the same first dimension: at least 1 and at
+  most `maximum_batch_size` rows.
 output_list: The result of the computation for these rows.
 )doc");
 
@@ -118,7 +116,7 @@ Answers the calls of a batch, each with its own rows.
 After an error (but not `Invalid computation id`) the batch is still open.
 
 handle: The batcher.
-output_list: Tensors with as many rows as the inputs of the batch.
+output_list: Tensors as declared, with the rows of the inputs of the batch.
 computation_id: The batch, from `BatcherGetInputs`.
 )doc");
 

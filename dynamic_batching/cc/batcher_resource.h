@@ -6,7 +6,6 @@
 #ifndef DYNAMIC_BATCHING_CC_BATCHER_RESOURCE_H_
 #define DYNAMIC_BATCHING_CC_BATCHER_RESOURCE_H_
 
-#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,25 +24,19 @@
 
 namespace dynamic_batching {
 
-struct InputSpecs {
+// Types and shapes, with the rows as first dimension, of a list of tensors.
+struct Specs {
   std::vector<tensorflow::DataType> types;
   std::vector<tensorflow::PartialTensorShape> shapes;
 };
 
 class BatcherResource : public tensorflow::ResourceBase {
  public:
-  BatcherResource(const LedgerOptions& options, InputSpecs specs)
+  BatcherResource(const LedgerOptions& options, Specs inputs, Specs outputs)
       : ledger(std::make_shared<BatchLedger>(options)),
-        specs(std::move(specs)) {
-    ++live;
-  }
-  ~BatcherResource() override {
-    ledger->Close();
-    --live;
-  }
-
-  // Batchers in this process; tells tests whether one leaks.
-  static inline std::atomic<int64_t> live{0};
+        inputs(std::move(inputs)),
+        outputs(std::move(outputs)) {}
+  ~BatcherResource() override { ledger->Close(); }
 
   std::string DebugString() const override {
     return absl::StrCat("Batcher with ", ledger->Statistics().waiting_calls,
@@ -51,7 +44,8 @@ class BatcherResource : public tensorflow::ResourceBase {
   }
 
   const std::shared_ptr<BatchLedger> ledger;
-  const InputSpecs specs;
+  const Specs inputs;
+  const Specs outputs;
 };
 
 // One run of an asynchronous kernel. Whoever holds the right to answer it (see
@@ -67,12 +61,13 @@ class PendingOp {
   // `cancel` returns whether it took over the right to answer. False if the
   // step is already cancelled; then `cancel` will not be called.
   template <typename CancelFn>
-  bool WatchCancellation(const char* message, CancelFn cancel) {
+  bool WatchCancellation(std::string message, CancelFn cancel) {
     manager_ = context_->cancellation_manager();
     if (manager_ == nullptr) return true;
     token_ = manager_->get_cancellation_token();
     const bool watching = manager_->RegisterCallback(
-        token_, [this, message, cancel = std::move(cancel)] {
+        token_,
+        [this, message = std::move(message), cancel = std::move(cancel)] {
           if (!cancel()) return;
           // A callback must not deregister itself.
           manager_ = nullptr;
@@ -120,33 +115,29 @@ class ComputeCall : public Call {
 
 // Answers `call` with its rows of `outputs`, which start at `offset`.
 inline void FinishWithRows(ComputeCall* call, int64_t offset,
-                           const std::vector<tensorflow::Tensor>& outputs) {
+                           const tensorflow::OpInputList& outputs) {
   tensorflow::OpKernelContext* context = call->op.context();
-  const int size = outputs.size();
-  if (size != context->num_outputs()) {
-    return call->op.Finish(absl::InvalidArgumentError(
-        absl::StrCat("Batcher expected ", context->num_outputs(),
-                     " output tensors but got ", size)));
-  }
-  for (int i = 0; i < size; ++i) {
+  for (int i = 0; i < outputs.size(); ++i) {
     const tensorflow::Tensor& output = outputs[i];
-    if (output.dtype() != context->expected_output_dtype(i)) {
-      return call->op.Finish(absl::InvalidArgumentError(absl::StrCat(
-          "Output ", i, " must be ",
-          tensorflow::DataTypeString(context->expected_output_dtype(i)),
-          " but was ", tensorflow::DataTypeString(output.dtype()))));
-    }
     if (output.dim_size(0) == call->rows) {
       context->set_output(i, output);
       continue;
     }
     tensorflow::Tensor* rows = nullptr;
-    absl::Status status = context->allocate_output(
+    const absl::Status status = context->allocate_output(
         i, ShapeWithRows(output.shape(), call->rows), &rows);
-    if (status.ok()) status = CopyRows(output, offset, rows, 0, call->rows);
     if (!status.ok()) return call->op.Finish(status);
+    CopyRows(output, offset, rows, 0, call->rows);
   }
   call->op.Finish(absl::OkStatus());
+}
+
+// Answers all calls of a batch that was taken from the ledger with an error.
+inline void FinishWithError(const Batch& batch, const absl::Status& error) {
+  for (const Batch::Entry& entry : batch.entries) {
+    if (entry.call == nullptr) continue;
+    static_cast<ComputeCall*>(entry.call.get())->op.Finish(error);
+  }
 }
 
 class InputsConsumer : public Consumer {
@@ -162,13 +153,9 @@ class InputsConsumer : public Consumer {
     const absl::Status status = Gather(batch);
     if (!status.ok()) {
       // Nobody will ever learn the id of this batch.
-      std::optional<Batch> failed = ledger_->Finish(batch.id);
-      if (failed.has_value()) {
-        for (const Batch::Entry& entry : failed->entries) {
-          if (entry.call == nullptr) continue;
-          static_cast<ComputeCall*>(entry.call.get())->op.Finish(status);
-        }
-      }
+      Batch failed;
+      ledger_->Finish(batch.id, std::nullopt, &failed);
+      FinishWithError(failed, status);
     }
     op.Finish(status);
   }
@@ -184,20 +171,8 @@ class InputsConsumer : public Consumer {
     id->scalar<int64_t>()() = batch.id;
 
     auto* first = static_cast<ComputeCall*>(batch.entries[0].call.get());
-    if (static_cast<int>(first->inputs.size()) != size) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("GetInputs expected ", size,
-                       " input tensors but the calls have ",
-                       first->inputs.size()));
-    }
     for (int i = 0; i < size; ++i) {
       const tensorflow::Tensor& input = first->inputs[i];
-      if (input.dtype() != context->expected_output_dtype(i)) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "GetInputs expected input ", i, " to be ",
-            tensorflow::DataTypeString(context->expected_output_dtype(i)),
-            " but it was ", tensorflow::DataTypeString(input.dtype())));
-      }
       if (batch.entries.size() == 1) {
         context->set_output(i, input);
         continue;
@@ -207,8 +182,7 @@ class InputsConsumer : public Consumer {
           i, ShapeWithRows(input.shape(), batch.rows), &rows));
       for (const Batch::Entry& entry : batch.entries) {
         auto* call = static_cast<ComputeCall*>(entry.call.get());
-        TF_RETURN_IF_ERROR(
-            CopyRows(call->inputs[i], 0, rows, entry.offset, call->rows));
+        CopyRows(call->inputs[i], 0, rows, entry.offset, call->rows);
       }
     }
     for (const Batch::Entry& entry : batch.entries) {

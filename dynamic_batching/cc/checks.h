@@ -6,16 +6,21 @@
 #define DYNAMIC_BATCHING_CC_CHECKS_H_
 
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "dynamic_batching/cc/batch_ledger.h"
 #include "dynamic_batching/cc/batcher_resource.h"
+#include "dynamic_batching/cc/rows.h"
 #include "tensorflow/core/framework/op_kernel.h"
 #include "tensorflow/core/framework/types.h"
 
 namespace dynamic_batching {
+
+// 24 days; far below what overflows the clock.
+constexpr int64_t kLongestTimeoutMs = 2147483647;
 
 inline absl::Status CheckOptions(const LedgerOptions& options) {
   if (options.minimum_rows < 1) {
@@ -34,80 +39,120 @@ inline absl::Status CheckOptions(const LedgerOptions& options) {
                      "timeout, but was ",
                      options.timeout_ms));
   }
+  if (options.timeout_ms > kLongestTimeoutMs) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("timeout_ms must be at most ", kLongestTimeoutMs,
+                     " milliseconds, or -1 for no timeout, but was ",
+                     options.timeout_ms));
+  }
   return absl::OkStatus();
 }
 
-// Checks the inputs of one call and describes one row of them.
-inline absl::Status CheckInputs(const BatcherResource& batcher,
-                                const tensorflow::OpInputList& inputs,
-                                std::string* signature) {
-  const InputSpecs& specs = batcher.specs;
-  if (!specs.types.empty() &&
-      static_cast<int>(specs.types.size()) != inputs.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("Batcher takes ", specs.types.size(),
-                     " input tensors but got ", inputs.size()));
+inline absl::Status CheckSpecs(const char* name, const Specs& specs) {
+  if (specs.types.size() != specs.shapes.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        name, "_types and ", name, "_shapes must have the same length but have ",
+        specs.types.size(), " and ", specs.shapes.size()));
   }
-  for (int i = 0; i < inputs.size(); ++i) {
-    const tensorflow::TensorShape& shape = inputs[i].shape();
-    if (shape.dims() == 0) {
+  for (const tensorflow::DataType type : specs.types) {
+    if (!HasRowsToCopy(type)) {
       return absl::InvalidArgumentError(
-          absl::StrCat("Input shape must have a batch dimension. Shape "
-                       "observed: ",
-                       shape.DebugString()));
+          absl::StrCat("Batcher cannot copy rows of type ",
+                       tensorflow::DataTypeString(type)));
     }
-    if (shape.dim_size(0) != inputs[0].dim_size(0)) {
+  }
+  return absl::OkStatus();
+}
+
+// Checks the types that a use of the batcher declares. `name` is "Input" or
+// "Output", here and below.
+inline absl::Status CheckTypes(const char* name, const Specs& specs,
+                               absl::Span<const tensorflow::DataType> types) {
+  if (specs.types.size() != types.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        name, "s of the batcher are ", specs.types.size(),
+        " tensors but these are ", types.size()));
+  }
+  for (size_t i = 0; i < types.size(); ++i) {
+    if (specs.types[i] != types[i]) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "Batcher requires inputs of the same batch size but input 0 has ",
-          inputs[0].dim_size(0), " rows and input ", i, " has ",
-          shape.dim_size(0)));
+          name, " ", i, " must be ",
+          tensorflow::DataTypeString(specs.types[i]), " of shape ",
+          specs.shapes[i].DebugString(), " but was ",
+          tensorflow::DataTypeString(types[i])));
     }
-    if (!specs.types.empty() &&
-        (specs.types[i] != inputs[i].dtype() ||
-         !specs.shapes[i].IsCompatibleWith(shape))) {
+  }
+  return absl::OkStatus();
+}
+
+// Checks tensors of the right types and tells how many rows each of them has.
+inline absl::Status CheckRows(const char* name, const Specs& specs,
+                              const tensorflow::OpInputList& tensors,
+                              int64_t* rows) {
+  for (int i = 0; i < tensors.size(); ++i) {
+    const tensorflow::TensorShape& shape = tensors[i].shape();
+    if (shape.dims() == 0) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "Input ", i, " must be ", tensorflow::DataTypeString(specs.types[i]),
-          " of shape ", specs.shapes[i].DebugString(), " but was ",
-          tensorflow::DataTypeString(inputs[i].dtype()), " of shape ",
+          name, " shape must have a batch dimension. Shape observed: ",
           shape.DebugString()));
     }
-    absl::StrAppend(signature, i == 0 ? "" : ", ",
-                    tensorflow::DataTypeString(inputs[i].dtype()), "[");
-    for (int j = 1; j < shape.dims(); ++j) {
-      absl::StrAppend(signature, j == 1 ? "" : ",", shape.dim_size(j));
+    if (shape.dim_size(0) != tensors[0].dim_size(0)) {
+      const std::string lower = absl::AsciiStrToLower(name);
+      return absl::InvalidArgumentError(absl::StrCat(
+          "Batcher requires ", lower, "s of the same batch size but ", lower,
+          " 0 has ", tensors[0].dim_size(0), " rows and ", lower, " ", i,
+          " has ", shape.dim_size(0)));
     }
-    absl::StrAppend(signature, "]");
+    if (!specs.shapes[i].IsCompatibleWith(shape)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          name, " ", i, " must be ", tensorflow::DataTypeString(specs.types[i]),
+          " of shape ", specs.shapes[i].DebugString(), " but was of shape ",
+          shape.DebugString()));
+    }
   }
-  const int64_t rows = inputs[0].dim_size(0);
-  const int64_t maximum = batcher.ledger->options.maximum_rows;
+  *rows = tensors[0].dim_size(0);
+  return absl::OkStatus();
+}
+
+inline absl::Status CheckCallSize(int64_t rows, const LedgerOptions& options) {
   if (rows < 1) {
     return absl::InvalidArgumentError(
         "Batcher requires a batch size of at least 1 row but was 0");
   }
-  if (rows > maximum) {
+  if (rows > options.maximum_rows) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "Batcher requires a batch size of at most maximum_batch_size=", maximum,
-        " rows but was ", rows));
+        "Batcher requires a batch size of at most maximum_batch_size=",
+        options.maximum_rows, " rows but was ", rows));
   }
   return absl::OkStatus();
 }
 
-inline absl::Status CheckOutputs(
-    const std::vector<tensorflow::Tensor>& outputs, int64_t rows) {
-  for (const tensorflow::Tensor& output : outputs) {
-    if (output.dims() == 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("Output shape must have a batch dimension. Shape "
-                       "observed: ",
-                       output.shape().DebugString()));
+// Describes one row: only calls of equal signature share a batch.
+inline std::string Signature(const tensorflow::OpInputList& inputs) {
+  std::string signature;
+  for (int i = 0; i < inputs.size(); ++i) {
+    absl::StrAppend(&signature, i == 0 ? "" : ", ",
+                    tensorflow::DataTypeString(inputs[i].dtype()), "[");
+    for (int j = 1; j < inputs[i].dims(); ++j) {
+      absl::StrAppend(&signature, j == 1 ? "" : ",", inputs[i].dim_size(j));
     }
-    if (output.dim_size(0) != rows) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "Output shape must have the same batch dimension as the input "
-          "batch size. Expected: ",
-          rows, " Observed: ", output.dim_size(0)));
-    }
+    absl::StrAppend(&signature, "]");
   }
+  return signature;
+}
+
+// Shape functions do not see the inputs of eager ops.
+template <typename T>
+absl::Status ReadScalar(tensorflow::OpKernelContext* context, const char* name,
+                        T* value) {
+  const tensorflow::Tensor* tensor;
+  TF_RETURN_IF_ERROR(context->input(name, &tensor));
+  if (tensor->dims() != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, " must be a scalar but has the shape ",
+                     tensor->shape().DebugString()));
+  }
+  *value = tensor->scalar<T>()();
   return absl::OkStatus();
 }
 

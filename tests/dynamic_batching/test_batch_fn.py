@@ -168,3 +168,34 @@ def test_a_batched_function_that_is_dropped_is_closed(implementation, threads):
     return batcher.closed
 
   threads.until(closed)
+
+
+def test_a_batched_function_that_is_dropped_in_a_trace_adds_nothing_to_it(
+  implementation, threads
+):
+  f = dynamic_batching.batch_fn_with_options(implementation=implementation)(add)
+  threads.result(threads.start(f, tf.constant([1]), tf.constant([1])))
+  batcher, dropped = f.batcher, [f]
+  del f
+
+  @tf.function(autograph=False)
+  def trace(x):
+    dropped.clear()
+    gc.collect()
+    return x + 1
+
+  graph = trace.get_concrete_function(tf.constant(1)).graph
+  assert batcher.closed
+  assert {op.type for op in graph.get_operations()} <= {
+    *('Placeholder', 'Const', 'AddV2', 'Identity', 'NoOp')
+  }
+
+
+@pytest.mark.parametrize(
+  'outputs', [lambda a: None, lambda a: (a, None), tf.sparse.from_dense]
+)
+def test_outputs_must_be_dense_tensors(batched, threads, outputs):
+  f = batched(outputs)
+  error = threads.error(threads.start(f, tf.constant([1])))
+  assert isinstance(error, ValueError)
+  assert 'must return dense tensors' in str(error)

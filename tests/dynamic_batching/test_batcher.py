@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 TYPES = (
-  *('bool', 'uint8', 'int64', 'complex64', 'string'),
-  *('float16', 'bfloat16', 'float32', 'float64'),
+  *('bool', 'string', 'float16', 'bfloat16', 'float32', 'float64'),
+  *('complex64', 'complex128', 'int8', 'int16', 'int32', 'int64'),
+  *('uint8', 'uint16', 'uint32', 'uint64'),
 )
 Point = collections.namedtuple('Point', 'x y')
 
@@ -257,6 +258,64 @@ def test_outputs_must_have_the_rows_of_the_batch(make_batcher, threads):
   # The batch is still open.
   batcher.set_outputs(rows(5, 6), computation_id)
   np.testing.assert_array_equal(threads.result(call), [5, 6])
+
+
+def test_outputs_must_fit_the_specs(make_batcher, threads):
+  batcher = make_batcher(outputs=(spec(3), spec()))
+  call = threads.start(batcher.compute, rows(1, 2))
+  _, computation_id = threads.result(threads.start(batcher.get_inputs))
+
+  def rejected(*outputs):
+    with pytest.raises(tf.errors.InvalidArgumentError) as info:
+      batcher.set_outputs(outputs, computation_id)
+    return info.value.message
+
+  good = tf.ones([2, 3], tf.int32), rows(1, 2)
+  assert 'Output 0 must be int32' in rejected(
+    tf.ones([2, 5], tf.int32), good[1]
+  )
+  assert 'Output 0 must be int32' in rejected(tf.ones([2], tf.int32), good[1])
+  assert 'Output 1 must be int32' in rejected(good[0], tf.ones([2]))
+  assert 'outputs of the same batch size but output 0 has 2 rows' in rejected(
+    good[0], rows(1, 2, 3)
+  )
+  # The batch is still open.
+  batcher.set_outputs(good, computation_id)
+  for actual, expected in zip(threads.result(call), good, strict=True):
+    np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_computation_id_is_a_scalar(make_batcher, threads):
+  batcher = make_batcher()
+  call = threads.start(batcher.compute, rows(1))
+  _, computation_id = threads.result(threads.start(batcher.get_inputs))
+  for ids in (computation_id[tf.newaxis], tf.zeros([0], tf.int64)):
+    for answer in (
+      lambda ids=ids: batcher.set_outputs(rows(1), ids),
+      lambda ids=ids: batcher.set_error(ids, ValueError()),
+    ):
+      with pytest.raises(
+        tf.errors.InvalidArgumentError, match='computation_id must be a scalar'
+      ):
+        answer()
+  batcher.set_outputs(rows(2), computation_id)
+  np.testing.assert_array_equal(threads.result(call), [2])
+
+
+@pytest.mark.parametrize('values', [(rows(1), rows(2)), [np.int32([1])], None])
+def test_a_single_input_is_no_structure(make_batcher, values):
+  with pytest.raises(ValueError, match='Inputs must have the structure'):
+    make_batcher().compute(values)
+
+
+def test_a_list_of_numbers_is_a_tensor(make_batcher, threads):
+  batcher = make_batcher(spec(2), spec(2))
+  server = threads.start(
+    batcher.serve_once, lambda inputs: inputs.numpy().tolist()
+  )
+  call = threads.start(batcher.compute, [[1, 2], (3, np.int32(4))])
+  np.testing.assert_array_equal(threads.result(call), [[1, 2], [3, 4]])
+  assert threads.result(server)
 
 
 def test_an_unknown_computation_id_is_rejected(make_batcher, threads):

@@ -1,5 +1,7 @@
 """Options and specs are checked, by name and value."""
 
+import sys
+
 import pytest
 import tensorflow as tf
 
@@ -22,6 +24,9 @@ SPEC = tf.TensorSpec([None], tf.int32)
     ),
     ({'timeout_ms': -1}, 'timeout_ms .* but was -1'),
     ({'timeout_ms': 'soon'}, "timeout_ms .* but was 'soon'"),
+    ({'timeout_ms': 2**31}, 'timeout_ms .* at most 2147483647 milliseconds'),
+    ({'timeout_ms': sys.maxsize}, f'timeout_ms .* but was {sys.maxsize}'),
+    ({'maximum_batch_size': 2**63}, 'maximum_batch_size .* below 2'),
   ],
 )
 def test_an_option_out_of_range_is_named(options, message):
@@ -29,36 +34,6 @@ def test_an_option_out_of_range_is_named(options, message):
     dynamic_batching.Batcher(SPEC, SPEC, **options)
   with pytest.raises(ValueError, match=message):
     dynamic_batching.batch_fn_with_options(**options)
-
-
-@pytest.mark.parametrize(
-  ('options', 'message'),
-  [
-    ({'minimum_batch_size': 0}, 'minimum_batch_size .* but was 0'),
-    (
-      {'minimum_batch_size': 5, 'maximum_batch_size': 4},
-      'maximum_batch_size .*minimum_batch_size=5 rows but was 4',
-    ),
-    ({'timeout_ms': -2}, 'timeout_ms .* but was -2'),
-    ({'input_types': [tf.int32]}, 'input_types and input_shapes .* 1 and 0'),
-  ],
-)
-def test_the_op_names_an_option_out_of_range(options, message):
-  with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-    ops.load().batcher(**options)
-
-
-def test_batchers_of_one_shared_name_are_one_and_have_the_same_options():
-  library = ops.load()
-  options = {'shared_name': 'shared', 'minimum_batch_size': 2}
-  one = library.batcher(**options)
-  other = library.batcher(**options)
-  library.batcher_close(one)
-  assert library.batcher_statistics(other).closed
-  with pytest.raises(
-    tf.errors.InvalidArgumentError, match="shared_name='shared' exists"
-  ):
-    library.batcher(shared_name='shared', minimum_batch_size=1)
 
 
 def test_specs_must_be_tensor_specs(implementation):
@@ -78,6 +53,26 @@ def test_specs_must_be_tensor_specs(implementation):
     dynamic_batching.Batcher(
       tf.TensorSpec([], tf.int32), SPEC, implementation=implementation
     )
+
+
+def test_the_longest_timeout_is_waited_for(make_batcher, threads):
+  batcher = make_batcher(minimum_batch_size=2, timeout_ms=2**31 - 1)
+  consumer = threads.start(batcher.get_inputs)
+  threads.start(batcher.compute, tf.constant([1]))
+  threads.until(lambda: batcher.statistics().waiting_rows == 1)
+  assert not consumer.done()
+  threads.start(batcher.compute, tf.constant([2]))
+  assert threads.result(consumer)[0].shape == [2]
+
+
+@pytest.mark.parametrize(
+  'name', ['variant', 'resource', 'int4', 'qint8', 'float8_e5m2']
+)
+def test_types_whose_rows_cannot_be_copied_are_refused(implementation, name):
+  spec = tf.TensorSpec([None], tf.as_dtype(name))
+  for specs in ((spec, SPEC), (SPEC, spec)):
+    with pytest.raises(ValueError, match=f'types .* but one is {name}'):
+      dynamic_batching.Batcher(*specs, implementation=implementation)
 
 
 def test_the_implementation_must_exist(monkeypatch):

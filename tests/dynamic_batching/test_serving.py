@@ -153,15 +153,100 @@ def test_outputs_that_are_not_accepted_reach_the_callers(
     assert message in str(threads.error(future))
 
 
+@pytest.mark.parametrize('wrap', [lambda f: f, tf.function])
 def test_outputs_of_another_type_reach_the_callers_as_an_error(
-  make_batcher, threads
+  make_batcher, threads, wrap
 ):
   batcher = make_batcher()
-  threads.start(batcher.serve_forever, lambda inputs: tf.zeros([1]))
-  for _ in range(2):  # The server lives on.
+  threads.start(
+    lambda: batcher.serve_forever(
+      wrap(lambda inputs: tf.zeros([1])), close_on_error=False
+    )
+  )
+  for _ in range(2):
     error = threads.error(threads.start(batcher.compute, rows(1)))
     assert isinstance(error, tf.errors.InvalidArgumentError)
-    assert 'Output 0 must be int32 but was float' in str(error)
+    assert 'Output 0 must be int32 of shape' in str(error)
+    assert 'but was float' in str(error)
+
+
+@pytest.mark.parametrize(
+  'outputs',
+  [
+    lambda x: (x, x),
+    lambda x: None,
+    lambda x: {'x': x},
+    lambda x: tf.RaggedTensor.from_row_lengths(x, tf.ones_like(x)),
+  ],
+)
+def test_a_tf_function_whose_outputs_can_never_fit_is_refused_at_once(
+  make_batcher, threads, outputs
+):
+  batcher = make_batcher()
+  call = threads.start(batcher.compute, rows(1))
+  server = threads.start(
+    lambda: batcher.serve_forever(tf.function(outputs), close_on_error=False)
+  )
+  error = threads.error(server)
+  assert isinstance(error, ValueError)
+  assert 'Outputs must have the structure' in str(error)
+  assert 'Batcher is closed' in str(threads.error(call))
+
+
+@pytest.mark.parametrize(
+  ('outputs', 'message'),
+  [
+    (lambda x: (x, x), 'leaf 0 is a tuple'),
+    (lambda x: [x.numpy(), x.numpy()], 'leaf 0 is a list'),
+    (lambda x: None, 'leaf 0 is None'),
+    (lambda x: tf.ragged.constant([[1], []]), 'leaf 0 is a RaggedTensor'),
+    (lambda x: tf.sparse.from_dense([1, 2]), 'leaf 0 is a SparseTensor'),
+  ],
+)
+def test_outputs_that_are_no_dense_tensor_reach_the_callers_as_an_error(
+  make_batcher, threads, outputs, message
+):
+  batcher = make_batcher(minimum_batch_size=2, timeout_ms=None)
+  calls = [threads.start(batcher.compute, rows(i)) for i in range(2)]
+  with pytest.raises(ValueError, match=f'Outputs must .* {message}'):
+    batcher.serve_once(outputs)
+  for call in calls:
+    assert message in str(threads.error(call))
+
+
+class Unprintable(Exception):
+  def __str__(self):
+    raise RuntimeError('not even this')
+
+
+@pytest.mark.parametrize(
+  ('error', 'message'),
+  [
+    (ValueError('file \udcff'), r'ValueError: file \udcff'),
+    (
+      tf.errors.NotFoundError(None, None, 'file \udcff'),
+      r'file \udcff',
+    ),
+    (Unprintable(), 'Unprintable: (its text raises RuntimeError)'),
+    (tf.errors.OpError(None, None, 'odd', 99), 'OpError: odd'),
+    (tf.errors.OpError(None, None, 'odd', 0), 'OpError: odd'),
+  ],
+)
+def test_every_exception_answers_its_batch(
+  make_batcher, threads, error, message
+):
+  batcher = make_batcher()
+  call = threads.start(batcher.compute, rows(1))
+
+  def fail(inputs):
+    raise error
+
+  with pytest.raises(type(error)):
+    batcher.serve_once(fail)
+  answer = threads.error(call)
+  assert message in answer.message
+  kept = isinstance(error, tf.errors.NotFoundError)
+  assert isinstance(answer, type(error) if kept else tf.errors.UnknownError)
 
 
 def test_closing_while_a_batch_is_computed_ends_the_loop_quietly(
