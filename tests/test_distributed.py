@@ -137,15 +137,18 @@ def test_two_learners_stop_together_and_resume_together(tmp_path):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
-def test_a_learner_without_a_batch_hears_that_another_ends(tmp_path, number):
+def test_a_learner_with_a_batch_and_one_without_end_together(tmp_path, number):
   options = SMALL | {'learner_address': free_addresses(2), 'num_learners': 2}
   with Jobs(tmp_path, options | ENDLESS) as jobs:
     learners = [jobs.learner(task) for task in range(2)]
     for learner in learners:
       learner.wait_for('listens')
-    # Only one of them gets unrolls.
+    # Only one of them gets unrolls. It takes a second one once it has made a
+    # batch of the first, which it holds from then on.
     actor = jobs.actor(0)
-    learners[0].wait_for('Actor 0 has joined.')
+    learners[0].wait_for(
+      lambda: len(episodes(jobs.logdir)) > SMALL['envs_per_actor']
+    )
     learners[0].send(number)
     result = learners[1].finish()
     if number == signal.SIGTERM:

@@ -171,12 +171,16 @@ class Run:
       step = learner.Step.LEARN
       try:
         # Not for long: other learners may stop, or be lost, meanwhile.
-        batch = batch or self._training.next_batch(_TICK)
+        if batch is None:
+          batch = self._training.next_batch(_TICK)
       except unroll_queue.Closed:
         step = learner.Step.STOP
       else:
         if batch is None:
           step = learner.Step.WAIT
+        elif self._training.queue.closed:
+          # With others that have no batch, this one could not be learned from.
+          step = learner.Step.STOP
       step = self._learner.agree(step)
       if step == learner.Step.STOP:
         break
