@@ -118,7 +118,7 @@ def train(config: config_lib.Config) -> None:
 
 def _train_here(config, levels) -> None:
   """The whole training in this process."""
-  from scalable_agent import logdirs, strategies
+  from scalable_agent import files, logdirs, strategies
   from scalable_agent.runtimes import impala_local
 
   with _one_line_errors():
@@ -128,13 +128,13 @@ def _train_here(config, levels) -> None:
     run = impala_local.Run(config, levels, strategy)
     if run.frames() < config.total_environment_frames:
       logdirs.write_config(config.logdir, config)
-  with lock:
+  with lock, _one_line_errors(files.WriteError):
     impala_local.train(run)
 
 
 def _learn(config, levels, cluster) -> None:
   """One of the learner processes."""
-  from scalable_agent import logdirs, strategies
+  from scalable_agent import files, logdirs, strategies
   from scalable_agent.runtimes import impala_learner
 
   with (
@@ -155,7 +155,7 @@ def _learn(config, levels, cluster) -> None:
     if cluster.task == 0 and run.frames() < config.total_environment_frames:
       logdirs.write_config(config.logdir, config)
     lock = stack.pop_all()
-  with lock, _one_line_errors(impala_learner.LostLearner):
+  with lock, _one_line_errors(impala_learner.LostLearner, files.WriteError):
     impala_learner.train(run)
 
 

@@ -75,7 +75,8 @@ class Checkpointer:
       The path of the checkpoint.
 
     Raises:
-      OSError: it could not be written; the older ones are as they were.
+      files.WriteError: it could not be written; the older ones are as they
+        were.
     """
     name = f'{int(frames):012d}'
     path = self._path(name)
@@ -85,7 +86,7 @@ class Checkpointer:
       past = names[: names.index(name) + 1]
       self._record_if_best(past, score)
     except (OSError, tf.errors.OpError) as error:
-      raise OSError(
+      raise files.WriteError(
         f'cannot save {path}: {error}. Free some space there, or choose '
         'another --logdir. Older checkpoints are intact.'
       ) from error

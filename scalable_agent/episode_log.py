@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from scalable_agent import files
+
 
 class Episode(NamedTuple):
   """One row of episodes.csv.
@@ -79,6 +81,7 @@ class EpisodeLog:
     kept = []
     if os.path.exists(path) and episodes > 0:
       kept = [row for row in read(path)[:episodes] if row.frames <= frames]
+    self._path = path
     # Replaced as a whole, so that a kill here loses nothing.
     scratch = f'{path}.tmp'
     self._file = open(scratch, 'w', newline='', encoding='utf-8')  # noqa: SIM115
@@ -88,12 +91,22 @@ class EpisodeLog:
     os.replace(scratch, path)
 
   def append(self, episodes: Iterable[Episode]) -> None:
-    """Adds rows; they survive a kill of the process from here on."""
-    for row in episodes:
-      columns = row._asdict() | {'seconds': f'{row.seconds:.3f}'}
-      self._writer.writerow(columns.values())
-    self._file.flush()
+    """Adds rows; they survive a kill of the process from here on.
+
+    Raises:
+      files.WriteError: some of them may be missing.
+    """
+    try:
+      for row in episodes:
+        columns = row._asdict() | {'seconds': f'{row.seconds:.3f}'}
+        self._writer.writerow(columns.values())
+      self._file.flush()
+    except OSError as error:
+      raise files.write_error(self._path, error) from error
 
   def close(self) -> None:
-    """Closes the file."""
-    self._file.close()
+    """Closes the file; raises files.WriteError if rows are still missing."""
+    try:
+      self._file.close()
+    except OSError as error:
+      raise files.write_error(self._path, error) from error

@@ -6,6 +6,19 @@ import os
 from typing import Any
 
 
+class WriteError(OSError):
+  """A file of a run could not be written; the message has the remedy."""
+
+
+def write_error(path: str, error: Exception) -> WriteError:
+  """Returns what to raise where `error` has kept `path` from being written."""
+  reason = getattr(error, 'strerror', None) or str(error).partition('\n')[0]
+  return WriteError(
+    f'cannot write {path}: {reason}. Free some space there, or choose another '
+    '--logdir.'
+  )
+
+
 def sync(path: str) -> None:
   """Returns once a file, or the entries of a folder, are on the disk."""
   descriptor = os.open(path, os.O_RDONLY)

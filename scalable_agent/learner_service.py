@@ -83,7 +83,8 @@ class LearnerService:
       skip_frames: of the agent, see networks.Agent.skip_frames.
       weights_description: of `weights.describe`.
       queue: where unrolls go.
-      record_unroll: told of every unroll, too.
+      record_unroll: told of every unroll, too. What it raised would be answered
+        to an actor, whose fault it is not.
       clock: seconds, monotonic.
     """
     self._options = dict(options)

@@ -5,6 +5,7 @@ the thread that comes by when it is due.
 """
 
 import collections
+import contextlib
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from absl import logging
 
 from scalable_agent import (
   episode_log,
+  files,
   progress,
   scores,
   structures,
@@ -29,6 +31,9 @@ _OWN_GAUGES = ('queue_fill', 'stage_seconds', 'batcher')
 
 class Metrics:
   """Collects and reports; a context manager. All methods are thread-safe.
+
+  What writes (to record, to report, to close) raises files.WriteError where
+  that fails. Once another failure is on its way, closing does not.
 
   ```
   metrics = Metrics(logdir, ['pong'], 10e6, 4, 10.0, 2.0)
@@ -112,7 +117,12 @@ class Metrics:
     return self
 
   def __exit__(self, kind, failure, traceback) -> None:
-    self.close()
+    try:
+      self.close()
+    except files.WriteError as error:
+      if failure is None:
+        raise
+      logging.warning('The last report: %s', error)
 
   def _restart_clock(self) -> None:
     self._start = self._clock()
@@ -215,14 +225,17 @@ class Metrics:
     with self._report_lock:
       if not self._open:
         return
-      try:
+      # All of them, whichever fails.
+      with contextlib.ExitStack() as stack:
+        stack.callback(self._line.close)
+        stack.callback(self._summaries.close)
+        stack.callback(self._close_episodes)
         self._report(summary_due=True, line_due=True)
-      finally:
-        with self._lock:
-          self._open = False
-          self._episodes.close()
-        self._summaries.close()
-        self._line.close()
+
+  def _close_episodes(self) -> None:
+    with self._lock:
+      self._open = False
+      self._episodes.close()
 
   def _report(self, summary_due: bool, line_due: bool) -> None:
     gauges = self._gauges()

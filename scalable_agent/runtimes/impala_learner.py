@@ -17,10 +17,12 @@ from scalable_agent import cluster as cluster_lib
 from scalable_agent import config as config_lib
 from scalable_agent import (
   environments,
+  files,
   learner,
   learner_link,
   learner_service,
   rpc,
+  structures,
   threads,
   unroll_queue,
   weights,
@@ -52,6 +54,7 @@ def train(run: 'Run') -> None:
 
   Raises:
     LostLearner: see there.
+    files.WriteError: a report or a checkpoint could not be written.
     Exception: the first failure of any thread, after everything has stopped.
   """
   with interruption.Interruption(run.stop) as interrupted:
@@ -91,6 +94,7 @@ class Run:
     self._config = config
     self._cluster = cluster
     self._chief = cluster.task == 0
+    self._group = threads.ThreadGroup(_JOIN_TIMEOUT)
     spec = assembly.find_spec(config, levels[0])
     self._training = training.Training(
       config, levels, spec, strategy, chief=self._chief
@@ -109,7 +113,7 @@ class Run:
       skip_frames=agent.skip_frames,
       weights_description=weights.describe(agent.variables),
       queue=self._training.queue,
-      record_unroll=self._training.metrics.record_unroll,
+      record_unroll=self._record_unroll,
     )
     self._server: rpc.Server | None = None
     self._stopped = False
@@ -151,7 +155,7 @@ class Run:
       flush=True,
     )
     try:
-      with threads.ThreadGroup(_JOIN_TIMEOUT) as group:
+      with self._group as group:
         group.on_stop(self._training.queue.close)
         group.start('learner', lambda: self._learn_until_done(group))
         while not group.wait_for_stop(_TICK):
@@ -162,8 +166,19 @@ class Run:
       if len(self._cluster.learners) == 1:
         raise
       raise self._lost(self._save_without_peers(), error) from error
+    except files.WriteError:
+      if self._chief and 'learner' not in self._group.running:
+        self._training.rescue()
+      raise
     if self._chief:
       self._training.save()
+
+  def _record_unroll(self, unroll: structures.ActorOutput) -> None:
+    """Reports an unroll; a failure ends the run, not the actor that sent it."""
+    try:
+      self._training.metrics.record_unroll(unroll)
+    except Exception as error:
+      self._group.fail(error)
 
   def _learn_until_done(self, group: threads.ThreadGroup) -> None:
     batch = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from scalable_agent import (
   checkpointing,
@@ -178,6 +179,21 @@ class Training:
     """Saves everything that must survive, and `extra` with it."""
     state = {'metrics': self.metrics.get_state(), **(extra or {})}
     self._checkpointer.save(self.frames(), state, self.metrics.score)
+
+  def rescue(self, extra: Mapping[str, Any] | None = None) -> None:
+    """Saves, if there is room, before a run ends that cannot go on.
+
+    Args:
+      extra: see `save`.
+    """
+    try:
+      self.save(extra)
+    except OSError as error:
+      logging.error('What was learned could not be saved: %s', error)
+    else:
+      logging.warning(
+        'Saved %s frames in %s.', f'{self.frames():,}', self._config.logdir
+      )
 
   def save_for_chief(self) -> bool:
     """Saves where the chief would; False if it is alive and can itself.

@@ -16,6 +16,7 @@ import tree
 from scalable_agent import config as config_lib
 from scalable_agent import (
   environments,
+  files,
   losses,
   nest_files,
   presets,
@@ -23,6 +24,7 @@ from scalable_agent import (
 )
 from scalable_agent.environments import catch
 from scalable_agent.runtimes import assembly, impala_local
+from tests import full_disk
 
 NEVER = 1e9
 
@@ -409,6 +411,58 @@ class TestThreads:
     finally:
       released.set()
     assert int(newest_checkpoint(tmp_path).name) == run.frames() > 0
+
+
+def fill_after_updates(run, updates):
+  """Has the disk be full for episodes.csv from then on."""
+  update = run._training.learner.update
+
+  def update_and_fill(batch):
+    values = update(batch)
+    if int(values['updates']) == updates:
+      with run._metrics._lock:
+        full_disk.fill(run._metrics._episodes)
+    return values
+
+  run._training.learner.update = update_and_fill
+
+
+@pytest.mark.parametrize(
+  'options', [SERIAL, THREADS], ids=['serial', 'threads']
+)
+def test_a_full_disk_ends_the_run_with_a_checkpoint_if_one_fits(
+  tmp_path, log, options
+):
+  run = make_run(tmp_path / 'full', **options)
+  fill_after_updates(run, 4)
+  with pytest.raises(files.WriteError, match=r'episodes\.csv: No space left'):
+    impala_local.train(run)
+  assert 0 < int(newest_checkpoint(tmp_path / 'full').name) == run.frames()
+  assert f'Saved {run.frames()} frames in {tmp_path / "full"}.' in log.text
+  # Nothing that was played is lost to the learner.
+  train(tmp_path / 'full', **options)
+  if options is SERIAL:
+    train(tmp_path / 'whole', **options)
+    first, second = map(
+      saved_variables, (tmp_path / 'full', tmp_path / 'whole')
+    )
+    for name, value in first.items():
+      np.testing.assert_array_equal(value, second[name], err_msg=name)
+
+
+def test_where_no_checkpoint_fits_the_cause_is_still_told(
+  tmp_path, log, monkeypatch
+):
+  run = make_run(tmp_path, **THREADS)
+  fill_after_updates(run, 2)
+
+  def full(path, nest):
+    raise OSError(28, 'No space left on device', path)
+
+  monkeypatch.setattr(nest_files, 'write', full)
+  with pytest.raises(files.WriteError, match=r'episodes\.csv: No space left'):
+    impala_local.train(run)
+  assert 'What was learned could not be saved: cannot save' in log.text
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from scalable_agent import episode_log
+from scalable_agent import episode_log, files
+from tests.full_disk import fill
 
 HEADER = 'frames,seconds,level,episode_return,episode_length,episode_frames'
 
@@ -38,3 +39,16 @@ def test_a_file_without_the_header_is_named(tmp_path, text):
   path.write_text(text)
   with pytest.raises(ValueError, match='header'):
     episode_log.read(str(path))
+
+
+def test_a_full_disk_is_named_with_the_remedy(tmp_path):
+  log = episode_log.EpisodeLog(str(tmp_path / 'episodes.csv'), 0, 0)
+  fill(log)
+  row = episode_log.Episode(160, 2, 'pong', -0.5, 1, 4)
+  for write in (lambda: log.append([row]), log.close):
+    with pytest.raises(files.WriteError) as error:
+      write()
+    assert str(error.value) == (
+      f'cannot write {tmp_path}/episodes.csv: No space left on device. Free '
+      'some space there, or choose another --logdir.'
+    )

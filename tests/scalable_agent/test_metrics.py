@@ -11,7 +11,8 @@ import tensorflow as tf
 from absl import logging
 from tensorboard.backend.event_processing import event_accumulator
 
-from scalable_agent import metrics, structures, summaries
+from scalable_agent import files, metrics, structures, summaries
+from tests.full_disk import fill
 
 FIRST, MID, LAST = structures.FIRST, structures.MID, structures.LAST
 HEADER = 'frames,seconds,level,episode_return,episode_length,episode_frames'
@@ -435,3 +436,51 @@ def test_the_only_report_of_a_short_run_has_rates_since_its_start(tmp_path):
     assert not stream.getvalue()
   assert '| 100 frames/s | 5.0 updates/s' in stream.getvalue()
   assert scalars(tmp_path)['frames_per_second'] == [(1200, 100)]
+
+
+class FullDisk:
+  """What TensorFlow raises, as seen on a full tmpfs."""
+
+  def flush(self):
+    raise tf.errors.ResourceExhaustedError(
+      None, None, 'events.v2; No space left on device\nCould not flush'
+    )
+
+  close = flush
+
+
+def test_a_full_disk_is_named_and_all_files_are_closed(tmp_path):
+  m = make_metrics(tmp_path)
+  with m:
+    m._summaries._writer.close()
+    log = m._episodes
+    m._summaries._writer = FullDisk()
+    m._summaries.scalars = m._summaries.actions = lambda *args: None
+    with pytest.raises(
+      files.WriteError,
+      match=f'TensorBoard events in {tmp_path}: .*No space left on device. Fr',
+    ):
+      m.close()
+    assert log._file.closed
+    m.record_unroll(one_episode())
+  assert len(rows(tmp_path)) == 1
+
+
+def use_a_full_disk(logdir, then):
+  with make_metrics(logdir) as m:
+    fill(m._episodes)
+    then(m)
+
+
+def test_a_last_report_that_fails_is_told_but_hides_no_other_failure(tmp_path):
+  def write(m):
+    m._episodes._file.write('a row')
+
+  def fail(m):
+    write(m)
+    raise ZeroDivisionError
+
+  with pytest.raises(files.WriteError):
+    use_a_full_disk(tmp_path, write)
+  with pytest.raises(ZeroDivisionError):
+    use_a_full_disk(tmp_path, fail)
