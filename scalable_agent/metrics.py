@@ -81,6 +81,7 @@ class Metrics:
     self._frames = 0
     self._updates = 0
     self._episode_count = 0
+    self._dropped_batches = 0
     self._elapsed_before = 0.0
     self._scores = scores.Scores(levels)
     self._new_episodes: dict[str, list[tuple[float, int]]] = {
@@ -207,6 +208,11 @@ class Metrics:
         )
     self.maybe_report()
 
+  def record_dropped_batch(self) -> None:
+    """Counts a batch that was not learned from."""
+    with self._lock:
+      self._dropped_batches += 1
+
   def maybe_report(self) -> None:
     """Writes summaries and progress line if they are due."""
     now = self._clock()
@@ -278,6 +284,7 @@ class Metrics:
         self._summaries.episodes(frames, level, finished)
       self._summaries.learner(frames, learner_metrics)
       values['policy_lag_max'] = max((most for _, most in lags), default=None)
+      values['learner/dropped_batches'] = self._dropped_batches
       values['rss_mb'] = self._process.memory_info().rss / _MEGABYTE
       values |= {f'busy/{stage}': rate for stage, rate in busy.items()}
       values |= {k: v for k, v in gauges.items() if k not in _OWN_GAUGES}
@@ -300,6 +307,7 @@ class Metrics:
       return {
         'frames': int(self._frames),
         'episode_count': self._episode_count,
+        'dropped_batches': self._dropped_batches,
         'elapsed_seconds': self._elapsed(),
         'scores': self._scores.get_state(),
       }
@@ -316,6 +324,8 @@ class Metrics:
     self._frames = state['frames']
     self._updates = updates
     self._episode_count = state['episode_count']
+    # Not in the checkpoints of earlier versions.
+    self._dropped_batches = state.get('dropped_batches', 0)
     self._elapsed_before = state['elapsed_seconds']
     self._scores.set_state(state['scores'])
 

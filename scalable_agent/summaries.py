@@ -11,7 +11,13 @@ import tensorflow as tf
 from scalable_agent import files, structures
 
 # Of the learner's metrics: the x-axis, and what Metrics reports itself.
-_NOT_SUMMARISED = ('frames', 'updates', 'policy_lag', 'max_policy_lag')
+_NOT_SUMMARISED = (
+  'frames',
+  'updates',
+  'policy_lag',
+  'max_policy_lag',
+  'skipped_steps',
+)
 _LOSSES = ('loss', 'entropy')
 # A histogram of more samples looks the same.
 _MAXIMUM_SAMPLES = 10_000

@@ -36,6 +36,7 @@ def train(run: 'Run') -> None:
   """Trains until the frames are learned from, SIGINT or SIGTERM.
 
   Raises:
+    training.RunError: it cannot go on; what was learned is saved.
     files.WriteError: a report or a checkpoint could not be written.
     Exception: the first failure of any thread, after everything has stopped.
   """
@@ -170,7 +171,7 @@ class Run:
           self._metrics.record_unroll(unroll)
         self._training.learn()
         self._training.save_if_due(self._state)
-    except files.WriteError:
+    except (files.WriteError, training.RunError):
       self._training.rescue(self._state())
       raise
 
@@ -190,9 +191,8 @@ class Run:
           self._metrics.maybe_report()
           if self._stopped:
             group.stop()
-    except (threads.StuckError, files.WriteError):
-      # Neither an environment that hangs nor a full disk must cost what was
-      # learned.
+    except (threads.StuckError, files.WriteError, training.RunError):
+      # None of them must cost what was learned.
       if 'learner' not in group.running:
         self._training.rescue(self._state())
       raise
