@@ -100,6 +100,12 @@ class Config:
     'learner at its start for the other learners.',
     minimum=0,
   )
+  actor_timeout: float = _option(
+    600.0,
+    'Seconds without a word of any actor, also at the start, after which a '
+    'learner saves and ends with an error; 0 = it waits for ever.',
+    minimum=0,
+  )
 
   # Actors and batches.
   num_actors: int | None = _option(
@@ -440,7 +446,12 @@ _WITHOUT_EFFECT: Mapping[tuple[str, Any], tuple[str, ...]] = {
   ('correction', 'epsilon'): ('clip_rho_threshold', 'clip_pg_rho_threshold'),
   ('correction', 'none'): ('clip_rho_threshold', 'clip_pg_rho_threshold'),
   ('num_actors', 0): ('queue_capacity', *_BATCHING),
-  ('task', -1): ('num_learners', 'learner_address', 'reconnect_timeout'),
+  ('task', -1): (
+    'num_learners',
+    'learner_address',
+    'reconnect_timeout',
+    'actor_timeout',
+  ),
 }
 
 
@@ -518,7 +529,14 @@ _ACTING = (
 
 
 # Who and where a process is: says nothing of what it does.
-PLACE = ('job_name', 'task', 'logdir', 'learner_address', 'reconnect_timeout')
+PLACE = (
+  'job_name',
+  'task',
+  'logdir',
+  'learner_address',
+  'reconnect_timeout',
+  'actor_timeout',
+)
 # What differs between processes of a run, or may.
 _OF_ONE_PROCESS = (
   *PLACE,

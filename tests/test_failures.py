@@ -217,6 +217,15 @@ def test_a_full_disk_ends_the_learner_with_its_cause_and_no_actor(
   assert jobs.frames() >= 2000
 
 
+def test_a_learner_gives_up_on_actors_that_never_come(jobs):
+  result = jobs.learner(actor_timeout=1).finish()
+  assert result.status == 1
+  assert 'Traceback' not in result.output
+  line = result.output.splitlines()[-1]
+  assert line.startswith('experiment.py: no actor was heard of for --actor_tim')
+  assert 'Saved 0 frames' in result.output
+
+
 def test_an_actor_gives_up_on_a_learner_that_is_gone_for_good(jobs):
   learner = jobs.learner()
   actor = jobs.actor(0, reconnect_timeout=1)

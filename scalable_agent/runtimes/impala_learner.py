@@ -27,7 +27,12 @@ from scalable_agent import (
   unroll_queue,
   weights,
 )
-from scalable_agent.runtimes import assembly, interruption, training
+from scalable_agent.runtimes import (
+  assembly,
+  interruption,
+  patience,
+  training,
+)
 
 # Seconds between two looks at signals and reports.
 _TICK = 0.2
@@ -54,6 +59,7 @@ def train(run: 'Run') -> None:
 
   Raises:
     LostLearner: see there.
+    training.RunError: it cannot go on; what was learned is saved.
     files.WriteError: a report or a checkpoint could not be written.
     Exception: the first failure of any thread, after everything has stopped.
   """
@@ -158,15 +164,19 @@ class Run:
       with self._group as group:
         group.on_stop(self._training.queue.close)
         group.start('learner', lambda: self._learn_until_done(group))
+        actors = patience.Patience(
+          self._config.actor_timeout, self._service.silence
+        )
         while not group.wait_for_stop(_TICK):
           self._training.metrics.maybe_report()
+          actors.check()
           if self._stopped:
             self._training.queue.close()
     except _LOSSES as error:
       if len(self._cluster.learners) == 1:
         raise
       raise self._lost(self._save_without_peers(), error) from error
-    except files.WriteError:
+    except (files.WriteError, training.RunError):
       if self._chief and 'learner' not in self._group.running:
         self._training.rescue()
       raise

@@ -228,6 +228,7 @@ class TestCheckGiven:
       ('num_learners', 'task', -1),
       ('learner_address', 'task', -1),
       ('reconnect_timeout', 'task', -1),
+      ('actor_timeout', 'task', -1),
     ],
   )
   def test_what_was_set_without_effect_is_refused(self, name, owner, value):
@@ -243,7 +244,12 @@ class TestCheckGiven:
   def test_what_has_an_effect_passes(self):
     config = Config(mode='test', optimizer='rmsprop')
     config = presets.resolve(config, 'catch')
-    of_a_cluster = {'num_learners', 'learner_address', 'reconnect_timeout'}
+    of_a_cluster = {
+      'num_learners',
+      'learner_address',
+      'reconnect_timeout',
+      'actor_timeout',
+    }
     config_lib.check_given(config, config_lib.FIELDS.keys() - of_a_cluster)
     cluster = dataclasses.replace(config, task=0)
     config_lib.check_given(cluster, of_a_cluster)
