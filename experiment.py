@@ -119,7 +119,7 @@ def train(config: config_lib.Config) -> None:
 def _train_here(config, levels) -> None:
   """The whole training in this process."""
   from scalable_agent import files, logdirs, strategies
-  from scalable_agent.runtimes import impala_local
+  from scalable_agent.runtimes import impala_local, training
 
   with _one_line_errors():
     lock = logdirs.prepare_logdir(config.logdir, config)
@@ -128,14 +128,15 @@ def _train_here(config, levels) -> None:
     run = impala_local.Run(config, levels, strategy)
     if run.frames() < config.total_environment_frames:
       logdirs.write_config(config.logdir, config)
-  with lock, _one_line_errors(files.WriteError):
+  kinds = files.WriteError, files.UnreadableError, training.RunError
+  with lock, _one_line_errors(*kinds):
     impala_local.train(run)
 
 
 def _learn(config, levels, cluster) -> None:
   """One of the learner processes."""
   from scalable_agent import files, logdirs, strategies
-  from scalable_agent.runtimes import impala_learner
+  from scalable_agent.runtimes import impala_learner, training
 
   with (
     contextlib.ExitStack() as stack,
@@ -155,7 +156,15 @@ def _learn(config, levels, cluster) -> None:
     if cluster.task == 0 and run.frames() < config.total_environment_frames:
       logdirs.write_config(config.logdir, config)
     lock = stack.pop_all()
-  with lock, _one_line_errors(impala_learner.LostLearner, files.WriteError):
+  with (
+    lock,
+    _one_line_errors(
+      impala_learner.LostLearner,
+      files.WriteError,
+      files.UnreadableError,
+      training.RunError,
+    ),
+  ):
     impala_learner.train(run)
 
 

@@ -108,6 +108,7 @@ class Metrics:
       self._frames,
       self._episode_count,
     )
+    self._episode_count = self._episodes.kept
     self._summaries = summaries.Summaries(self._logdir)
     self._restart_clock()
     # Else a run of one report would have no rates.

@@ -484,3 +484,37 @@ def test_a_last_report_that_fails_is_told_but_hides_no_other_failure(tmp_path):
     use_a_full_disk(tmp_path, write)
   with pytest.raises(ZeroDivisionError):
     use_a_full_disk(tmp_path, fail)
+
+
+def test_dropped_batches_are_counted_over_restarts(tmp_path):
+  m = make_metrics(tmp_path)
+  with m:
+    m.record_dropped_batch()
+  state = m.get_state()
+  m = make_metrics(tmp_path)
+  m.set_state(state, 0)
+  with m:
+    m.record_dropped_batch()
+  counts = events(tmp_path)['learner/dropped_batches']
+  assert sorted(float(value) for _, value in counts) == [1, 2]
+  # Checkpoints of before they were counted can be gone on from.
+  del state['dropped_batches']
+  make_metrics(tmp_path).set_state(state, 0)
+
+
+def test_rows_that_a_power_cut_took_are_missed_once(tmp_path, caplog):
+  with make_metrics(tmp_path) as m:
+    for _ in range(3):
+      m.record_unroll(one_episode())
+    state = m.get_state()
+  path = tmp_path / 'episodes.csv'
+  path.write_bytes(path.read_bytes()[:-5] + bytes(5))
+  for count in (3, 4):
+    m = make_metrics(tmp_path)
+    m.set_state(state, 0)
+    with m:
+      m.record_unroll(one_episode())
+      state = m.get_state()
+    assert len(rows(tmp_path)) == 1 + count
+  assert caplog.text.count('It has 2 of the 3 rows') == 1
+  assert caplog.text.count('set aside') + caplog.text.count('is now') == 1
