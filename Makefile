@@ -75,7 +75,7 @@ test: setup-dev ## Runs all Python tests. ARGS='-k vtrace' runs some.
 
 .PHONY: test-hosts
 test-hosts: setup-dev ## Runs a training across network namespaces; needs root.
-	$(BIN)/python -m pytest -rs tests/test_hosts.py $(ARGS)
+	$(BIN)/python -m pytest tests/test_hosts.py $(ARGS)
 
 .PHONY: test-cc
 test-cc: setup ## Runs the C++ stress test under the sanitizers.
