@@ -132,7 +132,8 @@ def train(one, part=slice(None)):
 
 def poisoned(batch):
   reward = batch.env_outputs.reward.copy()
-  reward[0, -1] = np.nan
+  # Of a real transition, which the first of a batch is not.
+  reward[2, -1] = np.nan
   return batch._replace(env_outputs=batch.env_outputs._replace(reward=reward))
 
 
