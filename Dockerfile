@@ -1,7 +1,10 @@
 # docker build -t scalable_agent .         sets up, builds the ops, runs tests
 # docker run --rm scalable_agent           trains on Catch for a minute, tests
-# docker run --rm -v "$PWD/logs:/scalable_agent/logs" scalable_agent \
+# docker run --rm --init -v "$PWD/logs:/scalable_agent/logs" scalable_agent \
 #   python experiment.py --level_name=pong
+#
+# `docker stop` ends either as Ctrl-C does, with a checkpoint. With --init a test
+# hears it, too.
 
 ARG PYTHON_IMAGE=python:3.12-slim-bookworm
 
@@ -26,6 +29,4 @@ COPY --from=build /scalable_agent ./
 # Nothing needs this file but the order of the stages: no tests, no image.
 COPY --from=test /scalable_agent/tests/passed /tmp/
 ENV PATH="/scalable_agent/.venv/bin:${PATH}"
-CMD ["sh", "-c", "python experiment.py --level_name=catch \
-  --total_environment_frames=200000 --logdir=logs/catch \
-  && python experiment.py --mode=test --logdir=logs/catch"]
+CMD ["scripts/demo.sh"]

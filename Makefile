@@ -83,7 +83,7 @@ nightly: setup-dev ## Runs the tests that train on real games: some minutes.
 
 .PHONY: test-hosts
 test-hosts: setup-dev ## Runs a training across network namespaces; needs root.
-	$(BIN)/python -m pytest -rs tests/test_hosts.py $(ARGS)
+	$(BIN)/python -m pytest tests/test_hosts.py $(ARGS)
 
 .PHONY: test-cc
 test-cc: setup ## Runs the C++ stress test under the sanitizers.

@@ -125,6 +125,7 @@ def train(config: options.Config, given: set[str]) -> None:
   _load_tensorflow()
   from scalable_agent.distribution import cluster as cluster_lib
   from scalable_agent.runtimes import assembly
+  from scalable_agent.storage import files
 
   with _one_line_errors(ValueError, OSError, runtimes.Ended):
     config, cluster = cluster_lib.resolve(config, given) or (config, None)
@@ -136,7 +137,8 @@ def train(config: options.Config, given: set[str]) -> None:
     config = assembly.resolve_network(config, levels)
     algorithm = runtimes.algorithm_of(config)
     run = algorithm.prepare(config, levels, cluster, given)
-  with _one_line_errors(runtimes.Ended):
+  failures = runtimes.Ended, files.WriteError, files.UnreadableError
+  with _one_line_errors(*failures):
     run()
 
 

@@ -24,6 +24,11 @@ class Step(enum.IntEnum):
 class Learner:
   """Owns the optimizer, the frame counter and the update function.
 
+  A batch whose gradients are not finite is dropped inside of the update: no
+  variable changes, and its frames do not count, as nothing was learned from
+  them. Gradients are those of all replicas, the same bits in each, so all drop
+  it. No assertion guards the weights, since XLA drops assertions.
+
   Under a `tf.distribute` strategy, create agent, optimizer and learner in its
   scope, in all processes alike: each variable gets the first process's initial
   value, which is an exchange, and waits for all. An update then learns from the
@@ -94,12 +99,13 @@ class Learner:
       Scalar metrics of the last optimizer step, and `frames`, `updates`,
       `learning_rate`, `gradient_norm`, `policy_lag` and `max_policy_lag` (mean
       and maximum over the batch's columns, in updates). All are those of the
-      columns of all replicas, and the same in each process.
+      columns of all replicas, and the same in each process. `skipped_steps`
+      are those of the optimizer steps that were not taken, as their gradients
+      were not finite, [] int32; the first of these ends the work on the batch,
+      and if it is the first of all, the batch was dropped.
 
     Raises:
       ValueError: B is no multiple of the number of this process's replicas.
-      tf.errors.InvalidArgumentError: the gradients are not finite; no variable
-        has changed. All processes raise it.
       tf.errors.UnavailableError: another process is gone; no variable has
         changed, but for the optimizer steps of `updates_per_batch` that were
         complete. It takes moments if the process was killed, 5 to 10 s if it
@@ -158,37 +164,56 @@ class Learner:
   def _update_on_shards(self, shards):
     with self._replicas.scope():
       learning_rate = self._schedule(self.frames)
-
-      def update(shard):
-        return self._update_on_shard(shard, learning_rate)
-
-      metrics = self._replicas.run(update, shards)
+      taken = tf.zeros([], tf.int32)
+      metrics = {}
+      for _ in range(self._updates_per_batch):
+        metrics, finite = self._gradient_step(shards, learning_rate)
+        taken += tf.cast(finite, tf.int32)
       # Counted when it is certain that the update takes place.
-      with tf.control_dependencies([metrics['gradient_norm']]):
-        steps = tf.cast(metrics['num_transitions'], tf.int64)
-        frames = self.frames.assign_add(steps * self._frames_per_step)
-        updates = self.updates.assign_add(1)
+      learned = tf.cast(taken > 0, tf.int64)
+      steps = tf.cast(metrics['num_transitions'], tf.int64)
+      frames = self.frames.assign_add(learned * steps * self._frames_per_step)
+      updates = self.updates.assign_add(learned)
       return metrics | {
         'frames': tf.identity(frames),
         'updates': tf.identity(updates),
         'learning_rate': learning_rate,
+        'skipped_steps': self._updates_per_batch - taken,
       }
 
-  def _update_on_shard(self, shard, learning_rate):
-    # Arrays that enter as tensors of unknown identity are converted once here
-    # and shared by all updates on this batch.
+  def _gradient_step(self, shards, learning_rate):
+    """Takes a step if its gradients are finite; returns metrics and whether."""
+    results = self._replicas.run(self._gradients, shards)
+    gradients = [result for result, _ in results]
+    metrics = results[0][1]
+
+    def apply(gradients):
+      self.optimizer.learning_rate.assign(learning_rate)
+      variables = self.agent.trainable_variables
+      self.optimizer.apply(
+        list(gradients.values()), [variables[index] for index in gradients]
+      )
+      return tf.constant(True)
+
+    # Not even the optimizer's counter may move before all that the others send
+    # is there, and the gradients are found to be numbers. Outside of the
+    # replicas, as Keras leaves their context, which no branch of theirs may.
+    with tf.control_dependencies([metrics['num_transitions']]):
+      finite = tf.cond(
+        tf.math.is_finite(metrics['gradient_norm']),
+        lambda: self._replicas.run(apply, gradients)[0],
+        lambda: tf.constant(False),
+      )
+    return metrics, finite
+
+  def _gradients(self, shard):
+    """Returns gradients by index of their variable, and metrics, of a batch.
+
+    Of the whole batch, that is: the same on each replica.
+    """
+    # Arrays that enter as tensors of unknown identity are converted once here.
     shard = tree.map_structure(tf.convert_to_tensor, shard)
     lag = tf.cast(self.updates - shard.policy_version, tf.float32)  # [B]
-    lags = {
-      'policy_lag': tf.reduce_mean(lag),
-      'max_policy_lag': tf.reduce_max(lag),
-    }
-    metrics = {}
-    for _ in range(self._updates_per_batch):
-      metrics = self._gradient_step(shard, lags, learning_rate)
-    return metrics
-
-  def _gradient_step(self, shard, lags, learning_rate):
     variables = self.agent.trainable_variables
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(variables)
@@ -202,15 +227,15 @@ class Learner:
         shard.env_outputs,
         shard.agent_outputs,
       )
+    lags = {
+      'policy_lag': tf.reduce_mean(lag),
+      'max_policy_lag': tf.reduce_max(lag),
+    }
     gradients, metrics = self._replicas.all_reduce(
       tape.gradient(loss, variables), metrics | lags
     )
     gradients, norm = optimizers.clip_gradients(
       gradients, self._clip_gradient_norm
     )
-    # Not even the optimizer's counter may move before all that the others send
-    # is there, and the gradients are found to be numbers.
-    with tf.control_dependencies([norm, metrics['num_transitions']]):
-      self.optimizer.learning_rate.assign(learning_rate)
-      self.optimizer.apply(gradients, variables)
-    return metrics | {'gradient_norm': norm}
+    present = {i: g for i, g in enumerate(gradients) if g is not None}
+    return present, metrics | {'gradient_norm': norm}

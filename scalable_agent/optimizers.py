@@ -151,9 +151,8 @@ def clip_gradients(
 ) -> tuple[list[Any], tf.Tensor]:
   """Scales all gradients so that their global norm is at most the given one.
 
-  A norm that is not finite raises, clipping or not: what clipping would return
-  then is NaN, and one such update destroys all weights without a word. XLA
-  (`jit_compile`) drops the check: look at the returned norm there.
+  Look at the norm before the gradients are applied: where it is not finite,
+  clipped ones are NaN, and one such update destroys all weights without a word.
 
   Args:
     gradients: tensors, tf.IndexedSlices or None. Under a `tf.distribute`
@@ -162,10 +161,9 @@ def clip_gradients(
 
   Returns:
     The gradients in the same order, and their global norm before clipping, []
-    float32.
+    float32, NaN or infinite where a gradient is (or its square).
 
   Raises:
-    tf.errors.InvalidArgumentError: when run, if the norm is NaN or infinite.
     ValueError: if `clip_gradient_norm` is negative.
   """
   if clip_gradient_norm and clip_gradient_norm < 0:
@@ -173,15 +171,10 @@ def clip_gradients(
       f'clip_gradient_norm is {clip_gradient_norm!r}; it must be positive, or '
       'None for no clipping.'
     )
-  global_norm = tf.debugging.check_numerics(
-    tf.linalg.global_norm(gradients),
-    'The global norm of the gradients is not finite. Look at the rewards, the '
-    'observations and the learning rate',
+  global_norm = tf.linalg.global_norm(gradients)
+  if not clip_gradient_norm:
+    return list(gradients), global_norm
+  clipped, _ = tf.clip_by_global_norm(
+    gradients, clip_gradient_norm, use_norm=global_norm
   )
-  if clip_gradient_norm:
-    clipped, _ = tf.clip_by_global_norm(
-      gradients, clip_gradient_norm, use_norm=global_norm
-    )
-    return clipped, global_norm
-  with tf.control_dependencies([global_norm]):
-    return [g if g is None else tf.identity(g) for g in gradients], global_norm
+  return clipped, global_norm

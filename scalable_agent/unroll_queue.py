@@ -56,6 +56,11 @@ class UnrollQueue:
     return self._capacity
 
   @property
+  def closed(self) -> bool:
+    """Whether the queue is closed."""
+    return self._closed
+
+  @property
   def ready(self) -> bool:
     """Whether `get` would return at once."""
     with self._condition:

@@ -7,7 +7,8 @@
 #
 # Every process gets all the flags; see `experiment.py --help`. The status is
 # the first learner's that failed, else 0; an actor that fails is reported, and
-# the others go on. PYTHON chooses the interpreter.
+# the others go on. If all of them fail, so does the run, with the status of the
+# first. PYTHON chooses the interpreter.
 
 set -euo pipefail
 root=$(dirname "${BASH_SOURCE[0]}")/..
@@ -67,10 +68,28 @@ for ((task = 0; task < num_actors; task++)); do
   actors+=($!)
 done
 
+# Whether all actors have failed; sets `status` to that of the first.
+all_actors_failed() {
+  local actor
+  for actor in "${actors[@]}"; do
+    kill -0 "$actor" 2>/dev/null && return 1
+  done
+  for ((actor = num_actors; actor--; )); do
+    await "${actors[actor]}"
+    ((status)) || return 1
+  done
+}
+
 failure=0
 # One that fails takes the others with it: they would wait for it.
 left=("${learners[@]}")
 while ((${#left[@]})); do
+  if ((!failure)) && [[ -z $stopped ]] && all_actors_failed; then
+    echo "local_cluster.sh: all actors have failed, the first with status" \
+      "$status; stopping the learners." >&2
+    failure=$status
+    stop
+  fi
   still=()
   for learner in "${left[@]}"; do
     if kill -0 "$learner" 2>/dev/null; then

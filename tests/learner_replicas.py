@@ -115,13 +115,29 @@ def train(one, part=slice(None)):
   one.update(cut(batches[0], part))
   weights = [v.numpy() for v in one.agent.variables]
   snapshot = one.snapshot()
+  # A batch that only the last replica sees anything wrong with.
+  before = state(one)
+  dropped = one.update(cut(poisoned(batches[0]), part))
+  after = state(one)
   metrics = [one.update(cut(batch, part)) for batch in batches]
   return {
+    'dropped': {
+      'skipped_steps': int(dropped['skipped_steps']),
+      'before': before,
+      'after': after,
+    },
     'metrics': [{k: v.numpy() for k, v in m.items()} for m in metrics],
     'state': state(one),
     'weights_at_snapshot': weights,
     'snapshot': [x.numpy() for x in snapshot],
   }
+
+
+def poisoned(batch):
+  reward = batch.env_outputs.reward.copy()
+  # Of a real transition, which the first of a batch is not.
+  reward[2, -1] = np.nan
+  return batch._replace(env_outputs=batch.env_outputs._replace(reward=reward))
 
 
 def cut(batch, part):

@@ -137,15 +137,18 @@ def test_two_learners_stop_together_and_resume_together(tmp_path):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
-def test_a_learner_without_a_batch_hears_that_another_ends(tmp_path, number):
+def test_a_learner_with_a_batch_and_one_without_end_together(tmp_path, number):
   options = SMALL | {'learner_address': free_addresses(2), 'num_learners': 2}
   with Jobs(tmp_path, options | ENDLESS) as jobs:
     learners = [jobs.learner(task) for task in range(2)]
     for learner in learners:
       learner.wait_for('listens')
-    # Only one of them gets unrolls.
+    # Only one of them gets unrolls. It takes a second one once it has made a
+    # batch of the first, which it holds from then on.
     actor = jobs.actor(0)
-    learners[0].wait_for('Actor 0 has joined.')
+    learners[0].wait_for(
+      lambda: len(episodes(jobs.logdir)) > SMALL['envs_per_actor']
+    )
     learners[0].send(number)
     result = learners[1].finish()
     if number == signal.SIGTERM:
@@ -183,12 +186,34 @@ def test_a_learner_that_loses_another_saves_and_says_so(tmp_path, lost):
 SCRIPT = ROOT / 'scripts' / 'local_cluster.sh'
 
 
+BROKEN = """
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+
+class Broken(gymnasium.Env):
+  observation_space = spaces.Box(-1, 1, (3,), np.float32)
+  action_space = spaces.Discrete(2)
+
+  def reset(self, *, seed=None, options=None):
+    super().reset(seed=seed)
+    return np.zeros([3], np.float32), {}
+
+  def step(self, action):
+    raise ZeroDivisionError('the simulator broke')
+
+
+gymnasium.register(id='Broken-v0', entry_point=Broken)
+"""
+
+
 @pytest.fixture
 def script(tmp_path):
   """Starts local_cluster.sh; what it leaves behind is killed."""
   started = []
 
-  def start(options):
+  def start(options, python_path=ROOT):
     options = options | {
       'learner_address': free_address(),
       'logdir': tmp_path / 'logdir',
@@ -196,7 +221,7 @@ def script(tmp_path):
     with open(tmp_path / 'output.txt', 'wb') as file:
       process = subprocess.Popen(
         [SCRIPT, *(f'--{name}={value}' for name, value in options.items())],
-        env=environment_variables() | {'PYTHON': sys.executable},
+        env=environment_variables(python_path) | {'PYTHON': sys.executable},
         stdin=subprocess.DEVNULL,
         stdout=file,
         stderr=subprocess.STDOUT,
@@ -231,3 +256,16 @@ def test_the_script_stops_all_on_a_signal(tmp_path, script):
   # Nobody is left of its session.
   with pytest.raises(ProcessLookupError):
     os.killpg(process.pid, 0)
+
+
+def test_the_script_ends_with_an_error_when_all_actors_have(tmp_path, script):
+  # The learner never makes environments of its own but to look at them.
+  (tmp_path / 'broken_module.py').write_text(BROKEN)
+  options = SMALL | ENDLESS | {'level_name': 'broken_module:Broken-v0'}
+  process = script(options, python_path=tmp_path)
+  status = process.wait(DEADLINE_S)
+  output = (tmp_path / 'output.txt').read_text()
+  assert status == 1, output
+  assert output.count('ZeroDivisionError: the simulator broke') >= 2
+  assert 'all actors have failed, the first with status 1; stopping' in output
+  assert checkpoints(tmp_path / 'logdir')

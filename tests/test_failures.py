@@ -1,8 +1,10 @@
 """What docs/distributed.md promises when something fails, on real processes."""
 
+import contextlib
 import os
 import signal
 import socket
+import subprocess
 
 import pytest
 
@@ -157,6 +159,71 @@ def test_actors_wait_for_a_learner_that_comes_late_or_comes_back(jobs):
   # Nothing is left of what came after the checkpoint.
   frames = [int(row['frames']) for row in episodes(jobs.logdir)]
   assert frames == sorted(frames)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A file system with room for a few checkpoints."""
+  path = tmp_path / 'disk'
+  path.mkdir()
+  mount = ['mount', '-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', str(path)]
+  try:
+    subprocess.run(mount, check=True, capture_output=True, text=True)
+  except (OSError, subprocess.CalledProcessError) as error:
+    pytest.skip(f'no file system can be mounted, which takes root: {error}')
+  yield path
+  subprocess.run(['umount', '--lazy', str(path)], check=True)
+
+
+def fill(disk):
+  """Returns a file that leaves not a byte of a file system."""
+  ballast = disk / 'ballast'
+  with open(ballast, 'wb', buffering=0) as file:
+    for size in (2**20, 2**12, 1):
+      with contextlib.suppress(OSError):
+        while True:
+          file.write(bytes(size))
+  return ballast
+
+
+def test_a_full_disk_ends_the_learner_with_its_cause_and_no_actor(
+  jobs, small_disk
+):
+  never = {'save_checkpoint_secs': 1e9, 'logdir': small_disk / 'logdir'}
+  jobs.logdir = never['logdir']
+  learner = jobs.learner(**never)
+  even, odd = jobs.actor(0), jobs.actor(1)
+  wait_for_arrivals(jobs, learner, 'Even-v0')
+  ballast = fill(small_disk)
+  result = learner.finish()
+  assert result.status == 1
+  assert 'Traceback' not in result.output
+  line = result.output.splitlines()[-1]
+  assert line.startswith('experiment.py: cannot write ')
+  assert str(jobs.logdir) in line
+  assert 'No space left on device. Free some space there' in line
+  assert 'What was learned could not be saved: cannot save' in result.output
+  for actor in (even, odd):
+    actor.wait_for('Lost the learner')
+    actor.wait_for(
+      lambda actor=actor: 'waits for' in actor.output.partition('Lost')[2]
+    )
+    assert 'refuse' not in actor.output
+
+  ballast.unlink()
+  learner = jobs.learner(**(never | {'total_environment_frames': 2000}))
+  results = [job.finish() for job in (learner, even, odd)]
+  assert [result.status for result in results] == [0, 0, 0], results
+  assert jobs.frames() >= 2000
+
+
+def test_a_learner_gives_up_on_actors_that_never_come(jobs):
+  result = jobs.learner(actor_timeout=1).finish()
+  assert result.status == 1
+  assert 'Traceback' not in result.output
+  line = result.output.splitlines()[-1]
+  assert line.startswith('experiment.py: no actor was heard of for --actor_tim')
+  assert 'Saved 0 frames' in result.output
 
 
 def test_an_actor_gives_up_on_a_learner_that_is_gone_for_good(jobs):

@@ -88,25 +88,29 @@ class Replicas:
       for start in range(0, columns, size)
     ]
 
-  def run(self, function: Callable, *shards: Sequence[Any]) -> Any:
+  def run(self, function: Callable, *shards: Sequence[Any]) -> list[Any]:
     """Runs `function` once per local replica; call it inside a tf.function.
 
     Args:
-      function: of one element of each of `shards`, in replica context.
+      function: of one element of each of `shards`, in replica context; returns
+        a nest of tensors.
       *shards: lists with one element per local replica.
 
     Returns:
-      What `function` returned on the first local replica.
+      What `function` returned on each local replica.
     """
 
     def run_one():
       index = self._index() % self.local_count
       return function(*(parts[index] for parts in shards))
 
-    return tree.map_structure(
-      lambda x: self._strategy.experimental_local_results(x)[0],
-      self._strategy.run(run_one),
-    )
+    nest = self._strategy.run(run_one)
+    return [
+      tree.map_structure(
+        lambda x, i=i: self._strategy.experimental_local_results(x)[i], nest
+      )
+      for i in range(self.local_count)
+    ]
 
   def all_reduce(
     self, gradients: Sequence[Any], metrics: Mapping[str, tf.Tensor]
@@ -150,7 +154,7 @@ class Replicas:
 
   def _sum_numbers(self, number: tf.Tensor) -> tf.Tensor:
     # An argument is on no device, and a sum needs one.
-    return self.run(lambda: self._sum([tf.identity(number)])[0])
+    return self.run(lambda: self._sum([tf.identity(number)])[0])[0]
 
   def broadcast(self, variables: Sequence[tf.Variable]) -> None:
     """Makes variables equal, to the bit, to those of the first process.
@@ -167,7 +171,7 @@ class Replicas:
     def broadcast():
       with self.scope():
         for variable, value in zip(
-          variables, self.run(lambda: self._of_first(variables)), strict=True
+          variables, self.run(lambda: self._of_first(variables))[0], strict=True
         ):
           variable.assign(value)
 

@@ -60,6 +60,15 @@ class ClusterOptions:
     part=Part.PLACE,
     idle_with=_ALONE,
   )
+  actor_timeout: float = option(
+    600.0,
+    'How long a learner waits without a word of any actor, also at the start, '
+    'before it saves and ends with an error; 0 = for ever.',
+    unit='seconds',
+    minimum=0,
+    part=Part.PLACE,
+    idle_with=_ALONE,
+  )
 
   @property
   def is_distributed(self) -> bool:

@@ -5,6 +5,7 @@ the thread that comes by when it is due.
 """
 
 import collections
+import contextlib
 import os
 import threading
 import time
@@ -18,6 +19,7 @@ from absl import logging
 from scalable_agent import structures
 from scalable_agent.reports import (
   episode_log,
+  files,
   progress,
   scores,
   summaries,
@@ -30,6 +32,9 @@ _OWN_GAUGES = ('queue_fill', 'stage_seconds', 'batcher')
 
 class Metrics:
   """Collects and reports; a context manager. All methods are thread-safe.
+
+  What writes (to record, to report, to close) raises files.WriteError where
+  that fails. Once another failure is on its way, closing does not.
 
   ```
   metrics = Metrics(logdir, ['pong'], 10e6, 4, 10.0, 2.0)
@@ -77,6 +82,7 @@ class Metrics:
     self._frames = 0
     self._updates = 0
     self._episode_count = 0
+    self._dropped_batches = 0
     self._elapsed_before = 0.0
     self._scores = scores.Scores(levels)
     self._new_episodes: dict[str, list[tuple[float, int]]] = {
@@ -104,6 +110,7 @@ class Metrics:
       self._frames,
       self._episode_count,
     )
+    self._episode_count = self._episodes.kept
     self._summaries = summaries.Summaries(self._logdir)
     self._restart_clock()
     # Else a run of one report would have no rates.
@@ -114,7 +121,12 @@ class Metrics:
     return self
 
   def __exit__(self, kind, failure, traceback) -> None:
-    self.close()
+    try:
+      self.close()
+    except files.WriteError as error:
+      if failure is None:
+        raise
+      logging.warning('The last report: %s', error)
 
   def _restart_clock(self) -> None:
     self._start = self._clock()
@@ -200,6 +212,11 @@ class Metrics:
       self._signs.add(learner_metrics)
     self.maybe_report()
 
+  def record_dropped_batch(self) -> None:
+    """Counts a batch that was not learned from."""
+    with self._lock:
+      self._dropped_batches += 1
+
   def maybe_report(self) -> None:
     """Writes summaries and progress line if they are due."""
     now = self._clock()
@@ -218,14 +235,17 @@ class Metrics:
     with self._report_lock:
       if not self._open:
         return
-      try:
+      # All of them, whichever fails.
+      with contextlib.ExitStack() as stack:
+        stack.callback(self._line.close)
+        stack.callback(self._summaries.close)
+        stack.callback(self._close_episodes)
         self._report(summary_due=True, line_due=True)
-      finally:
-        with self._lock:
-          self._open = False
-          self._episodes.close()
-        self._summaries.close()
-        self._line.close()
+
+  def _close_episodes(self) -> None:
+    with self._lock:
+      self._open = False
+      self._episodes.close()
 
   def _report(self, summary_due: bool, line_due: bool) -> None:
     gauges = self._gauges()
@@ -275,6 +295,7 @@ class Metrics:
         learner_metrics = {**learner_metrics, **signs._asdict()}
       self._summaries.learner(frames, learner_metrics)
       values['policy_lag_max'] = max((most for _, most in lags), default=None)
+      values['learner/dropped_batches'] = self._dropped_batches
       values['rss_mb'] = self._process.memory_info().rss / _MEGABYTE
       values |= {f'busy/{stage}': rate for stage, rate in busy.items()}
       values |= {k: v for k, v in gauges.items() if k not in _OWN_GAUGES}
@@ -297,6 +318,7 @@ class Metrics:
       return {
         'frames': int(self._frames),
         'episode_count': self._episode_count,
+        'dropped_batches': self._dropped_batches,
         'elapsed_seconds': self._elapsed(),
         'scores': self._scores.get_state(),
       }
@@ -313,6 +335,8 @@ class Metrics:
     self._frames = state['frames']
     self._updates = updates
     self._episode_count = state['episode_count']
+    # Not in the checkpoints of earlier versions.
+    self._dropped_batches = state.get('dropped_batches', 0)
     self._elapsed_before = state['elapsed_seconds']
     self._scores.set_state(state['scores'])
 

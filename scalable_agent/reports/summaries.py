@@ -1,16 +1,24 @@
 """TensorBoard events of a run, over environment frames."""
 
 import collections
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from scalable_agent import structures
+from scalable_agent.storage import files
 
 # Of the learner's metrics: the x-axis, and what Metrics reports itself.
-_NOT_SUMMARISED = ('frames', 'updates', 'policy_lag', 'max_policy_lag')
+_NOT_SUMMARISED = (
+  'frames',
+  'updates',
+  'policy_lag',
+  'max_policy_lag',
+  'skipped_steps',
+)
 _LOSSES = ('loss', 'entropy')
 # A histogram of more samples looks the same.
 _MAXIMUM_SAMPLES = 10_000
@@ -33,7 +41,10 @@ def tag(name: str) -> str:
 
 
 class Summaries:
-  """Owns the event file; not thread-safe."""
+  """Owns the event file; not thread-safe.
+
+  All methods raise files.WriteError if the file cannot be written.
+  """
 
   def __init__(self, logdir: str):
     """Opens a new event file.
@@ -41,12 +52,22 @@ class Summaries:
     Args:
       logdir: folder of the event files.
     """
-    self._writer = tf.summary.create_file_writer(logdir)
+    self._logdir = logdir
+    with self._writing():
+      self._writer = tf.summary.create_file_writer(logdir)
     self._batch_sizes: collections.Counter = collections.Counter()
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    try:
+      yield
+    except tf.errors.OpError as error:
+      path = f'the TensorBoard events in {self._logdir}'
+      raise files.write_error(path, error) from error
 
   def scalars(self, frames: int, values: Mapping[str, Any]) -> None:
     """Writes scalars; tags as given, None is left out."""
-    with self._writer.as_default(step=frames):
+    with self._writing(), self._writer.as_default(step=frames):
       for name, value in values.items():
         if value is not None:
           tf.summary.scalar(name, float(value))
@@ -94,7 +115,7 @@ class Summaries:
     """
     taken = action[step_type != structures.FIRST]
     if taken.size:
-      with self._writer.as_default(step=frames):
+      with self._writing(), self._writer.as_default(step=frames):
         tf.summary.histogram('action', taken)
 
   def batcher(self, frames: int, statistics: Any) -> None:
@@ -115,14 +136,16 @@ class Summaries:
       )
       step = -(-new.total() // _MAXIMUM_SAMPLES)
       samples = np.repeat(list(new), list(new.values()))[::step]
-      with self._writer.as_default(step=frames):
+      with self._writing(), self._writer.as_default(step=frames):
         tf.summary.histogram('batcher/batch_size', samples)
     self.scalars(frames, {f'batcher/{k}': v for k, v in values.items()})
 
   def flush(self) -> None:
     """Hands everything to the operating system."""
-    self._writer.flush()
+    with self._writing():
+      self._writer.flush()
 
   def close(self) -> None:
     """Closes the event file."""
-    self._writer.close()
+    with self._writing():
+      self._writer.close()

@@ -13,9 +13,23 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from scalable_agent import environments, learner, options, unroll_queue
+from scalable_agent import (
+  environments,
+  learner,
+  options,
+  structures,
+  unroll_queue,
+)
 from scalable_agent.distribution import cluster as cluster_lib
-from scalable_agent.runtimes import assembly, interruption, threads, training
+from scalable_agent.runtimes import (
+  algorithm,
+  assembly,
+  interruption,
+  patience,
+  threads,
+  training,
+)
+from scalable_agent.storage import files
 from scalable_agent.transport import learner_link, learner_service, rpc, weights
 
 # Seconds between two looks at signals and reports.
@@ -34,7 +48,7 @@ _LOSSES = (
 )
 
 
-class LostLearner(RuntimeError):
+class LostLearner(algorithm.Ended):
   """Another learner of the run is gone; this one has saved."""
 
 
@@ -43,6 +57,8 @@ def train(run: 'Run') -> None:
 
   Raises:
     LostLearner: see there.
+    training.RunError: it cannot go on; what was learned is saved.
+    files.WriteError: a report or a checkpoint could not be written.
     Exception: the first failure of any thread, after everything has stopped.
   """
   with interruption.Interruption(run.stop) as interrupted:
@@ -82,6 +98,7 @@ class Run:
     self._config = config
     self._cluster = cluster
     self._chief = cluster.task == 0
+    self._group = threads.ThreadGroup(_JOIN_TIMEOUT)
     spec = assembly.find_spec(config, levels[0])
     self._training = training.Training(
       config, levels, spec, strategy, chief=self._chief
@@ -100,7 +117,7 @@ class Run:
       skip_frames=agent.skip_frames,
       weights_description=weights.describe(agent.variables),
       queue=self._training.queue,
-      record_unroll=self._training.metrics.record_unroll,
+      record_unroll=self._record_unroll,
     )
     self._server: rpc.Server | None = None
     self._stopped = False
@@ -142,19 +159,34 @@ class Run:
       flush=True,
     )
     try:
-      with threads.ThreadGroup(_JOIN_TIMEOUT) as group:
+      with self._group as group:
         group.on_stop(self._training.queue.close)
         group.start('learner', lambda: self._learn_until_done(group))
+        actors = patience.Patience(
+          self._config.cluster.actor_timeout, self._service.silence
+        )
         while not group.wait_for_stop(_TICK):
           self._training.metrics.maybe_report()
+          actors.check()
           if self._stopped:
             self._training.queue.close()
     except _LOSSES as error:
       if len(self._cluster.learners) == 1:
         raise
       raise self._lost(self._save_without_peers(), error) from error
+    except (files.WriteError, training.RunError):
+      if self._chief and 'learner' not in self._group.running:
+        self._training.rescue()
+      raise
     if self._chief:
       self._training.save()
+
+  def _record_unroll(self, unroll: structures.ActorOutput) -> None:
+    """Reports an unroll; a failure ends the run, not the actor that sent it."""
+    try:
+      self._training.metrics.record_unroll(unroll)
+    except Exception as error:
+      self._group.fail(error)
 
   def _learn_until_done(self, group: threads.ThreadGroup) -> None:
     batch = None
@@ -162,12 +194,16 @@ class Run:
       step = learner.Step.LEARN
       try:
         # Not for long: other learners may stop, or be lost, meanwhile.
-        batch = batch or self._training.next_batch(_TICK)
+        if batch is None:
+          batch = self._training.next_batch(_TICK)
       except unroll_queue.Closed:
         step = learner.Step.STOP
       else:
         if batch is None:
           step = learner.Step.WAIT
+        elif self._training.queue.closed:
+          # With others that have no batch, this one could not be learned from.
+          step = learner.Step.STOP
       step = self._learner.agree(step)
       if step == learner.Step.STOP:
         break

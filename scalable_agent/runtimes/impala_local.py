@@ -18,7 +18,7 @@ from dynamic_batching import ops
 from scalable_agent import actor, environments, policies
 from scalable_agent.options import Config
 from scalable_agent.runtimes import assembly, interruption, threads, training
-from scalable_agent.storage import checkpointing
+from scalable_agent.storage import checkpointing, files
 
 # Seconds between two looks at signals and reports.
 _TICK = 0.2
@@ -32,6 +32,8 @@ def train(run: 'Run') -> None:
   """Trains until the frames are learned from, SIGINT or SIGTERM.
 
   Raises:
+    training.RunError: it cannot go on; what was learned is saved.
+    files.WriteError: a report or a checkpoint could not be written.
     Exception: the first failure of any thread, after everything has stopped.
   """
   with interruption.Interruption(run.stop) as interrupted:
@@ -123,13 +125,7 @@ class Run:
         self._restore_serial()
         self._train_serially()
       else:
-        try:
-          self._train_in_threads()
-        except threads.StuckError as error:
-          # An environment that hangs must not cost what was learned.
-          if 'learner' not in error.names:
-            self._save()
-          raise
+        self._train_in_threads()
       self._save()
 
   def _make_actors(self, serial: bool) -> None:
@@ -166,26 +162,40 @@ class Run:
     ]
 
   def _train_serially(self) -> None:
-    while not self._training.done() and not self._stopped:
-      while not self._queue.ready:
-        unroll = self._actors[0].unroll()
-        self._metrics.record_unroll(unroll)
-        self._queue.put(unroll)
-      self._training.learn()
-      self._training.save_if_due(self._state)
+    try:
+      while not self._training.done() and not self._stopped:
+        while not self._queue.ready:
+          unroll = self._actors[0].unroll()
+          # First what a checkpoint holds: a report may fail.
+          self._queue.put(unroll)
+          self._metrics.record_unroll(unroll)
+        self._training.learn()
+        self._training.save_if_due(self._state)
+    except (files.WriteError, training.RunError):
+      self._training.rescue(self._state())
+      raise
 
   def _train_in_threads(self) -> None:
-    with threads.ThreadGroup(_JOIN_TIMEOUT) as group:
-      group.on_stop(self._queue.close)
-      group.on_stop(self._policy.close)
-      group.start('inference', lambda: self._policy.serve(group.fail))
-      for index, one in enumerate(self._actors):
-        group.start(f'actor_{index}', functools.partial(self._act, one, group))
-      group.start('learner', lambda: self._learn_until_done(group))
-      while not group.wait_for_stop(_TICK):
-        self._metrics.maybe_report()
-        if self._stopped:
-          group.stop()
+    group = threads.ThreadGroup(_JOIN_TIMEOUT)
+    try:
+      with group:
+        group.on_stop(self._queue.close)
+        group.on_stop(self._policy.close)
+        group.start('inference', lambda: self._policy.serve(group.fail))
+        for index, one in enumerate(self._actors):
+          group.start(
+            f'actor_{index}', functools.partial(self._act, one, group)
+          )
+        group.start('learner', lambda: self._learn_until_done(group))
+        while not group.wait_for_stop(_TICK):
+          self._metrics.maybe_report()
+          if self._stopped:
+            group.stop()
+    except (threads.StuckError, files.WriteError, training.RunError):
+      # None of them must cost what was learned.
+      if 'learner' not in group.running:
+        self._training.rescue(self._state())
+      raise
 
   def _act(self, one: actor.Actor, group: threads.ThreadGroup) -> None:
     while not group.stopping:

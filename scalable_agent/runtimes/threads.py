@@ -6,17 +6,12 @@ from collections.abc import Callable
 
 
 class StuckError(TimeoutError):
-  """Threads did not end in time.
-
-  Attributes:
-    names: of these threads.
-  """
+  """Threads did not end in time."""
 
   def __init__(self, names: list[str], seconds: float):
     super().__init__(
       f'threads did not end within {seconds} s: {", ".join(names)}'
     )
-    self.names = names
 
 
 class ThreadGroup:
@@ -46,6 +41,11 @@ class ThreadGroup:
   def stopping(self) -> bool:
     """Whether the group has been told to stop or has failed."""
     return self._stopping.is_set()
+
+  @property
+  def running(self) -> list[str]:
+    """Names of the threads that have not ended."""
+    return [thread.name for thread in self._threads if thread.is_alive()]
 
   def on_stop(self, callback: Callable[[], None]) -> None:
     """Has `callback` called once, by whoever stops the group."""
@@ -101,7 +101,7 @@ class ThreadGroup:
     deadline = time.monotonic() + self._join_timeout
     for thread in self._threads:
       thread.join(max(0.0, deadline - time.monotonic()))
-    stuck = [thread.name for thread in self._threads if thread.is_alive()]
+    stuck = self.running
     if self._failure is not None and self._failure is not failure:
       raise self._failure
     if stuck and failure is None:

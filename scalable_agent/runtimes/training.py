@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from scalable_agent import (
   environments,
@@ -16,8 +17,16 @@ from scalable_agent import (
   unroll_queue,
 )
 from scalable_agent.reports import metrics
-from scalable_agent.runtimes import assembly
+from scalable_agent.runtimes import algorithm, assembly
 from scalable_agent.storage import checkpointing, logdirs
+
+# Batches in a row whose gradients are not finite, after which a run ends: one
+# unroll may spoil a few, but these are not the fault of one.
+_MOST_DROPPED = 10
+
+
+class RunError(algorithm.Ended):
+  """The run cannot go on; the message says why, and what to look at."""
 
 
 def make_learner(
@@ -91,6 +100,7 @@ class Training:
       silent=not chief,
     )
     self.learner_seconds = 0.0
+    self._dropped_in_a_row = 0
     self._fills: list[float] = []
     self._last_save = time.monotonic()
 
@@ -146,13 +156,42 @@ class Training:
     return self.queue.get(timeout)
 
   def update(self, batch: structures.ActorOutput) -> None:
-    """Learns from a batch."""
+    """Learns from a batch, or drops it if its gradients are not finite.
+
+    Raises:
+      RunError: too many were dropped in a row. All learners raise it together.
+      files.WriteError: a report that was due could not be written.
+    """
     start = time.perf_counter()
     values = self.learner.update(batch)
     # Reading a value waits for the update, so the time is its own.
     frames, updates = int(values['frames']), int(values['updates'])
     self.learner_seconds += time.perf_counter() - start
+    if int(values['skipped_steps']):
+      self._dropped_in_a_row += 1
+      self.metrics.record_dropped_batch()
+      self._complain(frames)
+      values = {}  # They are no numbers either.
+    else:
+      self._dropped_in_a_row = 0
     self.metrics.record_update(frames, updates, values)
+
+  def _complain(self, frames: int) -> None:
+    look = (
+      'Look at the rewards, the observations, --learning_rate and '
+      '--clip_gradient_norm.'
+    )
+    if self._dropped_in_a_row == 1:
+      logging.warning(
+        'Dropped a batch at %d frames: its gradients are not finite. %s',
+        frames,
+        look,
+      )
+    if self._dropped_in_a_row == _MOST_DROPPED:
+      raise RunError(
+        f'the gradients of {_MOST_DROPPED} batches in a row are not finite, so '
+        f'training stops at {frames:,} frames. {look}'
+      )
 
   def save_if_due(self, extra: Callable[[], Mapping[str, Any]] = dict) -> None:
     """Saves if --save_checkpoint_secs have passed since it did."""
@@ -165,6 +204,21 @@ class Training:
     """Saves everything that must survive, and `extra` with it."""
     state = {'metrics': self.metrics.get_state(), **(extra or {})}
     self._checkpointer.save(self.frames(), state, self.metrics.score)
+
+  def rescue(self, extra: Mapping[str, Any] | None = None) -> None:
+    """Saves, if there is room, before a run ends that cannot go on.
+
+    Args:
+      extra: see `save`.
+    """
+    try:
+      self.save(extra)
+    except OSError as error:
+      logging.error('What was learned could not be saved: %s', error)
+    else:
+      logging.warning(
+        'Saved %s frames in %s.', f'{self.frames():,}', self._config.logdir
+      )
 
   def save_for_chief(self) -> bool:
     """Saves where the chief would; False if it is alive and can itself.

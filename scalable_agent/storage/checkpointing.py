@@ -31,6 +31,13 @@ _NAME = re.compile(r'\d{12,}$')
 # Of an older checkpoint of the same frames while a new one takes its place.
 _REPLACED = '.replaced'
 _SCRATCH = '.scratch'
+# What TensorFlow makes of the system's, such as EIO, when it reads.
+_READ_ERRORS = (
+  tf.errors.UnknownError,
+  tf.errors.InternalError,
+  tf.errors.AbortedError,
+  tf.errors.UnavailableError,
+)
 
 
 class DamagedError(Exception):
@@ -64,7 +71,8 @@ class Checkpointer:
     """Saves; only the newest checkpoints and the best are kept.
 
     Nothing may change the items meanwhile. Checkpoints of more frames than
-    this one are given up: the run went back behind them.
+    this one are given up: the run went back behind them. None is deleted while
+    it cannot be read which one is the best.
 
     Args:
       frames: environment frames, by which checkpoints are ordered.
@@ -75,23 +83,27 @@ class Checkpointer:
       The path of the checkpoint.
 
     Raises:
-      OSError: it could not be written; the older ones are as they were.
+      files.WriteError: it could not be written; the older ones are as they
+        were.
     """
     name = f'{int(frames):012d}'
     path = self._path(name)
     try:
       self._write(path, state, score)
-      names = _names(self._folder)
-      past = names[: names.index(name) + 1]
-      self._record_if_best(past, score)
     except (OSError, tf.errors.OpError) as error:
-      raise OSError(
+      raise files.WriteError(
         f'cannot save {path}: {error}. Free some space there, or choose '
         'another --logdir. Older checkpoints are intact.'
       ) from error
     finally:
       shutil.rmtree(self._path(_SCRATCH), ignore_errors=True)
-    self._prune(past)
+    try:
+      names = _names(self._folder)
+      past = names[: names.index(name) + 1]
+      self._record_if_best(past, score)
+      self._prune(past)
+    except files.UnreadableError as error:
+      logging.warning('Old checkpoints are kept: %s', error)
     return path
 
   def restore(self) -> Any | None:
@@ -101,6 +113,8 @@ class Checkpointer:
       The state that it was saved with, or None if there is no checkpoint.
 
     Raises:
+      files.UnreadableError: it could not be read, and may be intact. Older ones
+        are not tried, or the next save would give it up.
       DamagedError: there are checkpoints, but none is intact.
       ValueError: the newest intact one is of other items, or of a newer
         version of this program.
@@ -142,19 +156,22 @@ class Checkpointer:
       return
     name, best = past[-1], self._best(past)
     if best.get('checkpoint', name) == name or score >= best['score']:
-      files.write_json(
-        self._best_path, {'checkpoint': name, 'score': float(score)}
-      )
+      try:
+        files.write_json(
+          self._best_path, {'checkpoint': name, 'score': float(score)}
+        )
+      except OSError as error:
+        raise files.write_error(self._best_path, error) from error
 
   def _best(self, names: list[str]) -> dict[str, Any]:
     """Returns the content of best.json, {} if it is of none of `names`."""
     try:
-      best = files.read_json(self._best_path)
+      best = files.read(files.read_json, self._best_path)
       best = {'checkpoint': best['checkpoint'], 'score': float(best['score'])}
       return best if best['checkpoint'] in names else {}
     except FileNotFoundError:
       return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
       logging.warning('%s is damaged (%s): ignored.', self._best_path, error)
       return {}
 
@@ -213,8 +230,14 @@ class Checkpointer:
     )
 
   def _read_variables(self, path: str) -> None:
+    def read(prefix):
+      try:
+        return self._checkpoint.read(prefix)
+      except _READ_ERRORS as error:
+        raise OSError(error.message) from error
+
     try:
-      status = self._checkpoint.read(os.path.join(path, _VARIABLES))
+      status = files.read(read, os.path.join(path, _VARIABLES))
       # Testing an agent needs no optimizer; a missing weight is an error.
       status.expect_partial()
       status.assert_existing_objects_matched()
@@ -228,7 +251,10 @@ class Checkpointer:
 
 def _names(folder: str) -> list[str]:
   """Returns the names of all checkpoints in a folder, the oldest first."""
-  entries = os.listdir(folder) if os.path.isdir(folder) else []
+  try:
+    entries = files.read(os.listdir, folder)
+  except FileNotFoundError:
+    entries = []
   names = {
     name for name in entries if _NAME.match(name.removesuffix(_REPLACED))
   }
@@ -265,7 +291,7 @@ def _read_intact(path: str) -> Any:
     if _or_damaged(files.digest, file) != sha256:
       raise DamagedError(f'{file}: wrong checksum')
   try:
-    return nest_files.read(os.path.join(path, _STATE))
+    return files.read(nest_files.read, os.path.join(path, _STATE))
   except (ValueError, ImportError) as error:
     raise ValueError(
       f'{path} is intact, but of another version of this program: {error}. Use '
@@ -275,8 +301,8 @@ def _read_intact(path: str) -> Any:
 
 def _or_damaged(function: Callable[[str], Any], path: str) -> Any:
   try:
-    return function(path)
+    return files.read(function, path)
   except FileNotFoundError as error:
     raise DamagedError(f'{path}: missing') from error
-  except (OSError, ValueError) as error:
+  except ValueError as error:
     raise DamagedError(f'{path}: {error}') from error

@@ -5,6 +5,7 @@ room in the queue would keep others from fetching weights. An actor with an
 unroll is told to send it, or when to ask again. That is the back-pressure.
 """
 
+import math
 import secrets
 import threading
 import time
@@ -82,7 +83,8 @@ class LearnerService:
       skip_frames: of the agent, see networks.Agent.skip_frames.
       weights_description: of `weights.describe`.
       queue: where unrolls go.
-      record_unroll: told of every unroll, too.
+      record_unroll: told of every unroll, too. What it raised would be answered
+        to an actor, whose fault it is not.
       clock: seconds, monotonic.
     """
     self._options = dict(options)
@@ -144,6 +146,12 @@ class LearnerService:
       # Those that have not begun yet would wait for this learner in vain, too.
       told = all(a.told or not self._is_heard_of(a) for a in actors)
       return told and (not everybody or len(actors) >= self.num_expected)
+
+  def silence(self) -> float:
+    """Returns seconds since any actor was heard of; infinite if none was."""
+    with self._lock:
+      heard = [actor.seen for actor in self._actors.values()]
+    return self._clock() - max(heard, default=-math.inf)
 
   def gauges(self) -> dict[str, Any]:
     """Returns numbers for TensorBoard."""

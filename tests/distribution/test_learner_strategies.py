@@ -194,6 +194,25 @@ def test_two_processes_learn_what_one_learns_from_all(workers, alone, name):
     assert_same_bits(*metrics)
 
 
+def assert_dropped(result, name):
+  dropped = result[name]['dropped']
+  steps = CASES[name].get('updates_per_batch', 1)
+  assert dropped['skipped_steps'] == steps
+  assert_same_bits(dropped['before'], dropped['after'])
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_a_batch_of_gradients_that_are_not_finite_is_dropped(alone, name):
+  assert_dropped(alone, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CASES)
+def test_all_replicas_drop_what_one_of_them_must(mirrored, workers, name):
+  for result in [mirrored, *workers]:
+    assert_dropped(result, name)
+
+
 @pytest.mark.slow
 def test_two_processes_do_what_the_more_reluctant_wants(workers):
   for result in workers:

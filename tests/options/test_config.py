@@ -220,6 +220,7 @@ class TestCheckGiven:
       ('num_learners', 'task', -1),
       ('learner_address', 'task', -1),
       ('reconnect_timeout', 'task', -1),
+      ('actor_timeout', 'task', -1),
     ],
   )
   def test_what_was_set_without_effect_is_refused(self, name, owner, value):
@@ -235,7 +236,12 @@ class TestCheckGiven:
   def test_what_has_an_effect_passes(self):
     config = make_config(mode='test', optimizer='rmsprop')
     config = resolve(config, 'catch')
-    of_a_cluster = {'num_learners', 'learner_address', 'reconnect_timeout'}
+    of_a_cluster = {
+      'num_learners',
+      'learner_address',
+      'reconnect_timeout',
+      'actor_timeout',
+    }
     options_lib.check_given(config, CATALOG.options.keys() - of_a_cluster)
     cluster = config.replace(task=0)
     options_lib.check_given(cluster, of_a_cluster)

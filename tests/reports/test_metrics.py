@@ -13,6 +13,8 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from scalable_agent import structures
 from scalable_agent.reports import metrics, summaries
+from scalable_agent.storage import files
+from tests.full_disk import fill
 
 FIRST, MID, LAST = structures.FIRST, structures.MID, structures.LAST
 HEADER = 'frames,seconds,level,episode_return,episode_length,episode_frames'
@@ -476,3 +478,85 @@ def test_a_run_that_does_not_learn_is_warned(tmp_path, caplog):
       clock.now += 11
       m.maybe_report()
   assert caplog.text.count('does not seem to learn') == 1
+
+
+class FullDisk:
+  """What TensorFlow raises, as seen on a full tmpfs."""
+
+  def flush(self):
+    raise tf.errors.ResourceExhaustedError(
+      None, None, 'events.v2; No space left on device\nCould not flush'
+    )
+
+  close = flush
+
+
+def test_a_full_disk_is_named_and_all_files_are_closed(tmp_path):
+  m = make_metrics(tmp_path)
+  with m:
+    m._summaries._writer.close()
+    log = m._episodes
+    m._summaries._writer = FullDisk()
+    m._summaries.scalars = m._summaries.actions = lambda *args: None
+    with pytest.raises(
+      files.WriteError,
+      match=f'TensorBoard events in {tmp_path}: .*No space left on device. Fr',
+    ):
+      m.close()
+    assert log._file.closed
+    m.record_unroll(one_episode())
+  assert len(rows(tmp_path)) == 1
+
+
+def use_a_full_disk(logdir, then):
+  with make_metrics(logdir) as m:
+    fill(m._episodes)
+    then(m)
+
+
+def test_a_last_report_that_fails_is_told_but_hides_no_other_failure(tmp_path):
+  def write(m):
+    m._episodes._file.write('a row')
+
+  def fail(m):
+    write(m)
+    raise ZeroDivisionError
+
+  with pytest.raises(files.WriteError):
+    use_a_full_disk(tmp_path, write)
+  with pytest.raises(ZeroDivisionError):
+    use_a_full_disk(tmp_path, fail)
+
+
+def test_dropped_batches_are_counted_over_restarts(tmp_path):
+  m = make_metrics(tmp_path)
+  with m:
+    m.record_dropped_batch()
+  state = m.get_state()
+  m = make_metrics(tmp_path)
+  m.set_state(state, 0)
+  with m:
+    m.record_dropped_batch()
+  counts = events(tmp_path)['learner/dropped_batches']
+  assert sorted(float(value) for _, value in counts) == [1, 2]
+  # Checkpoints of before they were counted can be gone on from.
+  del state['dropped_batches']
+  make_metrics(tmp_path).set_state(state, 0)
+
+
+def test_rows_that_a_power_cut_took_are_missed_once(tmp_path, caplog):
+  with make_metrics(tmp_path) as m:
+    for _ in range(3):
+      m.record_unroll(one_episode())
+    state = m.get_state()
+  path = tmp_path / 'episodes.csv'
+  path.write_bytes(path.read_bytes()[:-5] + bytes(5))
+  for count in (3, 4):
+    m = make_metrics(tmp_path)
+    m.set_state(state, 0)
+    with m:
+      m.record_unroll(one_episode())
+      state = m.get_state()
+    assert len(rows(tmp_path)) == 1 + count
+  assert caplog.text.count('It has 2 of the 3 rows') == 1
+  assert caplog.text.count('set aside') + caplog.text.count('is now') == 1

@@ -105,6 +105,7 @@ REACHED = (
 # every value but the default.
 OTHERS = {
   'algorithm',
+  'actor_timeout',
   'checkpoint',
   'dataset_path',
   'job_name',

@@ -16,8 +16,9 @@ import tree
 from scalable_agent import environments, losses, structures
 from scalable_agent.environments import catch
 from scalable_agent.options import validate
-from scalable_agent.runtimes import assembly, impala_local
-from scalable_agent.storage import nest_files
+from scalable_agent.runtimes import assembly, impala_local, training
+from scalable_agent.storage import files, nest_files
+from tests import full_disk
 from tests.configs import make_config, resolve
 from tests.environments import pixel_catch
 
@@ -406,6 +407,105 @@ class TestThreads:
     finally:
       released.set()
     assert int(newest_checkpoint(tmp_path).name) == run.frames() > 0
+
+
+def fill_after_updates(run, updates):
+  """Has the disk be full for episodes.csv from then on."""
+  update = run._training.learner.update
+
+  def update_and_fill(batch):
+    values = update(batch)
+    if int(values['updates']) == updates:
+      with run._metrics._lock:
+        full_disk.fill(run._metrics._episodes)
+    return values
+
+  run._training.learner.update = update_and_fill
+
+
+@pytest.mark.parametrize(
+  'options', [SERIAL, THREADS], ids=['serial', 'threads']
+)
+def test_a_full_disk_ends_the_run_with_a_checkpoint_if_one_fits(
+  tmp_path, log, options
+):
+  run = make_run(tmp_path / 'full', **options)
+  fill_after_updates(run, 4)
+  with pytest.raises(files.WriteError, match=r'episodes\.csv: No space left'):
+    impala_local.train(run)
+  assert 0 < int(newest_checkpoint(tmp_path / 'full').name) == run.frames()
+  assert f'Saved {run.frames()} frames in {tmp_path / "full"}.' in log.text
+  # Nothing that was played is lost to the learner.
+  train(tmp_path / 'full', **options)
+  if options is SERIAL:
+    train(tmp_path / 'whole', **options)
+    first, second = map(
+      saved_variables, (tmp_path / 'full', tmp_path / 'whole')
+    )
+    for name, value in first.items():
+      np.testing.assert_array_equal(value, second[name], err_msg=name)
+
+
+def poison_batches(run, chosen):
+  """Has chosen batches, counted from 0, hold rewards that are no numbers."""
+  update, calls = run._training.learner.update, itertools.count()
+
+  def update_poisoned(batch):
+    if next(calls) in chosen:
+      env_outputs = batch.env_outputs
+      batch = batch._replace(
+        env_outputs=env_outputs._replace(reward=env_outputs.reward * np.nan)
+      )
+    return update(batch)
+
+  run._training.learner.update = update_poisoned
+
+
+def test_a_poisoned_batch_is_dropped_counted_and_told_once(tmp_path, log):
+  run = make_run(tmp_path, **SERIAL)
+  poison_batches(run, {2, 3, 7})
+  impala_local.train(run)
+  assert int(newest_checkpoint(tmp_path).name) >= 600
+  for name, value in saved_variables(tmp_path).items():
+    assert np.isfinite(value).all(), name
+  assert saved_state(tmp_path)['metrics']['dropped_batches'] == 3
+  assert log.text.count('Dropped a batch at') == 2
+  assert 'its gradients are not finite. Look at the rewards' in log.text
+
+
+@pytest.mark.parametrize(
+  'options', [SERIAL, THREADS], ids=['serial', 'threads']
+)
+def test_after_several_poisoned_batches_in_a_row_the_run_stops_and_saves(
+  tmp_path, options
+):
+  run = make_run(tmp_path, **(options | {'total_environment_frames': NEVER}))
+  poison_batches(run, {1, *range(3, 1000)})
+  with pytest.raises(
+    training.RunError,
+    match=r'of 10 batches in a row are not finite, so training stops at \d+ '
+    r'frames\. Look at the rewards',
+  ):
+    impala_local.train(run)
+  assert run._training.updates() == 2
+  assert 0 < int(newest_checkpoint(tmp_path).name) == run.frames()
+  for name, value in saved_variables(tmp_path).items():
+    assert np.isfinite(value).all(), name
+
+
+def test_where_no_checkpoint_fits_the_cause_is_still_told(
+  tmp_path, log, monkeypatch
+):
+  run = make_run(tmp_path, **THREADS)
+  fill_after_updates(run, 2)
+
+  def full(path, nest):
+    raise OSError(28, 'No space left on device', path)
+
+  monkeypatch.setattr(nest_files, 'write', full)
+  with pytest.raises(files.WriteError, match=r'episodes\.csv: No space left'):
+    impala_local.train(run)
+  assert 'What was learned could not be saved: cannot save' in log.text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The learner against an update written by hand."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -47,12 +49,18 @@ def constant(frames):
   return tf.constant(0.001)
 
 
-def make_learner(agent, schedule=constant, clip=0.0, updates_per_batch=1):
+def make_learner(
+  agent,
+  schedule=constant,
+  clip=0.0,
+  updates_per_batch=1,
+  reward_clipping='abs_one',
+):
   return learner.Learner(
     agent,
     make_optimizer(),
     schedule,
-    LOSS_OPTIONS,
+    dataclasses.replace(LOSS_OPTIONS, reward_clipping=reward_clipping),
     clip_gradient_norm=clip,
     frames_per_step=FRAMES_PER_STEP,
     updates_per_batch=updates_per_batch,
@@ -214,18 +222,69 @@ def test_metrics_are_scalars():
     assert value.shape == []
 
 
-def test_a_reward_that_is_no_number_raises_and_leaves_the_weights():
-  agent = make_agent()
-  one = make_learner(agent, clip=40.0)
-  (batch,) = make_batches(agent, 1)
-  one.update(batch)
-  old = weights(agent)
+def with_a_reward(batch, value):
   reward = batch.env_outputs.reward.copy()
-  reward[3, 1] = np.nan
-  broken = batch._replace(env_outputs=batch.env_outputs._replace(reward=reward))
-  with pytest.raises(tf.errors.InvalidArgumentError, match='Look at the rew'):
-    one.update(broken)
-  assert_all_close(weights(agent), old, rtol=0, atol=0)
+  reward[3, 1] = value
+  return batch._replace(env_outputs=batch.env_outputs._replace(reward=reward))
+
+
+def all_values(one):
+  variables = [*one.agent.variables, one.frames, one.updates]
+  slots = [v.value for v in one.optimizer.variables]
+  return [v.numpy() for v in [*variables, *slots]]
+
+
+# The greatest float: finite, but the gradients are not.
+@pytest.mark.parametrize('poison', [np.nan, np.finfo(np.float32).max])
+@pytest.mark.parametrize(
+  ('lstm', 'xla'), [(True, False), (False, True)], ids=['lstm', 'xla']
+)
+def test_gradients_that_are_not_finite_change_nothing(poison, lstm, xla):
+  agent, other_agent = make_agent(lstm), make_agent(lstm)
+  one, other = (
+    make_learner(a, clip=40.0, updates_per_batch=2, reward_clipping='none')
+    for a in (agent, other_agent)
+  )
+  if xla:
+    for each in (one, other):
+      each._update = tf.function(
+        each._update_on_shards, autograph=False, jit_compile=True
+      )
+  first, second = make_batches(other_agent, 2)
+  one.update(first)
+  before = all_values(one)
+  values = one.update(with_a_reward(second, poison))
+  assert int(values['skipped_steps']) == 2
+  assert not np.isfinite(values['gradient_norm'])
+  assert_all_close(all_values(one), before, rtol=0, atol=0)
+  # As if there had been no such batch.
+  other.update(first)
+  for each in (one, other):
+    assert int(each.update(second)['skipped_steps']) == 0
+  assert_all_close(all_values(one), all_values(other), rtol=0, atol=0)
+  assert int(one.updates) == 2
+  assert int(one.optimizer.iterations) == 4
+
+
+def test_a_batch_counts_if_only_its_later_steps_are_skipped():
+  agent = make_agent()
+  one = make_learner(agent, updates_per_batch=3)
+  gradients, steps = one._gradients, []
+
+  def broken_in_the_second_step(shard):
+    values, metrics = gradients(shard)
+    steps.append(None)
+    if len(steps) > 1:
+      metrics = metrics | {'gradient_norm': tf.constant(np.inf)}
+    return values, metrics
+
+  one._gradients = broken_in_the_second_step
+  (batch,) = make_batches(agent, 1)
+  values = one.update(batch)
+  assert int(values['skipped_steps']) == 2
+  assert int(one.optimizer.iterations) == 1
+  assert int(one.updates) == 1
+  assert int(one.frames) == FRAMES_PER_STEP * num_transitions(batch)
 
 
 @pytest.mark.parametrize('lstm', [False, True], ids=['mlp', 'lstm'])

@@ -410,30 +410,19 @@ def test_absent_and_sparse_gradients_are_accepted(clip_gradient_norm):
   np.testing.assert_allclose(clipped[2], [4.0 * scale])
 
 
-@pytest.mark.parametrize('value', [np.nan, np.inf])
+@pytest.mark.parametrize('value', [np.nan, np.inf, 1e20])
 @pytest.mark.parametrize('clip_gradient_norm', [40.0, None])
 @pytest.mark.parametrize('traced', [False, True])
-def test_a_norm_that_is_not_finite_raises_and_spares_the_weights(
+def test_the_norm_tells_that_a_gradient_is_not_finite(
   value, clip_gradient_norm, traced
 ):
-  variables = [tf.Variable([1.0]), tf.Variable([2.0, 3.0])]
-  optimizer = make_rmsprop()
-  optimizer.build(variables)
-
-  def update(*gradients):
-    clipped, _ = optimizers.clip_gradients(gradients, clip_gradient_norm)
-    optimizer.apply(clipped, variables)
+  def norm_of(*gradients):
+    return optimizers.clip_gradients(gradients, clip_gradient_norm)[1]
 
   if traced:
-    update = tf.function(update)
-  with pytest.raises(
-    tf.errors.InvalidArgumentError, match='global norm of the gradients'
-  ):
-    update(tf.constant([1.0]), tf.constant([0.0, value]))
-  np.testing.assert_array_equal(variables[0], [1.0])
-  np.testing.assert_array_equal(variables[1], [2.0, 3.0])
-  for slot in mean_squares(optimizer):
-    assert (slot == 1).all()
+    norm_of = tf.function(norm_of)
+  norm = norm_of(tf.constant([1.0]), tf.constant([0.0, value]))
+  assert not np.isfinite(norm)
 
 
 def test_a_negative_norm_raises():

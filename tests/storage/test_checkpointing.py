@@ -1,5 +1,6 @@
 """Checkpoints: bit-exact, atomic, verified, and of the right agent."""
 
+import errno
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from scalable_agent import optimizers
 from scalable_agent.options import OptimizerOptions
-from scalable_agent.storage import checkpointing, nest_files
+from scalable_agent.storage import checkpointing, files, nest_files
 
 IMAGES = np.random.default_rng(0).normal(size=[5, 3]).astype(np.float32)
 
@@ -305,6 +306,96 @@ def test_what_a_killed_save_left_is_not_a_checkpoint(tmp_path):
   checkpointer.save(300, {'frames': 300})
   assert not scratch.exists()
   assert saved(tmp_path) == [100, 200, 300]
+
+
+READS = {
+  'listdir': os,
+  'getsize': os.path,
+  'read_json': files,
+  'digest': files,
+  'read': nest_files,
+}
+
+
+def make_flaky(monkeypatch, error, names=tuple(READS), failures=10**6):
+  """Has the first reads of each path fail; by default none ever succeeds."""
+  monkeypatch.setattr(files, '_PAUSE', 0.0)
+  left = {}
+
+  def flaky(function):
+    def call(path):
+      key = function, path
+      if left.setdefault(key, failures):
+        left[key] -= 1
+        raise OSError(error, os.strerror(error), path)
+      return function(path)
+
+    return call
+
+  for name in names:
+    function = getattr(READS[name], name)
+    monkeypatch.setattr(READS[name], name, flaky(function))
+
+
+@pytest.mark.parametrize('error', [errno.ESTALE, errno.EIO])
+@pytest.mark.parametrize('function', ['restore', 'restore_best'])
+def test_a_disk_that_cannot_be_read_for_a_moment_is_asked_again(
+  tmp_path, monkeypatch, error, function
+):
+  counter, checkpointer = save_frames(tmp_path, [100, 200], scores=[2, 1])
+  make_flaky(monkeypatch, error, failures=2)
+  expected = 200 if function == 'restore' else 100
+  assert getattr(checkpointer, function)() == {'frames': expected}
+  assert counter.numpy() == expected
+
+
+@pytest.mark.parametrize('name', READS)
+@pytest.mark.parametrize(
+  'function', ['restore', 'restore_best', 'newest_state']
+)
+def test_what_cannot_be_read_is_no_damage(
+  tmp_path, monkeypatch, function, name
+):
+  _, checkpointer = save_frames(tmp_path, [100, 200], scores=[2, 1])
+  with monkeypatch.context() as patch:
+    make_flaky(patch, errno.ESTALE, [name])
+    with pytest.raises(files.UnreadableError, match=r'may be intact: .*Stale'):
+      getattr(checkpointer, function)()
+  assert saved(tmp_path) == [100, 200]
+  assert checkpointer.restore() == {'frames': 200}
+
+
+def test_variables_that_cannot_be_read_are_not_of_another_agent(
+  tmp_path, monkeypatch
+):
+  counter, checkpointer = save_frames(tmp_path, [100])
+  monkeypatch.setattr(files, '_PAUSE', 0.0)
+  read, failures = checkpointer._checkpoint.read, [1, 2]
+
+  def fail_twice(prefix):
+    if failures:
+      failures.pop()
+      raise tf.errors.UnknownError(None, None, f'{prefix}; Input/output error')
+    return read(prefix)
+
+  monkeypatch.setattr(checkpointer._checkpoint, 'read', fail_twice)
+  counter.assign(0)
+  assert checkpointer.restore() == {'frames': 100}
+  assert counter.numpy() == 100
+
+
+def test_nothing_is_deleted_while_the_best_is_not_known(
+  tmp_path, monkeypatch, warnings
+):
+  _, checkpointer = save_frames(tmp_path, [100, 200, 300], scores=[9, 1, 2])
+  with monkeypatch.context() as patch:
+    make_flaky(patch, errno.ESTALE, ['read_json'])
+    checkpointer.save(400, {'frames': 400}, 3.0)
+  assert 'Old checkpoints are kept' in warnings[-1]
+  assert saved(tmp_path) == [100, 200, 300, 400]
+  checkpointer.save(500, {'frames': 500}, 3.0)
+  assert saved(tmp_path) == [100, 300, 400, 500]
+  assert checkpointer.restore_best() == {'frames': 100}
 
 
 def test_saving_twice_at_the_same_frames_replaces(tmp_path):

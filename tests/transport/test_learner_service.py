@@ -604,6 +604,22 @@ class TestGauges:
     assert service.gauges() == before
 
 
+class TestSilence:
+  def test_is_infinite_before_the_first_actor(self, service):
+    assert service.silence() == float('inf')
+
+  def test_is_since_the_last_word_of_any_actor(
+    self, service, make_actor, clock
+  ):
+    first, second = make_actor(0).start(), make_actor(1).start()
+    clock.now += 40
+    first.ready()
+    clock.now += 2
+    assert service.silence() == 2
+    second.call('failed', protocol.to_json(session=second.session))
+    assert service.silence() == 0
+
+
 class TestAllTold:
   def test_waits_for_those_at_work(self, service, make_actor):
     actors = [make_actor(i).start() for i in range(2)]
