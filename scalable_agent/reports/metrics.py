@@ -19,12 +19,12 @@ from absl import logging
 from scalable_agent import structures
 from scalable_agent.reports import (
   episode_log,
-  files,
   progress,
   scores,
   summaries,
   vital_signs,
 )
+from scalable_agent.storage import files
 
 _MEGABYTE = 2**20
 _OWN_GAUGES = ('queue_fill', 'stage_seconds', 'batcher')

@@ -217,7 +217,7 @@ class Training:
       logging.error('What was learned could not be saved: %s', error)
     else:
       logging.warning(
-        'Saved %s frames in %s.', f'{self.frames():,}', self._config.logdir
+        'Saved %s frames in %s.', f'{self.frames():,}', self._config.run.logdir
       )
 
   def save_for_chief(self) -> bool:
