@@ -228,6 +228,8 @@ def test_a_learner_gives_up_on_actors_that_never_come(jobs):
 
 def test_an_actor_gives_up_on_a_learner_that_is_gone_for_good(jobs):
   learner = jobs.learner()
+  # It must not give up on one that is about to come.
+  learner.wait_for('Learner 0 listens')
   actor = jobs.actor(0, reconnect_timeout=1)
   wait_for_arrivals(jobs, learner, 'Even-v0')
   learner.send(signal.SIGKILL)
