@@ -44,7 +44,7 @@ def make_batcher(implementation):
     batcher = dynamic_batching.Batcher(
       spec if inputs is None else inputs,
       spec if outputs is None else outputs,
-      implementation=options.pop('implementation', implementation),
+      implementation=implementation,
       **options,
     )
     made.append(batcher)

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import dynamic_batching
-from dynamic_batching import build, fallback
+from dynamic_batching import build, fallback, ops
 from tests.waiting import DEADLINE_S
 
 SPEC = tf.TensorSpec([None], tf.int32)
@@ -51,11 +51,9 @@ def batcher(make_batcher):
   return make_batcher(minimum_batch_size=2, timeout_ms=None)
 
 
-def test_a_cancelled_call_leaves_the_queue(make_batcher, threads):
-  # The fallback does not hear of it; see its documentation.
-  batcher = make_batcher(
-    implementation='op', minimum_batch_size=2, timeout_ms=None
-  )
+# The fallback does not hear of it; see its documentation.
+@pytest.mark.parametrize('implementation', ['op'])
+def test_a_cancelled_call_leaves_the_queue(batcher, threads):
   step = Step(threads, lambda: batcher.compute(rows(1)))
   threads.until(lambda: batcher.statistics().waiting_rows == 1)
   step.cancel()
@@ -68,9 +66,8 @@ def test_a_cancelled_call_leaves_the_queue(make_batcher, threads):
 
 @pytest.mark.parametrize('when', ['it waits', 'it is computed'])
 def test_a_cancelled_call_does_not_disturb_the_others(
-  make_batcher, threads, implementation, when
+  batcher, threads, implementation, when
 ):
-  batcher = make_batcher(minimum_batch_size=2, timeout_ms=None)
   step = Step(threads, lambda: batcher.compute(rows(1)))
   threads.until(lambda: batcher.statistics().waiting_rows == 1)
   if when == 'it waits':
@@ -122,6 +119,7 @@ for _ in range(10):
 
 
 def test_the_texts_of_cancelled_ops_are_whole():
+  ops.load()  # Builds them, which takes time.
   # The error of a graph is that of the op that failed first, but TensorFlow's
   # log has them all.
   result = subprocess.run(
@@ -173,12 +171,10 @@ def check_a_batch_is_served(batcher, threads, get_inputs):
   assert [int(threads.result(call)[0]) for call in calls] == [20, 30]
 
 
+@pytest.mark.parametrize('implementation', ['fallback'])
 def test_a_batch_that_cannot_be_joined_answers_its_callers(
-  make_batcher, threads, monkeypatch
+  batcher, threads, monkeypatch
 ):
-  batcher = make_batcher(
-    implementation='fallback', minimum_batch_size=2, timeout_ms=None
-  )
 
   def fail(*args, **options):
     raise MemoryError('no room')
