@@ -23,6 +23,7 @@ from scalable_agent import (
 )
 from scalable_agent.environments import catch
 from scalable_agent.runtimes import assembly, impala_local
+from tests.waiting import wait_until
 
 NEVER = 1e9
 
@@ -517,6 +518,27 @@ def test_every_actor_plays_its_own_episodes(tmp_path):
   assert not np.array_equal(
     np.concatenate([boards[0], later[0]]), np.concatenate([boards[1], later[1]])
   )
+
+
+def test_every_batch_mixes_the_levels_that_wait(tmp_path):
+  options = {'level_name': 'catch,catch_hidden', 'envs_per_actor': 8}
+  run = make_run(tmp_path, **(THREADS | options | {'batch_size': 4}))
+  next_batch = run._training.next_batch
+  levels = []
+
+  def next_batch_when_both_have_put():
+    def have_both_put():
+      return {waiting.actor for waiting in run._queue._waiting} == {0, 1}
+
+    wait_until(have_both_put)
+    batch = next_batch()
+    levels.append(batch.level.tolist())
+    return batch
+
+  run._training.next_batch = next_batch_when_both_have_put
+  impala_local.train(run)
+  assert len(levels) >= 15
+  assert all(sorted(batch) == [0, 0, 1, 1] for batch in levels)
 
 
 def first_balls(run, episodes=8):
