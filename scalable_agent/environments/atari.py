@@ -8,6 +8,7 @@ once.
 import functools
 import re
 
+import ale_py
 import numpy as np
 from ale_py import registration, roms, vector_env
 from gymnasium.vector import AutoresetMode
@@ -113,6 +114,7 @@ class AtariEnvironment(replay.ReplayedEnvironment):
       observation=structures.TensorSpec(shape, np.dtype(np.uint8)),
       num_actions=len(self._game_actions),
       frames_per_step=options.num_action_repeats,
+      action_meanings=_action_meanings(self._envs, options.full_action_space),
     )
     super().__init__(
       level,
@@ -192,6 +194,17 @@ def _game_actions(
   legal = [action.value for action in envs.ale.get_action_set()]
   actions = range(_FULL_ACTION_SPACE)
   return np.array([legal.index(a) if a in legal else 0 for a in actions], 'i4')
+
+
+def _action_meanings(
+  envs: vector_env.AtariVectorEnv, full_action_space: bool
+) -> tuple[str, ...]:
+  """Returns A names; all 18 also where a game forbids some."""
+  if full_action_space:
+    return tuple(
+      ale_py.Action(number).name for number in range(_FULL_ACTION_SPACE)
+    )
+  return tuple(action.name for action in envs.ale.get_action_set())
 
 
 def _make_vector_env(

@@ -74,7 +74,8 @@ def check_levels(
 
   Raises:
     ValueError: there are fewer actors than levels, the levels differ in their
-      observations or in the number of actions, or one cannot be made.
+      observations or in what their actions are (in the number of actions, where
+      an environment has no names for them), or one cannot be made.
   """
   if len(levels) == 1:
     return
@@ -100,16 +101,29 @@ def check_levels(
         f'and {_describe(spec.observation)}. Wrap them to be alike, or train '
         'on each in a run of its own.'
       )
-    if spec.num_actions != first.num_actions:
+    difference = _difference_of_actions(first, spec)
+    if difference:
       remedy = (
         'Set --full_action_space'
         if level.suite == 'atari'
         else 'Wrap them to be alike, or train on each in a run of its own'
       )
-      raise ValueError(
-        f'{pair} differ in their numbers of actions, {first.num_actions} and '
-        f'{spec.num_actions}. {remedy}.'
-      )
+      raise ValueError(f'{pair} differ in their {difference}. {remedy}.')
+
+
+def _difference_of_actions(
+  one: structures.EnvironmentSpec, other: structures.EnvironmentSpec
+) -> str | None:
+  """Returns what differs between the actions of two levels, if anything."""
+  if one.num_actions != other.num_actions:
+    return f'numbers of actions, {one.num_actions} and {other.num_actions}'
+  if one.action_meanings is None or other.action_meanings is None:
+    return None
+  pairs = zip(one.action_meanings, other.action_meanings, strict=True)
+  for number, (first, second) in enumerate(pairs):
+    if first != second:
+      return f'actions, of which number {number} is {first} and {second}'
+  return None
 
 
 def find_spec(

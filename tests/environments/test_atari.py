@@ -30,6 +30,9 @@ def make_bare(name='breakout', num_envs=2, **kwargs):
   return vector_env.AtariVectorEnv(name, num_envs, **(settings | kwargs))
 
 
+FULL_ACTION_MEANINGS = tuple(Action(number).name for number in range(18))
+
+
 class FakeVectorEnv:
   """Stands in for ale-py's; plays a list of (lives, terminated, truncated)."""
 
@@ -39,7 +42,11 @@ class FakeVectorEnv:
     del game, kwargs
     assert num_envs == 1
     self.single_action_space = atari.vector_env.Discrete(4)
+    self.ale = self
     self._t = 0
+
+  def get_action_set(self):
+    return [Action(number) for number in range(4)]
 
   def _info(self):
     return {'lives': np.array([self.script[self._t][0]], np.int32)}
@@ -344,7 +351,21 @@ def test_the_full_action_space_is_the_same_in_every_game():
   for game in ('pong', 'skiing', 'lost_luggage', 'surround'):
     environment = make(game, num_envs=1, full_action_space=True)
     assert environment.spec.num_actions == 18
+    assert environment.spec.action_meanings == FULL_ACTION_MEANINGS
     environment.close()
+
+
+def test_actions_have_their_names():
+  assert make('pong').spec.action_meanings == (
+    'NOOP',
+    'FIRE',
+    'RIGHT',
+    'LEFT',
+    'RIGHTFIRE',
+    'LEFTFIRE',
+  )
+  meanings = make('qbert').spec.action_meanings
+  assert meanings == ('NOOP', 'FIRE', 'UP', 'RIGHT', 'LEFT', 'DOWN')
 
 
 def test_what_a_game_forbids_is_no_action(monkeypatch):

@@ -210,7 +210,7 @@ class TestCheckLevels:
     [
       ('catch', {'num_actors': 0}),
       ('catch,catch_hidden', {}),
-      ('pong,space_invaders', {}),  # Both have six actions.
+      ('pong,space_invaders', {}),  # Both have the same six actions.
       ('pong,breakout', {'full_action_space': True}),
     ],
   )
@@ -229,9 +229,25 @@ class TestCheckLevels:
     ):
       check_levels('pong,breakout')
 
+  def test_games_with_as_many_other_actions_are_refused(self):
+    with pytest.raises(
+      ValueError,
+      match='^--level_name=pong,qbert: pong and qbert differ in their actions, '
+      r'of which number 2 is RIGHT and UP\. Set --full_action_space\.$',
+    ):
+      check_levels('pong,qbert')
+
+  def test_actions_without_names_are_only_counted(self):
+    names = [f'tests.environments.toys:Toys/{n}-v0' for n in ('Gray', 'Named')]
+    check_levels(','.join(names))
+
   @pytest.mark.parametrize(
     ('names', 'said'),
     [
+      (
+        ('Named', 'NamedOtherwise'),
+        r'actions, of which number 0 is LEFT and STAY\. Wrap',
+      ),
       (
         ('Gray', 'Colour'),
         r'observations, uint8 \[8, 6, 1\] and .* 3\]\. Wrap',
