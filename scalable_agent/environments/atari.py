@@ -230,7 +230,8 @@ def _make_vector_env(
     stack_num=1,
     frameskip=options.num_action_repeats,
     maxpool=True,
-    noop_max=options.noop_max,
+    # ale-py draws from 0 to one less than this.
+    noop_max=options.noop_max + 1,
     # ale-py's own episodic_life restarts the whole game at a lost life.
     episodic_life=False,
     life_loss_info=False,

@@ -20,7 +20,8 @@ class EnvironmentOptions:
     grayscale: Atari frames are [height, width, 1], else [height, width, 3].
     sticky_actions: probability that the Atari emulator repeats the previous
       action. None: what the level implies, else 0.
-    noop_max: most no-ops, in frames, at the start of an Atari episode.
+    noop_max: most no-ops, in frames, at the start of an Atari episode; their
+      number is uniform from 0 to it.
     life_loss_is_terminal: a lost life has discount 0; the game goes on.
     full_action_space: all 18 actions instead of those that the game uses.
     fire_reset: press FIRE at the start of an Atari episode.

@@ -10,7 +10,7 @@ from scalable_agent.structures import FIRST, LAST, MID
 from tests.environments import contract
 
 
-def make(name='breakout', num_envs=2, seed=5, **options):
+def make(name='breakout', num_envs=2, seed=6, **options):
   return environments.make(
     environments.parse_level(name),
     num_envs,
@@ -26,6 +26,7 @@ def make_bare(name='breakout', num_envs=2, **kwargs):
     'num_threads': 1,
     'reward_clipping': False,
     'use_fire_reset': False,
+    'noop_max': 31,  # Its numbers end before it.
   }
   return vector_env.AtariVectorEnv(name, num_envs, **(settings | kwargs))
 
@@ -182,7 +183,7 @@ def test_the_emulator_gets_the_papers_settings(
     'stack_num': 1,
     'frameskip': 4,
     'maxpool': True,
-    'noop_max': 30,
+    'noop_max': 31,
     'episodic_life': False,
     'life_loss_info': False,
     'reward_clipping': False,
@@ -194,7 +195,7 @@ def test_the_stack_of_four_frames_is_ales_own():
   environment = make(max_episode_frames=60)
   bare = make_bare(stack_num=4, max_num_frames_per_episode=60)
   output = environment.reset()
-  expected, _ = bare.reset(seed=5)
+  expected, _ = bare.reset(seed=6)
   stack = np.zeros([2, 84, 84, 4], np.uint8)
   ends = 0
   for actions in contract.random_actions(environment, 50):
@@ -211,7 +212,7 @@ def test_the_stack_of_four_frames_is_ales_own():
 def test_lost_lives_end_the_future_and_not_the_game():
   environment, bare = make(), make_bare()
   outputs = [environment.reset()]
-  lives = [bare.reset(seed=5)[1]['lives']]
+  lives = [bare.reset(seed=6)[1]['lives']]
   over, rewards = [np.array([False, False])], [np.zeros([2])]
   for actions in contract.random_actions(environment, 300):
     outputs.append(environment.step(actions))
@@ -329,6 +330,14 @@ def test_seeds_beyond_those_of_ale_are_refused():
     make(seed=2**31 - 1)
   with pytest.raises(ValueError, match=r'num_envs=0 .* at least 1'):
     make(num_envs=0)
+
+
+@pytest.mark.parametrize('noop_max', [0, 1, 2])
+def test_episodes_start_with_up_to_noop_max_no_ops(noop_max):
+  """All numbers of them occur, the greatest and none as well."""
+  environment = make(num_envs=12, noop_max=noop_max)
+  noops = environment._envs.reset(seed=np.arange(12))[1]['frame_number']
+  assert sorted(set(noops.tolist())) == list(range(noop_max + 1))
 
 
 @pytest.mark.parametrize(
