@@ -43,7 +43,11 @@ def saved_frames(logdir: str) -> list[int]:
 
 
 class Checkpointer:
-  """Saves and restores the checkpoints of one run."""
+  """Saves and restores the checkpoints of one run.
+
+  Attributes:
+    restored: path of the checkpoint that was restored last, None before.
+  """
 
   def __init__(self, logdir: str, items: Mapping[str, Any], keep: int = 3):
     """Initialises; touches no file.
@@ -59,6 +63,7 @@ class Checkpointer:
     self._folder = os.path.join(logdir, _FOLDER)
     self._checkpoint = tf.train.Checkpoint(**items)
     self._keep = keep
+    self.restored: str | None = None
 
   def save(self, frames: int, state: Any, score: float | None = None) -> str:
     """Saves; only the newest checkpoints and the best are kept.
@@ -204,6 +209,7 @@ class Checkpointer:
         )
         continue
       self._read_variables(path)
+      self.restored = path
       logging.info('Restored %s.', path)
       return state
     raise DamagedError(

@@ -57,7 +57,8 @@ class Config:
   seed: int = _option(
     1,
     'Seed of weights, environments and action sampling. Exact '
-    'reproduction needs --num_actors=0.',
+    'reproduction needs --num_actors=0. Tests play other episodes than any '
+    'training.',
     minimum=0,
   )
 
@@ -240,7 +241,10 @@ class Config:
     minimum=0,
   )
   noop_max: int = _option(
-    30, 'Atari: maximum number of no-ops at the start of an episode.', minimum=0
+    30,
+    'Atari: an episode starts with a random number of no-ops, in frames, from '
+    '0 to this.',
+    minimum=0,
   )
   life_loss_is_terminal: bool = _option(
     True,
@@ -303,6 +307,10 @@ FIELDS: Mapping[str, dataclasses.Field] = {
 }
 
 
+# Leaves room for an index of each environment below those of tests.
+_LARGEST_SEED = 2_000_000_000
+
+
 def validate(config: Config) -> None:
   """Raises ValueError that names the first option with a bad value.
 
@@ -332,6 +340,11 @@ def validate(config: Config) -> None:
     value = getattr(config, name)
     if isinstance(value, float) and not math.isfinite(value):
       raise ValueError(f'--{name}={value} must be finite.')
+  if config.seed > _LARGEST_SEED:
+    raise ValueError(
+      f'--seed={config.seed} must be at most {_LARGEST_SEED}, as environments '
+      'take 31 bits, of which tests have a part of their own.'
+    )
   _validate_combinations(config)
 
 

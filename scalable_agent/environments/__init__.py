@@ -18,6 +18,7 @@ from scalable_agent.environments import (
 )
 from scalable_agent.environments import options as options_lib
 from scalable_agent.environments.batched import (
+  TEST_SEEDS,
   Arrival,
   BatchedEnvironment,
   Level,
@@ -36,6 +37,7 @@ from scalable_agent.environments.options import (
 
 __all__ = (
   'OPTIONS_OF_SUITE',
+  'TEST_SEEDS',
   'Arrival',
   'BatchedEnvironment',
   'EnvironmentOptions',

@@ -13,6 +13,8 @@ from scalable_agent import structures
 
 # ALE keeps seeds in signed 32 bits.
 _SEED_END = 2**31
+# The seeds from here on are of tests, those below of training.
+TEST_SEEDS = _SEED_END - 2**24
 
 
 class Level(NamedTuple):

@@ -27,7 +27,7 @@ STEPS_PER_SEED = 2000
 
 
 def derived_seed(seed: int, index: int) -> int:
-  """Returns a seed in [0, 2^31).
+  """Returns a seed in [0, TEST_SEEDS).
 
   Args:
     seed: of the environment.
@@ -36,7 +36,10 @@ def derived_seed(seed: int, index: int) -> int:
   # Hashed: with sums, environments of neighbouring seeds would play each
   # other's episodes.
   word = np.random.SeedSequence([seed, index]).generate_state(1)[0]
-  return int(word) >> (32 - _SEED_BITS)
+  derived = int(word) >> (32 - _SEED_BITS)
+  if derived >= batched.TEST_SEEDS:
+    derived -= 2**_SEED_BITS - batched.TEST_SEEDS
+  return derived
 
 
 class ReplayedEnvironment(batched.BatchedEnvironment):

@@ -1,9 +1,15 @@
 """Plays whole games with a trained agent, rebuilt from its logdir alone."""
 
 import contextlib
+import datetime
+import itertools
 import os
 from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
+
+import scalable_agent
 from scalable_agent import (
   checkpointing,
   environments,
@@ -16,9 +22,17 @@ from scalable_agent import config as config_lib
 from scalable_agent.runtimes import assembly, training
 
 
-def prepare(
-  config: config_lib.Config, given: Collection[str]
-) -> tuple[config_lib.Config, networks.Agent, tuple[environments.Level, ...]]:
+class Test(NamedTuple):
+  """The arguments of `test`, see there."""
+
+  config: config_lib.Config
+  agent: networks.Agent
+  levels: tuple[environments.Level, ...]
+  checkpoint: str
+  frames: int
+
+
+def prepare(config: config_lib.Config, given: Collection[str]) -> Test:
   """Rebuilds the agent in --logdir, and finds what it is to play.
 
   Args:
@@ -27,7 +41,7 @@ def prepare(
       read from the logdir and refused if it differs.
 
   Returns:
-    The options of the test, the agent and the levels of its training.
+    What `test` needs.
 
   Raises:
     ValueError: the logdir has no run or no intact checkpoint, options that
@@ -39,7 +53,7 @@ def prepare(
     config = presets.resolve(config, levels[0].suite)
   trained = logdirs.load_config(config.logdir)
   config = config_lib.for_test(config, trained, given)
-  logdirs.check_writable(config.logdir)  # For test.json, after all the games.
+  logdirs.check_writable(config.logdir)  # For the results, after all the games.
   if config.video_dir:
     os.makedirs(config.video_dir, exist_ok=True)
   assembly.use_threads(assembly.resolve_threads(config))
@@ -74,13 +88,21 @@ def prepare(
     f'{int(learner.frames):,} frames.',
     flush=True,
   )
-  return config, agent, levels
+  return Test(
+    config=config,
+    agent=agent,
+    levels=levels,
+    checkpoint=os.path.relpath(checkpointer.restored, config.logdir),
+    frames=int(learner.frames),
+  )
 
 
 def test(
   config: config_lib.Config,
   agent: networks.Agent,
   levels: Sequence[environments.Level],
+  checkpoint: str,
+  frames: int,
 ) -> None:
   """Plays one level after the other; prints, saves and films the results.
 
@@ -88,9 +110,12 @@ def test(
     config: options of the test.
     agent: with the trained weights.
     levels: to play.
+    checkpoint: that the weights are of, below the logdir.
+    frames: environment frames that the agent has learned from.
   """
   results = []
-  path = os.path.join(config.logdir, 'test.json')
+  date = datetime.datetime.now(datetime.timezone.utc)
+  path = _new_path(config.logdir, date)
   written = [path]
   num_envs = min(config.test_num_episodes, config.envs_per_actor)
   for level in levels:
@@ -106,12 +131,58 @@ def test(
           environment,
           config.test_num_episodes,
           greedy=config.test_policy == 'greedy',
-          seed=config.seed,
+          seed=sampling_seed(config.seed),
           video_path=video_path,
         )
       )
-  evaluation.report(results, path)
+  circumstances = {
+    'date': date.isoformat(timespec='seconds'),
+    'version': scalable_agent.__version__,
+    'checkpoint': checkpoint,
+    'frames': frames,
+    'seed': config.seed,
+    'protocol': _protocol(config, levels[0]),
+  }
+  evaluation.report(results, path, circumstances=circumstances)
   print(f'Wrote {" and ".join(written)}.')
+
+
+def _new_path(logdir: str, date: datetime.datetime) -> str:
+  """Returns where the results of a test go, beside those of all others."""
+  folder = os.path.join(logdir, 'tests')
+  os.makedirs(folder, exist_ok=True)
+  name = f'{date:%Y-%m-%d_%H-%M-%S}'
+  for number in itertools.count(1):
+    suffix = f'_{number}' if number > 1 else ''
+    path = os.path.join(folder, f'{name}{suffix}.json')
+    if not os.path.exists(path):
+      break
+  return path
+
+
+def _protocol(
+  config: config_lib.Config, level: environments.Level
+) -> dict[str, Any]:
+  """Returns what decides how many points an agent makes."""
+  names = environments.OPTIONS_OF_SUITE[level.suite] & set(config_lib.FIELDS)
+  return {
+    'policy': config.test_policy,
+    'episodes': config.test_num_episodes,
+    **{name: getattr(config, name) for name in sorted(names)},
+  }
+
+
+def environment_seed(seed: int) -> int:
+  """Returns the seed of a test's first environment: none of a training."""
+  # Hashed: with sums, neighbouring seeds would play each other's episodes.
+  word = np.random.SeedSequence([seed]).generate_state(1)[0]
+  # Half of what there is, so that the index of an environment can be added.
+  return environments.TEST_SEEDS + (int(word) >> 9)
+
+
+def sampling_seed(seed: int) -> int:
+  """Returns the seed of a test's actions: none of a training, of 32 bits."""
+  return 2**32 + seed
 
 
 def _environment(
@@ -122,7 +193,7 @@ def _environment(
       config,
       level,
       num_envs,
-      seed=config.seed,
+      seed=environment_seed(config.seed),
       render=bool(config.video_dir),
     )
   )
