@@ -64,6 +64,7 @@ def _config(logdir: str = 'unused'):
   config = config_lib.Config(
     level_name=_LEVEL.value,
     preset=_PRESET.value,
+    network='shallow' if levels[0].suite == 'atari' else 'auto',
     logdir=logdir,
     total_environment_frames=1e12,
     learning_rate_schedule='constant',

@@ -42,7 +42,9 @@ PARTS = ('environment', 'inference', 'learner', 'training')
 _PART_TIMEOUT = 600.0
 
 _LEVEL = flags.DEFINE_string('level_name', 'pong', 'What to play.')
-_NETWORK = flags.DEFINE_string('network', 'auto', 'Torso.')
+_NETWORK = flags.DEFINE_string(
+  'network', None, 'Torso. Default: shallow for Atari, else auto.'
+)
 _PRESET = flags.DEFINE_enum(
   'preset', 'paper', ('paper', 'auto'), "Settings: the paper's, batches of 32."
 )
@@ -57,7 +59,7 @@ def _config() -> tuple[config_lib.Config, environments.Level]:
   level = environments.parse_level(_LEVEL.value)
   config = config_lib.Config(
     level_name=_LEVEL.value,
-    network=_NETWORK.value,
+    network=_NETWORK.value or ('shallow' if level.suite == 'atari' else 'auto'),
     logdir='unused',
     total_environment_frames=1e12,
     learning_rate_schedule='constant',

@@ -160,8 +160,10 @@ class Config:
   reward_clipping: str = _option(
     'abs_one',
     'Rewards in the loss: abs_one = clipped to [-1, 1]; soft_asymmetric = '
-    'tanh(r / 5), times 0.3 where negative, times 5; none.',
-    choices=('abs_one', 'soft_asymmetric', 'none'),
+    'tanh(r / 5), times 0.3 where negative, times 5 (the code of 2018); '
+    'optimistic_asymmetric = 0.3 min(tanh r, 0) + 5 max(tanh r, 0) (the IMPALA '
+    'paper, figure D.1); none.',
+    choices=('abs_one', 'soft_asymmetric', 'optimistic_asymmetric', 'none'),
   )
   correction: str = _option(
     'vtrace',
@@ -178,7 +180,10 @@ class Config:
     minimum=0,
   )
   lambda_: float | None = _option(
-    None, 'Mixing parameter of the V-trace targets, in [0, 1].', minimum=0
+    None,
+    'Mixing parameter of the V-trace targets, in [0, 1]. Below 1, advantages '
+    "of the policy gradient are not GAE's: see LossOptions.",
+    minimum=0,
   )
 
   # Optimizer.
@@ -214,10 +219,11 @@ class Config:
   )
 
   # Agent.
-  network: str = _option(
-    'auto',
-    'Torso: shallow, deep, mlp, auto (shallow for images, mlp for vectors), or '
-    'your own as module:Class.',
+  network: str | None = _option(
+    None,
+    'Torso: shallow (two convolutions), nature (three: Mnih et al. 2015), deep '
+    '(15), mlp, auto (shallow for images, mlp for vectors), or your own as '
+    'module:Class.',
   )
   lstm: bool = _option(False, 'Put an LSTM of 256 units behind the torso.')
   last_action_reward: bool = _option(
@@ -378,12 +384,13 @@ def _validate_combinations(config: Config) -> None:
   if None in (config.num_actors, config.envs_per_actor, config.batch_size):
     return
   columns = max(config.num_actors, 1) * config.envs_per_actor
-  if config.batch_size > columns:
+  # Threads fill a batch with several unrolls of each.
+  if config.num_actors == 0 and config.batch_size > columns:
     raise ValueError(
-      f'--batch_size={config.batch_size} cannot be filled: --num_actors='
-      f'{config.num_actors} with --envs_per_actor={config.envs_per_actor} '
-      f'give {columns} trajectories at a time. Lower the batch size or raise '
-      'one of the others.'
+      f'--batch_size={config.batch_size} cannot be filled: --num_actors=0 with '
+      f'--envs_per_actor={config.envs_per_actor} gives {columns} trajectories '
+      'at a time. Lower the batch size, raise --envs_per_actor, or use actor '
+      'threads: --num_actors=1.'
     )
   if config.num_actors > 0:
     _validate_inference(config, columns)

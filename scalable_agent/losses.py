@@ -12,7 +12,12 @@ import tensorflow as tf
 from scalable_agent import structures, vtrace
 
 CORRECTIONS = ('vtrace', 'one_step_is', 'epsilon', 'none')
-REWARD_CLIPPINGS = ('abs_one', 'soft_asymmetric', 'none')
+REWARD_CLIPPINGS = (
+  'abs_one',
+  'soft_asymmetric',
+  'optimistic_asymmetric',
+  'none',
+)
 
 # Of the epsilon-correction, IMPALA paper, section 5.2.2.
 _LOG_EPSILON = 1e-6
@@ -51,7 +56,12 @@ class LossOptions:
     clip_rho_threshold: rho bar of V-trace; None or 0: no clipping.
     clip_pg_rho_threshold: clip of the policy gradient's importance weights, of
       'vtrace' and of 'one_step_is'; None or 0: no clipping.
-    lambda_: mixing parameter of the targets, in [0, 1].
+    lambda_: mixing parameter of the targets, in [0, 1]. It is not that of GAE
+      (Schulman et al. 2015): below 1 the targets of the baseline are the
+      lambda-returns, but the policy gradient's advantage at t stays
+      rho_t (r_t + gamma v_{t+1} - V_t), with v the targets. On-policy, that is
+      GAE's sum of TD errors with all but its first term weighted by lambda once
+      less: 1, 1, lambda, lambda^2, ... times powers of gamma.
   """
 
   discounting: float = 0.99
@@ -118,8 +128,10 @@ def clip_rewards(rewards: tf.Tensor, reward_clipping: str) -> tf.Tensor:
   Args:
     rewards: [...] float32.
     reward_clipping: 'abs_one' clips to [-1, 1]; 'soft_asymmetric' is
-      5 tanh(r / 5), times 0.3 where negative (DMLab-30 in the IMPALA paper,
-      appendix D.1); 'none' returns the rewards as they are.
+      5 tanh(r / 5), times 0.3 where negative (DMLab-30 in the code of 2018);
+      'optimistic_asymmetric' is 0.3 min(tanh r, 0) + 5 max(tanh r, 0) (DMLab-30
+      in the IMPALA paper, figure D.1: another function, with a range of -0.3 to
+      5 instead of -1.5 to 5); 'none' returns the rewards as they are.
 
   Returns:
     [...] float32.
@@ -133,6 +145,9 @@ def clip_rewards(rewards: tf.Tensor, reward_clipping: str) -> tf.Tensor:
   if reward_clipping == 'soft_asymmetric':
     squeezed = tf.tanh(rewards / 5.0)
     return 5.0 * tf.where(rewards < 0, 0.3 * squeezed, squeezed)
+  if reward_clipping == 'optimistic_asymmetric':
+    squeezed = tf.tanh(rewards)
+    return tf.where(rewards < 0, 0.3 * squeezed, 5.0 * squeezed)
   return rewards
 
 

@@ -68,7 +68,7 @@ class _PixelConv(snt.Module):
 
 
 class Shallow(snt.Module):
-  """Two convolutions and a layer of 256 units (A3C and IMPALA, shallow)."""
+  """Two convolutions and a layer of 256 units (A3C; IMPALA on DMLab)."""
 
   # Without padding, the second kernel of 4 needs as many outputs of the first.
   MIN_PIXELS = 8 + 3 * 4
@@ -89,6 +89,37 @@ class Shallow(snt.Module):
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
     x = tf.nn.relu(self._conv_1(observation))
     x = tf.nn.relu(self._conv_2(x))
+    return tf.nn.relu(self._linear(snt.flatten(x)))
+
+
+class Nature(snt.Module):
+  """Three convolutions and a layer of 512 units (Mnih et al. 2015, DQN).
+
+  The net of A3C's 57 games and of the IMPALA paper's shallow Atari experts
+  (section 5.3.2, "three convolutional layers").
+  """
+
+  # Without padding: 3 outputs of the second convolution, for the third.
+  MIN_PIXELS = 8 + (4 + 2 * 2 - 1) * 4
+
+  def __init__(self, observation: structures.TensorSpec):
+    super().__init__(name='nature')
+    height, width, _ = observation.shape
+    if min(height, width) < self.MIN_PIXELS:
+      raise ValueError(
+        f'--network=nature needs at least {self.MIN_PIXELS} x '
+        f'{self.MIN_PIXELS} pixels; this level gives {height} x {width}. Use '
+        'larger frames, or --network=deep.'
+      )
+    self._conv_1 = _PixelConv(32, 8, 4, padding='VALID')
+    self._conv_2 = snt.Conv2D(64, 4, 2, padding='VALID')
+    self._conv_3 = snt.Conv2D(64, 3, 1, padding='VALID')
+    self._linear = snt.Linear(512)
+
+  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
+    x = tf.nn.relu(self._conv_1(observation))
+    x = tf.nn.relu(self._conv_2(x))
+    x = tf.nn.relu(self._conv_3(x))
     return tf.nn.relu(self._linear(snt.flatten(x)))
 
 
@@ -147,7 +178,7 @@ class Mlp(snt.Module):
     return x
 
 
-_TORSOS = {'shallow': Shallow, 'deep': Deep, 'mlp': Mlp}
+_TORSOS = {'shallow': Shallow, 'nature': Nature, 'deep': Deep, 'mlp': Mlp}
 
 
 def resolve(network: str, observation: structures.TensorSpec) -> str:

@@ -12,9 +12,11 @@ from scalable_agent import config as config_lib
 # Characters, for lists of levels: file systems take 255 bytes.
 _LONGEST_FOLDER = 80
 
-# IMPALA paper, Table G.1 (Atari, shallow and deep feed-forward experts). The
-# learning rate decays to zero; RMSProp's decay of 0.99 is from the 2018 code.
+# IMPALA paper, Table G.1 (Atari, shallow and deep feed-forward experts), with
+# the net of the shallow ones. The learning rate decays to zero; RMSProp's decay
+# of 0.99 is from the 2018 code.
 _PAPER = {
+  'network': 'nature',
   'total_environment_frames': 200e6,
   'batch_size': 32,
   'unroll_length': 20,
@@ -39,6 +41,8 @@ _PAPER = {
 
 # Found on Pong with two cores and half an hour: see docs/results.
 _ATARI = _PAPER | {
+  # A third of the work of three convolutions.
+  'network': 'shallow',
   'total_environment_frames': 15e6,
   # Two, as the policy lag in updates is the larger the smaller the batches.
   'num_actors': 2,
@@ -51,8 +55,11 @@ _ATARI = _PAPER | {
   'epsilon': 1e-5,
 }
 
+# What is no Atari game: images or vectors.
+_OTHER = _PAPER | {'network': 'auto', 'num_action_repeats': 1, 'frame_stack': 1}
+
 # Found on CartPole-v1.
-_VECTOR = _PAPER | {
+_VECTOR = _OTHER | {
   'total_environment_frames': 6e5,
   'num_actors': 2,
   'batch_size': 16,
@@ -61,8 +68,6 @@ _VECTOR = _PAPER | {
   'optimizer': 'adam',
   'learning_rate': 3e-3,
   'epsilon': 1e-5,
-  'frame_stack': 1,
-  'num_action_repeats': 1,
   'envs_per_actor': 16,
 }
 
@@ -77,8 +82,8 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
   },
   'paper': {
     'atari': _PAPER,
-    'gymnasium': _PAPER | {'num_action_repeats': 1, 'frame_stack': 1},
-    'catch': _PAPER | {'num_action_repeats': 1, 'frame_stack': 1},
+    'gymnasium': _OTHER,
+    'catch': _OTHER,
   },
 }
 

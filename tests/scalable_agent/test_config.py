@@ -159,13 +159,10 @@ class TestValidate:
         r'--inference_maximum_batch_size=8\.$',
       ),
       (
-        {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 16},
-        r'^--batch_size=16 cannot be filled: --num_actors=3 with '
-        r'--envs_per_actor=5 give 15 .*Lower the batch size or raise',
-      ),
-      (
         {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 6},
-        r'^--batch_size=6 cannot be filled: --num_actors=0 .* give 5 ',
+        r'^--batch_size=6 cannot be filled: --num_actors=0 with '
+        r'--envs_per_actor=5 gives 5 .*Lower the batch size, raise --envs_per_'
+        r'actor, or .*--num_actors=1\.$',
       ),
       (
         SIZES | {'inference_maximum_batch_size': 4},
@@ -186,7 +183,8 @@ class TestValidate:
   @pytest.mark.parametrize(
     'options',
     [
-      {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 15},
+      # Threads fill a batch in several rounds.
+      {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 1000},
       {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 5},
       {'num_actors': 3, 'batch_size': 10**6},  # Unresolved: not known yet.
       SIZES | {'inference_maximum_batch_size': 5},
@@ -279,6 +277,13 @@ class TestResolve:
     unset = {n for n, v in options_of(config).items() if v is None}
     assert unset == {'sticky_actions'}
 
+  def test_games_on_a_small_machine_have_the_smallest_net_by_name(self):
+    assert presets.resolve(Config(), 'atari').network == 'shallow'
+    for preset in presets.PRESETS:
+      for suite in 'gymnasium', 'catch':
+        config = presets.resolve(Config(preset=preset), suite)
+        assert config.network == 'auto'
+
   def test_what_the_user_says_wins(self):
     given = {
       name: 0 if name == 'num_actors' else 1.0
@@ -300,6 +305,7 @@ class TestResolve:
   def test_the_paper_preset_is_table_g1(self):
     config = presets.resolve(Config(preset='paper'), 'atari')
     expected = {
+      'network': 'nature',
       'batch_size': 32,
       'unroll_length': 20,
       'discounting': 0.99,
