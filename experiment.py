@@ -91,7 +91,7 @@ def _load_tensorflow() -> None:
 def train(config: config_lib.Config) -> None:
   """Trains with what the command line gave; resumes if the logdir has a run."""
   from scalable_agent import cluster as cluster_lib
-  from scalable_agent import environments, presets
+  from scalable_agent import cores, environments, presets
   from scalable_agent.runtimes import assembly
 
   with _one_line_errors():
@@ -102,6 +102,10 @@ def train(config: config_lib.Config) -> None:
       config,
       None,
     )
+    if cluster is None:
+      config = presets.follow_cores(
+        config, levels[0].suite, _given_flags(), cores.usable_cores()
+      )
     config_lib.validate(config)
     config_lib.check_given(config, _given_flags())
     config = assembly.resolve_threads(config)
@@ -171,10 +175,19 @@ def _act(config, levels, cluster) -> None:
 
 
 def _describe(config, levels) -> None:
-  from scalable_agent import environments
+  from scalable_agent import cores, environments
+  from scalable_agent.runtimes import assembly
 
   hidden = environments.options_without_effect(levels[0])
-  print(config_lib.describe(config, _given_flags(), hidden), flush=True)
+  print(config_lib.describe(config, _given_flags(), hidden))
+  print(
+    f'  cores:     usable={cores.usable_cores()} '
+    f'intra_op_threads={config.intra_op_threads}',
+    flush=True,
+  )
+  shares = assembly.describe_shares(config, levels)
+  if shares:
+    print(shares, flush=True)
 
 
 def test(config: config_lib.Config) -> None:

@@ -29,7 +29,7 @@ from rich import box, console, table
 
 from scalable_agent import cluster as cluster_lib
 from scalable_agent import config as config_lib
-from scalable_agent import environments, learner_link, presets, threads
+from scalable_agent import cores, environments, learner_link, presets, threads
 from scalable_agent.runtimes import (
   assembly,
   impala_actor,
@@ -258,7 +258,7 @@ def main(argv: list[str]) -> None:
   summary = {
     'level_name': _LEVEL.value,
     'preset': _PRESET.value,
-    'cores': assembly.usable_cores(),
+    'cores': cores.usable_cores(),
     'settings': medians,
     'rounds': rounds,
   }

@@ -27,6 +27,7 @@ from rich import box, console, table
 
 from scalable_agent import config as config_lib
 from scalable_agent import (
+  cores,
   environments,
   learner_link,
   learner_service,
@@ -204,7 +205,7 @@ def main(argv: list[str]) -> None:
   del server
   rows = table.Table(
     title=f'{_LEVEL.value}, {_CLIENTS.value} senders, '
-    f'{assembly.usable_cores()} cores',
+    f'{cores.usable_cores()} cores',
     box=box.SIMPLE,
   )
   for title in ('call', *(k.replace('_', ' ') for k in results['unroll'])):

@@ -34,7 +34,7 @@ from rich import box, console, table
 
 from scalable_agent import actor as actor_lib
 from scalable_agent import config as config_lib
-from scalable_agent import environments, policies, presets, threads
+from scalable_agent import cores, environments, policies, presets, threads
 from scalable_agent.runtimes import assembly, impala_local, training
 
 PARTS = ('environment', 'inference', 'learner', 'training')
@@ -177,9 +177,7 @@ def _training(config, level) -> float:
 def _measure_part(part: str) -> None:
   config, level = _config()
   if part == 'learner':
-    tf.config.threading.set_intra_op_parallelism_threads(
-      assembly.usable_cores()
-    )
+    tf.config.threading.set_intra_op_parallelism_threads(cores.usable_cores())
   else:
     assembly.use_threads(assembly.resolve_threads(config))
   function = {
@@ -228,7 +226,7 @@ def main(argv: list[str]) -> None:
   summary = {
     'level_name': _LEVEL.value,
     'preset': _PRESET.value,
-    'cores': assembly.usable_cores(),
+    'cores': cores.usable_cores(),
     'steps_per_second': rates,
     'sum_of_parts': of_parts,
     'training_to_sum_of_parts': rates['training'] / of_parts,

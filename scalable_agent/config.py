@@ -107,7 +107,9 @@ class Config:
     None,
     'Actor threads, or processes of a distributed run, each with '
     '--envs_per_actor environments; 0 = serial mode, everything in one thread '
-    'and reproducible bit for bit.',
+    'and reproducible bit for bit. Default: of the preset for two cores; for '
+    'Atari on one machine, more actors of fewer environments each where more '
+    'cores may be used.',
     minimum=0,
   )
   envs_per_actor: int | None = _option(

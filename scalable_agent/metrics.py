@@ -125,9 +125,10 @@ class Metrics:
     Args:
       gauges: returns a dict with any of: 'queue_fill', 0 to 1, at best a mean
         since it was last asked; 'stage_seconds', a dict of the seconds that
-        'environment', 'inference' and 'learner' have worked so far; 'batcher',
-        statistics of a dynamic batcher; 'actors', processes at work. Other
-        numbers become scalars.
+        'environment', 'inference' and 'learner' have worked so far, their waits
+        for a device included, in one thread; 'batcher', statistics of a
+        dynamic batcher; 'actors', processes at work. Other numbers become
+        scalars.
     """
     self._gauges = gauges
 
@@ -254,7 +255,7 @@ class Metrics:
           mean_return=mean_return,
           episodes=count,
           levels=len(self._levels),
-          bottleneck=progress.bottleneck(values['queue_fill'], busy),
+          bottleneck=progress.bottleneck(busy),
           actors=gauges.get('actors'),
           **values,
         )

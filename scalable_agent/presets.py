@@ -3,11 +3,15 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from scalable_agent import config as config_lib
+
+# Up to here more actors of fewer environments each were measured: see
+# docs/results.
+_MOST_ACTORS = 8
 
 # Characters, for lists of levels: file systems take 255 bytes.
 _LONGEST_FOLDER = 80
@@ -109,6 +113,33 @@ def resolve(
     if getattr(config, name) is None
   }
   return dataclasses.replace(config, **unset)
+
+
+def follow_cores(
+  config: config_lib.Config, suite: str, given: Collection[str], cores: int
+) -> config_lib.Config:
+  """Returns `config` with as many actor threads as suit the cores.
+
+  Emulators run in their actor's thread, so there are as many threads of them.
+  The number of environments stays what it is, and with it the policy lag:
+  more actors have fewer each.
+
+  Args:
+    config: resolved, of a run on a single machine.
+    suite: of the levels. Only Atari's emulators run without the interpreter's
+      lock: more threads of others would wait for each other.
+    given: names of the options that the user set; with one of the two set, the
+      other is left to the preset, too.
+    cores: that may be used.
+  """
+  if suite != 'atari' or {'num_actors', 'envs_per_actor'} & set(given):
+    return config
+  total = config.num_actors * config.envs_per_actor
+  most = max(min(cores, _MOST_ACTORS), config.num_actors)
+  num_actors = max(n for n in range(1, most + 1) if total % n == 0)
+  return dataclasses.replace(
+    config, num_actors=num_actors, envs_per_actor=total // num_actors
+  )
 
 
 def _folder(level_name: str) -> str:

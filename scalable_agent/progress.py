@@ -39,32 +39,26 @@ class Rates:
     return (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])
 
 
-def bottleneck(
-  queue_fill: float | None, busy: Mapping[str, float]
-) -> str | None:
-  """Names the stage that holds the others up.
+def bottleneck(busy: Mapping[str, float]) -> str | None:
+  """Names the stage that holds the others up: the busiest one.
 
-  A full queue waits for the learner, an empty one for the actors; without a
-  queue the stage that takes the most time is the one.
+  How full a queue is does not tell: with few actors it can be empty most of the
+  time while the learner hardly waits.
 
   Args:
-    queue_fill: 0 (empty) to 1 (full); None without a queue.
-    busy: seconds per second that 'environment', 'inference' and 'learner'
-      work, as far as known.
+    busy: seconds per second that one thread of 'environment', 'inference' and
+      'learner' works or waits for its device, as far as known.
 
   Returns:
-    'environment', 'inference', 'learner', 'actors' where it is not known which
-    of their stages, or None where nothing is known.
+    'environment', 'inference', 'learner'; 'actors' where only the learner is
+    known, and waits for most of the time; None where nothing is known.
   """
-  if queue_fill is not None and queue_fill >= 0.5:
-    return 'learner'
-  stages: tuple[str, ...] = ('environment', 'inference')
-  if queue_fill is None:
-    stages = (*stages, 'learner')
-  known = [stage for stage in stages if busy.get(stage, 0) > 0]
-  if known:
-    return max(known, key=lambda stage: busy[stage])
-  return None if queue_fill is None else 'actors'
+  known = {stage: share for stage, share in busy.items() if share > 0}
+  if not known:
+    return None
+  if set(busy) == {'learner'} and busy['learner'] < 0.5:
+    return 'actors'
+  return max(known, key=lambda stage: known[stage])
 
 
 def format_count(value: float) -> str:

@@ -22,6 +22,7 @@ LAYERS = (
     'scalable_agent.returns',
     'scalable_agent.structures',
     'scalable_agent.config',
+    'scalable_agent.cores',
     'scalable_agent.presets',
     'scalable_agent.suites',
   ),

@@ -1,7 +1,7 @@
 """From a Config to the parts that every runtime is made of."""
 
+import collections
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,18 +11,16 @@ from scalable_agent import (
   config as config_lib,
 )
 from scalable_agent import (
+  cores,
   environments,
   networks,
+  protocol,
   structures,
   unroll_codec,
 )
 
-
-def usable_cores() -> int:
-  """Returns the number of cores that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
+# Levels that a message names.
+_SHOWN = 4
 
 
 def resolve_threads(config: config_lib.Config) -> config_lib.Config:
@@ -34,7 +32,8 @@ def resolve_threads(config: config_lib.Config) -> config_lib.Config:
   """
   return dataclasses.replace(
     config,
-    intra_op_threads=config.intra_op_threads or max(1, usable_cores() // 2),
+    intra_op_threads=config.intra_op_threads
+    or max(1, cores.usable_cores() // 2),
   )
 
 
@@ -124,6 +123,44 @@ def _difference_of_actions(
     if first != second:
       return f'actions, of which number {number} is {first} and {second}'
   return None
+
+
+def describe_shares(
+  config: config_lib.Config, levels: Sequence[environments.Level]
+) -> str | None:
+  """Returns who plays what where levels have unequal numbers of actors.
+
+  Args:
+    config: resolved and validated, num_learners as it is.
+    levels: of the run.
+  """
+  num_actors = max(config.num_actors, 1)
+  played = collections.Counter(
+    protocol.level_of(task, config.num_learners, len(levels))
+    for task in range(num_actors)
+  )
+  names: dict[int, list[str]] = collections.defaultdict(list)
+  for index, count in sorted(played.items()):
+    names[count].append(levels[index].name)
+  if len(names) < 2:
+    return None
+  shares = (
+    f'{count} ({count / num_actors:.1%}) for {_listed(names[count])}'
+    for count in sorted(names, reverse=True)
+  )
+  return (
+    f'--num_actors={num_actors} is no multiple of {len(levels)} levels, each '
+    f'actor plays one: {"; ".join(shares)}. Levels with more actors are '
+    'learned from more.'
+  )
+
+
+def _listed(names: list[str]) -> str:
+  """Returns names, and of many their number."""
+  if len(names) == 1:
+    return names[0]
+  shown = ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
+  return f'each of {len(names)} ({shown})'
 
 
 def find_spec(

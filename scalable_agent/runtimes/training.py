@@ -162,7 +162,9 @@ class Training:
     """Learns from a batch."""
     start = time.perf_counter()
     values = self.learner.update(batch)
-    # Reading a value waits for the update, so the time is its own.
+    # Reading what the device computed waits for all that it was given, so the
+    # time is the update's own; counters may not be the device's.
+    float(values['gradient_norm'])
     frames, updates = int(values['frames']), int(values['updates'])
     self.learner_seconds += time.perf_counter() - start
     self.metrics.record_update(frames, updates, values)

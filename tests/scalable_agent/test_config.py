@@ -295,6 +295,44 @@ class TestResolve:
     )
     assert {n: getattr(config, n) for n in given} == given
 
+  @pytest.mark.parametrize(
+    ('preset', 'cores', 'shape'),
+    [
+      ('auto', 1, (2, 32)),
+      ('auto', 2, (2, 32)),
+      ('auto', 3, (2, 32)),
+      ('auto', 4, (4, 16)),
+      ('auto', 8, (8, 8)),
+      ('auto', 64, (8, 8)),
+      ('paper', 2, (3, 32)),
+      ('paper', 4, (4, 24)),
+      ('paper', 64, (8, 12)),
+    ],
+  )
+  def test_actors_follow_the_cores_and_environments_stay(
+    self, preset, cores, shape
+  ):
+    config = presets.resolve(Config(preset=preset), 'atari')
+    total = config.num_actors * config.envs_per_actor
+    config = presets.follow_cores(config, 'atari', set(), cores)
+    assert (config.num_actors, config.envs_per_actor) == shape
+    assert config.num_actors * config.envs_per_actor == total
+
+  @pytest.mark.parametrize(
+    ('suite', 'given'),
+    [
+      ('atari', {'num_actors'}),
+      ('atari', {'envs_per_actor'}),
+      ('catch', set()),
+      ('gymnasium', set()),
+    ],
+  )
+  def test_cores_do_not_change_what_the_user_set_or_python_environments(
+    self, suite, given
+  ):
+    config = presets.resolve(Config(), suite)
+    assert presets.follow_cores(config, suite, given, 16) == config
+
   def test_what_the_level_implies_wins_over_the_preset(self):
     config = presets.resolve(
       Config(), 'atari', {'sticky_actions': 0.25, 'num_action_repeats': 3}
