@@ -65,7 +65,13 @@ class Checkpointer:
     self._keep = keep
     self.restored: str | None = None
 
-  def save(self, frames: int, state: Any, score: float | None = None) -> str:
+  def save(
+    self,
+    frames: int,
+    state: Any,
+    score: float | None = None,
+    measure: str = 'return',
+  ) -> str:
     """Saves; only the newest checkpoints and the best are kept.
 
     Nothing may change the items meanwhile. Checkpoints of more frames than
@@ -75,6 +81,7 @@ class Checkpointer:
       frames: environment frames, by which checkpoints are ordered.
       state: nest that `nest_files` can write.
       score: the higher the better; None is never the best.
+      measure: what the score is; one of another measure is no rival.
 
     Returns:
       The path of the checkpoint.
@@ -88,7 +95,7 @@ class Checkpointer:
       self._write(path, state, score)
       names = _names(self._folder)
       past = names[: names.index(name) + 1]
-      self._record_if_best(past, score)
+      self._record_if_best(past, score, measure)
     except (OSError, tf.errors.OpError) as error:
       raise OSError(
         f'cannot save {path}: {error}. Free some space there, or choose '
@@ -122,7 +129,10 @@ class Checkpointer:
       names.insert(0, best)
     elif names:
       logging.warning(
-        'No best checkpoint is recorded in %s; taking the newest.', self._folder
+        'No best checkpoint is recorded in %s; taking the newest. There is '
+        'none before every level has had some episodes, and none of several '
+        'levels of which some have no human score.',
+        self._folder,
       )
     return self._restore_first(names) if names else None
 
@@ -142,20 +152,32 @@ class Checkpointer:
   def _path(self, name: str) -> str:
     return os.path.join(self._folder, name)
 
-  def _record_if_best(self, past: list[str], score: float | None) -> None:
+  def _record_if_best(
+    self, past: list[str], score: float | None, measure: str
+  ) -> None:
     if score is None:
       return
     name, best = past[-1], self._best(past)
-    if best.get('checkpoint', name) == name or score >= best['score']:
+    if (
+      best.get('checkpoint', name) == name
+      or best['measure'] != measure
+      or score >= best['score']
+    ):
       files.write_json(
-        self._best_path, {'checkpoint': name, 'score': float(score)}
+        self._best_path,
+        {'checkpoint': name, 'score': float(score), 'measure': measure},
       )
 
   def _best(self, names: list[str]) -> dict[str, Any]:
     """Returns the content of best.json, {} if it is of none of `names`."""
     try:
       best = files.read_json(self._best_path)
-      best = {'checkpoint': best['checkpoint'], 'score': float(best['score'])}
+      best = {
+        'checkpoint': best['checkpoint'],
+        'score': float(best['score']),
+        # All were returns before this was written.
+        'measure': best.get('measure', 'return'),
+      }
       return best if best['checkpoint'] in names else {}
     except FileNotFoundError:
       return {}

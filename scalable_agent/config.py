@@ -294,7 +294,8 @@ class Config:
   # Test.
   checkpoint: str = _option(
     'newest',
-    '--mode=test: the newest checkpoint, or the one of the best return.',
+    '--mode=test: the newest checkpoint, or the one of the best return; of '
+    'several levels, of the best median of human-normalised scores.',
     choices=('newest', 'best'),
   )
   test_num_episodes: int = _option(

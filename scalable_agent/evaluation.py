@@ -10,8 +10,7 @@ import rich.console
 import rich.table
 from absl import logging
 
-from scalable_agent import files, policies, structures, videos
-from scalable_agent.suites import atari57
+from scalable_agent import files, policies, structures, suites, videos
 
 # Of the emulator, or of a game whose agent steps are its frames.
 _FRAMES_PER_SECOND = {'atari': 60, 'catch': 5}
@@ -192,9 +191,9 @@ def _falls_short(episodes: list[tuple[float, int]], quota: int) -> bool:
 
 
 def _human_normalized(level: Any, returns: list[float]) -> float | None:
-  if level.suite != 'atari' or level.name not in atari57.HUMAN_SCORES:
-    return None
-  return atari57.human_normalized_score(level.name, float(np.mean(returns)))
+  return suites.human_normalized_score(
+    level.suite, level.name, float(np.mean(returns))
+  )
 
 
 def _statistics(returns: list[float]) -> dict[str, float]:

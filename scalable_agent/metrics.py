@@ -51,6 +51,7 @@ class Metrics:
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
     silent: bool = False,
+    suite: str = '',
   ):
     """Initialises; the files are opened on entering the context.
 
@@ -65,6 +66,7 @@ class Metrics:
       stream: of the progress line; default: standard error.
       clock: seconds, monotonic.
       silent: writes nothing: another process reports.
+      suite: of the levels, for their human-normalised scores.
     """
     self._silent = silent
     self._logdir = logdir
@@ -77,7 +79,7 @@ class Metrics:
     self._updates = 0
     self._episode_count = 0
     self._elapsed_before = 0.0
-    self._scores = scores.Scores(levels)
+    self._scores = scores.Scores(levels, suite)
     self._new_episodes: dict[str, list[tuple[float, int]]] = {
       level: [] for level in levels
     }
@@ -231,9 +233,11 @@ class Metrics:
       frames, learner_metrics = int(self._frames), self._learner_metrics
       lags, actions = list(self._lags), self._last_actions
       self._lags.clear()
-      mean_return, count = self._scores.mean, self._episode_count
+      returns = self._scores.describe()
       episodes = self._new_episodes
+      level_scores = {}
       if summary_due:
+        level_scores = self._scores.summaries()
         self._new_episodes = {level: [] for level in self._levels}
       stages = gauges.get('stage_seconds', {})
       counters = {'frames': frames, 'updates': int(self._updates), **stages}
@@ -252,9 +256,7 @@ class Metrics:
         progress.format_progress(
           frames=frames,
           total_frames=self._total_frames,
-          mean_return=mean_return,
-          episodes=count,
-          levels=len(self._levels),
+          returns=returns,
           bottleneck=progress.bottleneck(busy),
           actors=gauges.get('actors'),
           **values,
@@ -267,6 +269,7 @@ class Metrics:
       self._summaries.learner(frames, learner_metrics)
       values['policy_lag_max'] = max((most for _, most in lags), default=None)
       values['rss_mb'] = self._process.memory_info().rss / _MEGABYTE
+      values |= level_scores
       values |= {f'busy/{stage}': rate for stage, rate in busy.items()}
       values |= {k: v for k, v in gauges.items() if k not in _OWN_GAUGES}
       self._summaries.scalars(frames, values)
@@ -281,6 +284,11 @@ class Metrics:
     """See `Scores.score`: what to save by."""
     with self._lock:
       return self._scores.score
+
+  @property
+  def score_measure(self) -> str:
+    """See `Scores.measure`."""
+    return self._scores.measure
 
   def get_state(self) -> dict[str, Any]:
     """Returns what must survive a restart, as JSON-able data."""

@@ -134,6 +134,8 @@ def follow_cores(
   """
   if suite != 'atari' or {'num_actors', 'envs_per_actor'} & set(given):
     return config
+  assert config.num_actors is not None
+  assert config.envs_per_actor is not None
   total = config.num_actors * config.envs_per_actor
   most = max(min(cores, _MOST_ACTORS), config.num_actors)
   num_actors = max(n for n in range(1, most + 1) if total % n == 0)

@@ -9,8 +9,6 @@ from typing import Any, TextIO
 
 from absl import logging
 
-from scalable_agent import scores
-
 _CLEAR_LINE = '\r\x1b[2K'
 _LINE_ABOVE = '\x1b[A'
 _SEPARATOR = ' | '
@@ -82,25 +80,33 @@ def format_progress(
   frames: int,
   total_frames: float,
   frames_per_second: float,
-  mean_return: float | None,
-  episodes: int,
-  levels: int = 1,
+  returns: str | None,
   updates_per_second: float,
   policy_lag: float | None,
   queue_fill: float | None,
   bottleneck: str | None,
   actors: int | None = None,
 ) -> str:
-  """Returns the text of the progress line; None is not mentioned."""
+  """Returns the text of the progress line; None is not mentioned.
+
+  Args:
+    frames: environment frames so far.
+    total_frames: at which the run ends.
+    frames_per_second: of the latest time, as all rates.
+    returns: of `Scores.describe`.
+    updates_per_second: of the learner.
+    policy_lag: mean, in updates.
+    queue_fill: 0 to 1.
+    bottleneck: of `bottleneck`.
+    actors: processes at work.
+  """
   parts = [
     f'{format_count(frames)}/{format_count(total_frames)} frames '
     f'{100 * frames / total_frames:.1f}%',
     f'{frames_per_second:,.0f} frames/s',
   ]
-  if mean_return is not None:
-    recent = min(episodes, scores.RECENT_EPISODES)
-    over = f'last {recent} episodes' if levels == 1 else 'mean over levels'
-    parts.append(f'return {mean_return:.2f} ({over})')
+  if returns is not None:
+    parts.append(returns)
   parts.append(f'{updates_per_second:.1f} updates/s')
   if policy_lag is not None:
     parts.append(f'lag {policy_lag:.1f}')

@@ -143,7 +143,8 @@ class TestSeveralLevels:
     result = run(*flags(logdir, options))
     assert result.status == 0, result.output
     assert 'level_name=pong,breakout*' in result.output
-    assert '(mean over levels)' in result.output
+    assert 'human-normalised' in result.output
+    assert 'levels)' in result.output
     return logdir
 
   def test_episodes_of_all_levels_are_reported(self, logdir):

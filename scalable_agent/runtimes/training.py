@@ -103,6 +103,7 @@ class Training:
       config.summary_secs,
       config.progress_secs,
       silent=not chief,
+      suite=levels[0].suite,
     )
     self.learner_seconds = 0.0
     self._fills: list[float] = []
@@ -179,7 +180,9 @@ class Training:
   def save(self, extra: Mapping[str, Any] | None = None) -> None:
     """Saves everything that must survive, and `extra` with it."""
     state = {'metrics': self.metrics.get_state(), **(extra or {})}
-    self._checkpointer.save(self.frames(), state, self.metrics.score)
+    self._checkpointer.save(
+      self.frames(), state, self.metrics.score, self.metrics.score_measure
+    )
 
   def save_for_chief(self) -> bool:
     """Saves where the chief would; False if it is alive and can itself.
