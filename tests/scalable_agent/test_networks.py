@@ -332,6 +332,64 @@ class TestParameterCounts:
     assert len(kernels) == 15
 
 
+def test_the_lstm_over_time_is_sonnets_step_by_step():
+  agent = networks.Agent(VECTOR, lstm=True)
+  time, batch = 7, 4
+  env_outputs, actions = random_inputs(VECTOR, time, batch)
+  state = random_state(agent, batch)
+  first = env_outputs.step_type == FIRST
+  assert first.any()
+  weights = np.random.default_rng(2).normal(size=(time, batch))
+
+  def by_steps(features):
+    hidden, cell = state.core
+    outputs = []
+    for t in range(time):
+      keep = np.where(first[t], 0, 1).astype(np.float32)[:, None]
+      output, (hidden, cell) = agent._core(
+        features[t], snt.LSTMState(hidden * keep, cell * keep)
+      )
+      outputs.append(output)
+    return tf.stack(outputs), (hidden, cell)
+
+  with tf.GradientTape() as tape:
+    features = snt.BatchApply(agent._torso)(
+      tf.constant(env_outputs.observation)
+    )
+    outputs, expected_core = by_steps(features)
+    expected = snt.BatchApply(agent._baseline)(outputs)[..., 0]
+    expected_loss = tf.reduce_sum(expected * weights)
+  expected_gradients = tape.gradient(
+    expected_loss, agent._core.trainable_variables
+  )
+  with tf.GradientTape() as tape:
+    (_, baseline), new_state = agent.unroll(env_outputs, actions, state)
+    loss = tf.reduce_sum(baseline * weights)
+  gradients = tape.gradient(loss, agent._core.trainable_variables)
+  for actual, wanted in zip(
+    (baseline, *new_state.core, *gradients),
+    (expected, *expected_core, *expected_gradients),
+    strict=True,
+  ):
+    np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_lstms_variables_are_those_of_old_checkpoints(tmp_path):
+  agent = networks.Agent(VECTOR, lstm=True)
+  path = tf.train.Checkpoint(agent=agent).write(str(tmp_path / 'variables'))
+  shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+  suffix = '/.ATTRIBUTES/VARIABLE_VALUE'
+  assert {
+    name.removesuffix(suffix): shape
+    for name, shape in shapes.items()
+    if '_core' in name
+  } == {
+    'agent/_core/_w_i': [64, 1024],
+    'agent/_core/_w_h': [256, 1024],
+    'agent/_core/b': [1024],
+  }
+
+
 class FromTheDefinition:
   """Layers in NumPy, in double precision."""
 
