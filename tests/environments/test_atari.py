@@ -191,6 +191,51 @@ def test_the_emulator_gets_the_papers_settings(
   }
 
 
+def test_a_frame_is_the_maximum_of_the_last_two_of_four():
+  """What flickers at 30 Hz stays in sight, and no frame is skipped."""
+  game, size = 'asteroids', {'img_height': 210, 'img_width': 160}
+  environment = make(
+    game, num_envs=1, sticky_actions=0.0, noop_max=0, height=210, width=160
+  )
+  single = make_bare(
+    game, 1, noop_max=0, frameskip=1, maxpool=False, grayscale=True, **size
+  )
+  environment.reset()
+  single.reset(seed=6)
+  flickers = 0
+  for (action,) in contract.random_actions(environment, 12):
+    frames = [single.step(np.array([action]))[0][0, 0] for _ in range(4)]
+    seen = environment.step(np.array([action])).observation[0, ..., 0]
+    np.testing.assert_array_equal(seen, np.maximum(*frames[2:]))
+    flickers += (seen != frames[3]).any()
+  assert flickers > 0
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'explicit', 'probability'),
+  [
+    ('breakout', None, 0.0),
+    ('ALE/Breakout-v5', None, 0.25),
+    ('breakout', 1, 1),
+  ],
+)
+def test_sticky_actions_are_those_of_the_emulator(
+  level_name, explicit, probability
+):
+  environment = make(level_name, sticky_actions=explicit)
+  bares = {p: make_bare(repeat_action_probability=p) for p in (0, 0.25, 1)}
+  outputs = {p: [bare.reset(seed=6)[0]] for p, bare in bares.items()}
+  frames = [environment.reset().observation]
+  # Moves all the time, so that it shows when one is taken late.
+  for actions in np.random.default_rng(0).integers(2, 4, [16, 2]):
+    frames.append(environment.step(actions).observation)
+    for p, bare in bares.items():
+      outputs[p].append(bare.step(actions)[0])
+  for p, expected in outputs.items():
+    same = np.array_equal(np.array(frames)[..., 0], np.array(expected)[:, :, 0])
+    assert same == (p == probability)
+
+
 def test_the_stack_of_four_frames_is_ales_own():
   environment = make(max_episode_frames=60)
   bare = make_bare(stack_num=4, max_num_frames_per_episode=60)
