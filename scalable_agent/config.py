@@ -122,7 +122,10 @@ class Config:
     None, 'Agent steps per trajectory.', minimum=1
   )
   queue_capacity: int = _option(
-    1, 'Unrolls that may wait for the learner before actors block.', minimum=1
+    1,
+    'Unrolls of which nothing was learned from yet that may wait for the '
+    'learner before actors block.',
+    minimum=1,
   )
   updates_per_batch: int | None = _option(
     None, 'Optimizer steps taken on each batch.', minimum=1
