@@ -329,8 +329,8 @@ MISTAKES = {
     ['Unfilmable-v0 cannot be filmed', 'no_such_module', '--video_dir'],
   ),
   'a_batch_that_cannot_be_filled': (
-    {'batch_size': 9},
-    ['--batch_size=9', '--num_actors=2', '--envs_per_actor=4', 'Lower'],
+    {'batch_size': 9, 'num_actors': 0},
+    ['--batch_size=9', '--num_actors=0', '--envs_per_actor=4', 'Lower'],
   ),
   'no_batch': ({'batch_size': 0}, ['--batch_size=0 must be at least 1']),
   'a_negative_unroll': (
