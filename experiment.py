@@ -124,11 +124,14 @@ def train(config: options.Config, given: set[str]) -> None:
       options.check_given(config, given)
   _load_tensorflow()
   from scalable_agent.distribution import cluster as cluster_lib
-  from scalable_agent.runtimes import assembly
+  from scalable_agent.runtimes import assembly, cores
   from scalable_agent.storage import files
 
   with _one_line_errors(ValueError, OSError, runtimes.Ended):
     config, cluster = cluster_lib.resolve(config, given) or (config, None)
+    if cluster is None:
+      usable = cores.usable_cores()
+      config = options.follow_cores(config, suite, given, usable)
     options.validate(config)
     options.check_given(config, given)
     config = assembly.resolve_threads(config)

@@ -30,6 +30,7 @@ from scalable_agent import environments, options, runtimes
 from scalable_agent.distribution import cluster as cluster_lib
 from scalable_agent.runtimes import (
   assembly,
+  cores,
   impala_actor,
   impala_learner,
   impala_local,
@@ -61,9 +62,13 @@ _TASK = flags.DEFINE_integer('task', 0, 'Of this actor.')
 
 def _config(logdir: str = 'unused'):
   levels = environments.parse_levels(_LEVEL.value)
-  config = runtimes.make_catalog().make(
+  catalog = runtimes.make_catalog()
+  default = options.resolve(catalog.make(), levels[0].suite)
+  config = catalog.make(
     level_name=_LEVEL.value,
     preset=_PRESET.value,
+    # That of a training, also beside the paper's other settings.
+    network=default.agent.network,
     logdir=logdir,
     total_environment_frames=1e12,
     learning_rate_schedule='constant',
@@ -257,7 +262,7 @@ def main(argv: list[str]) -> None:
   summary = {
     'level_name': _LEVEL.value,
     'preset': _PRESET.value,
-    'cores': assembly.usable_cores(),
+    'cores': cores.usable_cores(),
     'settings': medians,
     'rounds': rounds,
   }

@@ -32,7 +32,7 @@ from scalable_agent import (
   structures,
   unroll_queue,
 )
-from scalable_agent.runtimes import assembly
+from scalable_agent.runtimes import assembly, cores
 from scalable_agent.transport import learner_link, learner_service, rpc, weights
 
 CALLS = ('unroll', 'weights', 'ready')
@@ -201,7 +201,7 @@ def main(argv: list[str]) -> None:
   del server
   rows = table.Table(
     title=f'{_LEVEL.value}, {_CLIENTS.value} senders, '
-    f'{assembly.usable_cores()} cores',
+    f'{cores.usable_cores()} cores',
     box=box.SIMPLE,
   )
   for title in ('call', *(k.replace('_', ' ') for k in results['unroll'])):

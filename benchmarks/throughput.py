@@ -33,14 +33,22 @@ from rich import box, console, table
 
 from scalable_agent import actor as actor_lib
 from scalable_agent import environments, options, policies, runtimes
-from scalable_agent.runtimes import assembly, impala_local, threads, training
+from scalable_agent.runtimes import (
+  assembly,
+  cores,
+  impala_local,
+  threads,
+  training,
+)
 
 PARTS = ('environment', 'inference', 'learner', 'training')
 # Seconds that a part may take besides those asked for: tracing, building.
 _PART_TIMEOUT = 600.0
 
 _LEVEL = flags.DEFINE_string('level_name', 'pong', 'What to play.')
-_NETWORK = flags.DEFINE_string('network', 'auto', 'Torso.')
+_NETWORK = flags.DEFINE_string(
+  'network', None, 'Torso. Default: that of a training, with either preset.'
+)
 _PRESET = flags.DEFINE_enum(
   'preset', 'paper', ('paper', 'auto'), "Settings: the paper's, batches of 32."
 )
@@ -53,9 +61,11 @@ _PART = flags.DEFINE_enum('part', None, PARTS, 'Measures this part only.')
 
 def _config() -> tuple[options.Config, environments.Level]:
   level = environments.parse_level(_LEVEL.value)
-  config = runtimes.make_catalog().make(
+  catalog = runtimes.make_catalog()
+  default = options.resolve(catalog.make(), level.suite)
+  config = catalog.make(
     level_name=_LEVEL.value,
-    network=_NETWORK.value,
+    network=_NETWORK.value or default.agent.network,
     logdir='unused',
     total_environment_frames=1e12,
     learning_rate_schedule='constant',
@@ -175,9 +185,7 @@ def _training(config, level) -> float:
 def _measure_part(part: str) -> None:
   config, level = _config()
   if part == 'learner':
-    tf.config.threading.set_intra_op_parallelism_threads(
-      assembly.usable_cores()
-    )
+    tf.config.threading.set_intra_op_parallelism_threads(cores.usable_cores())
   else:
     assembly.use_threads(assembly.resolve_threads(config))
   function = {
@@ -226,7 +234,7 @@ def main(argv: list[str]) -> None:
   summary = {
     'level_name': _LEVEL.value,
     'preset': _PRESET.value,
-    'cores': assembly.usable_cores(),
+    'cores': cores.usable_cores(),
     'steps_per_second': rates,
     'sum_of_parts': of_parts,
     'training_to_sum_of_parts': rates['training'] / of_parts,

@@ -1,6 +1,7 @@
 """Plays whole games with an agent and reports what it scored."""
 
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,6 +115,7 @@ def report(
   results: Sequence[LevelResult],
   path: str | None = None,
   console: rich.console.Console | None = None,
+  circumstances: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> None:
   """Prints a table of results and writes them to a JSON file.
 
@@ -121,6 +123,8 @@ def report(
     results: of one or more levels.
     path: of the JSON file; None writes none.
     console: where to print; default: standard output.
+    circumstances: what else the file says: of what agent the results are, and
+      how they came about.
   """
   console = console or rich.console.Console()
   console.print(_table(results))
@@ -141,7 +145,9 @@ def report(
     )
   if path is not None:
     levels = [{**r._asdict(), **_statistics(r.returns)} for r in results]
-    files.write_json(path, {'levels': levels, 'aggregate': aggregate})
+    files.write_json(
+      path, {**circumstances, 'levels': levels, 'aggregate': aggregate}
+    )
 
 
 class _Film:

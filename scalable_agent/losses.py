@@ -74,8 +74,10 @@ def clip_rewards(rewards: tf.Tensor, reward_clipping: str) -> tf.Tensor:
   Args:
     rewards: [...] float32.
     reward_clipping: 'abs_one' clips to [-1, 1]; 'soft_asymmetric' is
-      5 tanh(r / 5), times 0.3 where negative (DMLab-30 in the IMPALA paper,
-      appendix D.1); 'none' returns the rewards as they are.
+      5 tanh(r / 5), times 0.3 where negative (DMLab-30 in the code of 2018);
+      'optimistic_asymmetric' is 0.3 min(tanh r, 0) + 5 max(tanh r, 0) (DMLab-30
+      in the IMPALA paper, figure D.1: another function, with a range of -0.3 to
+      5 instead of -1.5 to 5); 'none' returns the rewards as they are.
 
   Returns:
     [...] float32.
@@ -93,6 +95,9 @@ def clip_rewards(rewards: tf.Tensor, reward_clipping: str) -> tf.Tensor:
   if reward_clipping == 'soft_asymmetric':
     squeezed = tf.tanh(rewards / 5.0)
     return 5.0 * tf.where(rewards < 0, 0.3 * squeezed, squeezed)
+  if reward_clipping == 'optimistic_asymmetric':
+    squeezed = tf.tanh(rewards)
+    return tf.where(rewards < 0, 0.3 * squeezed, 5.0 * squeezed)
   return rewards
 
 

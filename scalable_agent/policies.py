@@ -43,11 +43,19 @@ def make_step(agent: networks.Agent):
 # statistics: it must not depend on them.
 
 
+def _wait(result: Any) -> None:
+  """Waits for the device, which works on after a call has returned.
+
+  Reading one small tensor waits for all that its device was given before.
+  """
+  np.asarray(result[0].baseline)
+
+
 class Direct:
   """Evaluates the agent in the thread that asks.
 
   Attributes:
-    seconds: spent in the agent so far.
+    seconds: spent in the agent so far, until its device was done.
   """
 
   def __init__(self, step: Any, seeds: Seeds):
@@ -71,6 +79,7 @@ class Direct:
     env_output = env_output._replace(info=(), discount=())
     start = time.perf_counter()
     result = self._step(env_output, last_action, state, self._seeds())
+    _wait(result)
     self.seconds += time.perf_counter() - start
     return result
 
@@ -81,7 +90,7 @@ class Batched:
   Actors call it; one or more threads run `serve`. `close` wakes them all.
 
   Attributes:
-    seconds: spent in the agent so far.
+    seconds: spent in the agent so far, until its device was done.
   """
 
   def __init__(
@@ -159,6 +168,7 @@ class Batched:
       start = time.perf_counter()
       try:
         result = self._step(*inputs, self._seeds())
+        _wait(result)
       except BaseException as error:
         on_error(error)
         raise

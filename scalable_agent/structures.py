@@ -140,11 +140,14 @@ class EnvironmentSpec(NamedTuple):
       one frame each, stacking is the agent's.
     num_actions: number of discrete actions A.
     frames_per_step: emulator frames of one agent step (the action repeat).
+    action_meanings: A names, the same name for the same action in all levels of
+      a suite; None where the environment gives none.
   """
 
   observation: Any
   num_actions: int
   frames_per_step: int
+  action_meanings: tuple[str, ...] | None = None
 
 
 def step_output_spec(spec: EnvironmentSpec) -> StepOutput:

@@ -1,8 +1,10 @@
 """A bounded queue that turns unrolls of actors into learner batches."""
 
 import collections
+import dataclasses
 import threading
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import tree
@@ -14,6 +16,42 @@ class Closed(Exception):
   """The queue was closed while a caller waited or before it came."""
 
 
+@dataclasses.dataclass
+class _Waiting:
+  """An unroll of which some columns wait.
+
+  Attributes:
+    unroll: all of it.
+    actor: that it is of.
+    start: number of its columns that were taken.
+    counts: whether it counts for the capacity.
+  """
+
+  unroll: structures.ActorOutput
+  actor: int
+  start: int = 0
+  counts: bool = True
+
+  def __len__(self) -> int:
+    return self.unroll.level.shape[0] - self.start
+
+  def rest(self) -> structures.ActorOutput:
+    return self._slice(len(self))
+
+  def take(self, columns: int) -> structures.ActorOutput:
+    taken = self._slice(columns)
+    self.start += columns
+    self.counts = False
+    return taken
+
+  def _slice(self, columns: int) -> structures.ActorOutput:
+    if not self.start and columns == len(self):
+      return self.unroll
+    return structures.slice_columns(
+      self.unroll, self.start, self.start + columns
+    )
+
+
 def _concatenate(parts: list[structures.ActorOutput]):
   if len(parts) == 1:
     return parts[0]
@@ -23,11 +61,16 @@ def _concatenate(parts: list[structures.ActorOutput]):
 
 
 class UnrollQueue:
-  """Unrolls in, batches of exactly `batch_size` columns out, in order.
+  """Unrolls in, batches of exactly `batch_size` columns out.
 
-  Columns of one unroll may end up in several batches, and a batch may be made
-  of several unrolls. `put` blocks while `capacity` unrolls are waiting, which
-  is what slows actors down to the pace of the learner.
+  A batch takes its columns in turns from all actors of which any wait, so that
+  it mixes actors, and with them levels, as far as it can: of the actors whose
+  oldest unrolls came first where it has fewer columns than there are actors.
+  Those of one actor come out in the order in which they went in. Columns of one
+  unroll thus end up in several batches.
+
+  `put` blocks while `capacity` unrolls are waiting of which no column has been
+  taken, which is what slows actors down to the pace of the learner.
   """
 
   def __init__(self, batch_size: int, capacity: int):
@@ -40,15 +83,14 @@ class UnrollQueue:
     """
     self._batch_size = batch_size
     self._capacity = capacity
-    self._unrolls: collections.deque = collections.deque()
-    # Taken or restored, not yet batched; older than all that wait.
-    self._rest: collections.deque = collections.deque()
+    self._waiting: list[_Waiting] = []  # Oldest first.
     self._condition = threading.Condition()
     self._closed = False
 
   def __len__(self) -> int:
-    """Number of unrolls that wait."""
-    return len(self._unrolls)
+    """Number of untouched unrolls, also those that are being put."""
+    with self._condition:
+      return sum(1 for _ in self._untouched())
 
   @property
   def capacity(self) -> int:
@@ -64,39 +106,50 @@ class UnrollQueue:
   def ready(self) -> bool:
     """Whether `get` would return at once."""
     with self._condition:
-      waiting = [*self._rest, *self._unrolls]
-    return sum(u.level.shape[0] for u in waiting) >= self._batch_size
+      return self._has_batch()
 
   def snapshot(self) -> list[structures.ActorOutput]:
-    """Returns the columns that wait, oldest first, for `restore`."""
+    """Returns the columns that wait, oldest first, for `restore`.
+
+    It does not tell actors apart.
+    """
     with self._condition:
-      return [*self._rest, *self._unrolls]
+      return [waiting.rest() for waiting in self._waiting]
 
   def restore(self, snapshot: list[structures.ActorOutput]) -> None:
-    """Makes an empty queue hold what `snapshot` returned."""
+    """Makes an empty queue of one actor hold what `snapshot` returned."""
     with self._condition:
       # Not among those that count for the capacity: `put` must not block on
       # columns that are too few for a batch.
-      self._rest.extend(snapshot)
+      self._waiting.extend(_Waiting(u, 0, counts=False) for u in snapshot)
 
-  def put(self, unroll: structures.ActorOutput, wait: bool = True) -> None:
+  def put(
+    self, unroll: structures.ActorOutput, actor: int = 0, wait: bool = True
+  ) -> None:
     """Adds an unroll of [T + 1, E] columns.
+
+    It may be learned from at once; what waits for room is the caller.
 
     Args:
       unroll: to add.
-      wait: blocks while the queue is full; without, it is added even then.
+      actor: that it is of.
+      wait: blocks while the queue is full.
 
     Raises:
       Closed: the queue is closed.
     """
     with self._condition:
-      self._condition.wait_for(
-        lambda: self._closed or not wait or len(self._unrolls) < self._capacity
-      )
       if self._closed:
         raise Closed('the unroll queue is closed')
-      self._unrolls.append(unroll)
+      waiting = _Waiting(unroll, actor)
+      self._waiting.append(waiting)
       self._condition.notify_all()
+      if wait:
+        self._condition.wait_for(
+          lambda: self._closed or self._has_room(waiting)
+        )
+        if self._closed:
+          raise Closed('the unroll queue is closed')
 
   def get(self, timeout: float | None = None) -> structures.ActorOutput | None:
     """Returns a batch of [T + 1, B] columns; blocks until there is one.
@@ -110,36 +163,70 @@ class UnrollQueue:
       Closed: the queue is closed.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    parts: list[structures.ActorOutput] = []
-    columns = 0
-    while columns < self._batch_size:
-      unroll = self._rest.popleft() if self._rest else self._pop(deadline)
-      if unroll is None:
-        self._rest.extendleft(reversed(parts))
-        return None
-      size = unroll.level.shape[0]
-      take = min(size, self._batch_size - columns)
-      if take < size:
-        self._rest.appendleft(structures.slice_columns(unroll, take, size))
-        unroll = structures.slice_columns(unroll, 0, take)
-      parts.append(unroll)
-      columns += take
-    return _concatenate(parts)
-
-  def _pop(self, deadline: float | None) -> structures.ActorOutput | None:
     with self._condition:
-      timeout = None if deadline is None else deadline - time.monotonic()
-      self._condition.wait_for(lambda: self._closed or self._unrolls, timeout)
+      while not self._closed and not self._has_batch():
+        # All that there is will be part of the batch.
+        for waiting in self._waiting:
+          waiting.counts = False
+        self._condition.notify_all()
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+          return None
+        self._condition.wait(left)
       if self._closed:
         raise Closed('the unroll queue is closed')
-      if not self._unrolls:
-        return None
-      unroll = self._unrolls.popleft()
+      parts = self._take()
       self._condition.notify_all()
-      return unroll
+    return _concatenate(parts)
 
   def close(self) -> None:
     """Wakes every caller with Closed."""
     with self._condition:
       self._closed = True
       self._condition.notify_all()
+
+  def _untouched(self) -> Iterator[_Waiting]:
+    return (waiting for waiting in self._waiting if waiting.counts)
+
+  def _has_room(self, waiting: _Waiting) -> bool:
+    """Whether `waiting` is among those for which there is room."""
+    if not waiting.counts:
+      return True
+    older = 0
+    for other in self._untouched():
+      if other is waiting:
+        break
+      older += 1
+    return older < self._capacity
+
+  def _has_batch(self) -> bool:
+    return sum(map(len, self._waiting)) >= self._batch_size
+
+  def _take(self) -> list[structures.ActorOutput]:
+    """Takes the columns of a batch, those of one actor side by side."""
+    of_actors = collections.defaultdict(list)
+    for waiting in self._waiting:
+      of_actors[waiting.actor].append(waiting)
+    # No more actors than columns: whose unrolls have been begun are the oldest,
+    # and one column of each of very many would leave all of them to age.
+    queues = list(of_actors.values())[: self._batch_size]
+    shares = _share(self._batch_size, [sum(map(len, q)) for q in queues])
+    parts = []
+    for queue, share in zip(queues, shares, strict=True):
+      for waiting in queue:
+        if share:
+          parts.append(waiting.take(min(share, len(waiting))))
+          share -= parts[-1].level.shape[0]
+    self._waiting = [waiting for waiting in self._waiting if len(waiting)]
+    return parts
+
+
+def _share(total: int, available: list[int]) -> list[int]:
+  """Deals `total` out, one by one in turns, to those who have some left."""
+  shares = [0] * len(available)
+  while total:
+    for i, most in enumerate(available):
+      if total and shares[i] < most:
+        shares[i] += 1
+        total -= 1
+  return shares

@@ -23,6 +23,7 @@ from scalable_agent.environments.levels import (
   parse_levels,
 )
 from scalable_agent.environments.suite import (
+  TEST_SEEDS,
   Level,
   Purpose,
   Suite,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = (
   'SUITES',
+  'TEST_SEEDS',
   'Arrival',
   'BatchedEnvironment',
   'Level',

@@ -7,6 +7,7 @@ once.
 
 from typing import TYPE_CHECKING
 
+import ale_py
 import numpy as np
 from ale_py import vector_env
 from gymnasium.vector import AutoresetMode
@@ -56,6 +57,7 @@ class AtariEnvironment(replay.ReplayedEnvironment):
       observation=structures.TensorSpec(shape, np.dtype(np.uint8)),
       num_actions=len(self._game_actions),
       frames_per_step=options.num_action_repeats,
+      action_meanings=_action_meanings(self._envs, options.full_action_space),
     )
     super().__init__(
       level,
@@ -137,6 +139,17 @@ def _game_actions(
   return np.array([legal.index(a) if a in legal else 0 for a in actions], 'i4')
 
 
+def _action_meanings(
+  envs: vector_env.AtariVectorEnv, full_action_space: bool
+) -> tuple[str, ...]:
+  """Returns A names; all 18 also where a game forbids some."""
+  if full_action_space:
+    return tuple(
+      ale_py.Action(number).name for number in range(_FULL_ACTION_SPACE)
+    )
+  return tuple(action.name for action in envs.ale.get_action_set())
+
+
 def _make_vector_env(
   game: str,
   num_envs: int,
@@ -160,7 +173,8 @@ def _make_vector_env(
     stack_num=1,
     frameskip=options.num_action_repeats,
     maxpool=True,
-    noop_max=options.noop_max,
+    # ale-py draws from 0 to one less than this.
+    noop_max=options.noop_max + 1,
     # ale-py's own episodic_life restarts the whole game at a lost life.
     episodic_life=False,
     life_loss_info=False,

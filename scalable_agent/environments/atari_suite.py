@@ -22,6 +22,8 @@ _DEFAULTS = {'frame_stack': 4, 'num_action_repeats': 4}
 
 # Found on Pong with two cores and half an hour: see docs/results.
 _AUTO = {
+  # A third of the work of three convolutions.
+  'network': 'shallow',
   'total_environment_frames': 15e6,
   # Two, as the policy lag in updates is the larger the smaller the batches.
   'num_actors': 2,
@@ -33,7 +35,9 @@ _AUTO = {
   'learning_rate_schedule': 'late_linear',
   'epsilon': 1e-5,
 }
-_PRESETS = {'impala': {'auto': _AUTO}}
+# The IMPALA paper's shallow experts; what else it says holds for all suites.
+_PAPER: dict[str, Any] = {'network': 'nature'}
+_PRESETS = {'impala': {'auto': _AUTO, 'paper': _PAPER}}
 
 _LISTS = {'atari57': atari57.GAMES}
 
@@ -62,7 +66,7 @@ class AtariOptions(FrameOptions, RepeatOptions):
   )
   noop_max: int = option(
     30,
-    'Maximum number of no-ops at the start of an episode.',
+    'An episode starts with a random number of no-ops, uniform from 0 to this.',
     unit='frames',
     minimum=0,
     part=Part.ACTING,
@@ -115,6 +119,7 @@ class Atari(Suite):
   # Of the emulator.
   fps = 60
   remedy_for_actions = 'Set --full_action_space'
+  frees_the_interpreter = True
 
   def parse(self, level_name: str) -> Level | None:
     """Returns the level of an Atari name or id, None if it is not one.

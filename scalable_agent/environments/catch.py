@@ -33,7 +33,10 @@ class CatchEnvironment(batched.BatchedEnvironment):
     """See `BatchedEnvironment`."""
     board = structures.TensorSpec((ROWS * COLUMNS,), np.dtype(np.float32))
     spec = structures.EnvironmentSpec(
-      observation=board, num_actions=3, frames_per_step=1
+      observation=board,
+      num_actions=3,
+      frames_per_step=1,
+      action_meanings=('LEFT', 'STAY', 'RIGHT'),
     )
     super().__init__(level, num_envs, spec, seed, render)
     self._hidden = level.name == 'catch_hidden'

@@ -1,6 +1,7 @@
 """The suite of DeepMind Lab: levels that this version cannot make yet."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 from scalable_agent.environments.suite import Level, Suite
 from scalable_agent.options import option
@@ -28,6 +29,20 @@ class DmLab(Suite):
       'It has Atari games (pong), Gymnasium ids (CartPole-v1), catch and '
       'catch_hidden.'
     )
+
+  def human_normalized_score(
+    self, level_name: str, mean_return: float
+  ) -> float | None:
+    if level_name not in dmlab30.ALL_LEVELS:
+      return None
+    return dmlab30.human_normalized_score(level_name, mean_return)
+
+  def training_scores(
+    self, returns: Mapping[str, Sequence[float]]
+  ) -> dict[str, float] | None:
+    if not all(map(returns.get, dmlab30.LEVEL_MAPPING)):
+      return None
+    return dmlab30.training_scores(returns)
 
 
 DMLAB = DmLab()

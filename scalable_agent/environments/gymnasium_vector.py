@@ -128,6 +128,7 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
       observation=structures.TensorSpec(observation.shape, observation.dtype),
       num_actions=int(self._envs.single_action_space.n),
       frames_per_step=options.num_action_repeats,
+      action_meanings=self._action_meanings(),
     )
     super().__init__(
       level,
@@ -137,6 +138,17 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
       render=purpose.render,
       replayable=purpose.replayable,
     )
+
+  def _action_meanings(self) -> tuple[str, ...] | None:
+    """What Atari's environments, and some others, have a method for."""
+    if self._has_processes:
+      return None
+    environment = self._envs.envs[0].unwrapped
+    if not hasattr(environment, 'get_action_meanings'):
+      return None
+    meanings = tuple(map(str, environment.get_action_meanings()))
+    wrapped = len(meanings) != self._envs.single_action_space.n
+    return None if wrapped else meanings
 
   def _start(self, seeds: np.ndarray, where: np.ndarray) -> np.ndarray:
     with self._failures_end_processes():

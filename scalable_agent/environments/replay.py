@@ -13,7 +13,7 @@ from absl import logging
 
 from scalable_agent import structures
 from scalable_agent.environments import batched
-from scalable_agent.environments.suite import Level
+from scalable_agent.environments.suite import TEST_SEEDS, Level
 
 # Seeds are signed 32 bits in ALE, where a negative one means none.
 _SEED_BITS = 31
@@ -28,7 +28,7 @@ STEPS_PER_SEED = 2000
 
 
 def derived_seed(seed: int, index: int) -> int:
-  """Returns a seed in [0, 2^31).
+  """Returns a seed in [0, TEST_SEEDS).
 
   Args:
     seed: of the environment.
@@ -37,7 +37,10 @@ def derived_seed(seed: int, index: int) -> int:
   # Hashed: with sums, environments of neighbouring seeds would play each
   # other's episodes.
   word = np.random.SeedSequence([seed, index]).generate_state(1)[0]
-  return int(word) >> (32 - _SEED_BITS)
+  derived = int(word) >> (32 - _SEED_BITS)
+  if derived >= TEST_SEEDS:
+    derived -= 2**_SEED_BITS - TEST_SEEDS
+  return derived
 
 
 class ReplayedEnvironment(batched.BatchedEnvironment):

@@ -1,7 +1,7 @@
 """What a suite is: levels that are made and presented in one way."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # ALE keeps seeds in signed 32 bits.
 _SEED_END = 2**31
+# The seeds from here on are of tests, those below of training.
+TEST_SEEDS = _SEED_END - 2**24
 
 
 class UnknownLevel(ValueError):
@@ -68,6 +70,8 @@ class Suite:
     fps: frames in a second of video, for 1 action repeat.
     remedy_for_actions: what the user can do so that all levels have the same
       actions; '' if there is no option for it.
+    frees_the_interpreter: whether environments step without Python's lock, so
+      that more threads of them do not wait for each other.
   """
 
   name: str = ''
@@ -78,6 +82,7 @@ class Suite:
   lists: Mapping[str, tuple[str, ...]] = MappingProxyType({})
   fps: float = 30
   remedy_for_actions: str = ''
+  frees_the_interpreter: bool = False
 
   def parse(self, level_name: str) -> Level | None:
     """Returns the level that a name stands for, None if it is not of here.
@@ -129,7 +134,7 @@ class Suite:
   def human_normalized_score(
     self, level_name: str, mean_return: float
   ) -> float | None:
-    """Returns a score in percent of the way from random play to a human.
+    """Returns 0 for random play and 100 for a human, in percent.
 
     Args:
       level_name: name of the level.
@@ -139,6 +144,21 @@ class Suite:
       None for a level without published scores.
     """
     del level_name, mean_return
+    return None
+
+  def training_scores(
+    self, returns: Mapping[str, Sequence[float]]
+  ) -> dict[str, float] | None:
+    """Returns what the suite reports of a training, by TensorBoard tag.
+
+    Args:
+      returns: of the episodes of each level since this was not None.
+
+    Returns:
+      None where the suite has nothing of its own, or not all its levels have
+      returns.
+    """
+    del returns
     return None
 
   def __repr__(self) -> str:

@@ -28,7 +28,7 @@ from scalable_agent.options.environment import (
 from scalable_agent.options.help import format_help, help_of
 from scalable_agent.options.loss import LossOptions
 from scalable_agent.options.optimizer import OptimizerOptions
-from scalable_agent.options.presets import fill_in, resolve
+from scalable_agent.options.presets import fill_in, follow_cores, resolve
 from scalable_agent.options.reports import ReportOptions
 from scalable_agent.options.run import RunOptions
 from scalable_agent.options.saved import for_test, from_dict
@@ -61,6 +61,7 @@ __all__ = (
   'declared_by',
   'describe',
   'fill_in',
+  'follow_cores',
   'for_test',
   'format_help',
   'from_dict',

@@ -13,7 +13,9 @@ class ActorOptions:
     2,
     'Actor threads, or processes of a distributed run, each with '
     '--envs_per_actor environments; 0 = serial mode, everything in one thread '
-    'and reproducible bit for bit.',
+    'and reproducible bit for bit. Default: of the preset for two cores; on '
+    'one machine where more may be used, and environments step without '
+    "Python's lock, more actors of fewer environments each.",
     unit='actors',
     by_preset=True,
     minimum=0,
@@ -48,7 +50,8 @@ class ActorOptions:
   )
   queue_capacity: int = option(
     1,
-    'Unrolls that may wait for the learner before actors block.',
+    'Unrolls of which nothing was learned from yet that may wait for the '
+    'learner before actors block.',
     unit='unrolls',
     minimum=1,
     idle_with={'num_actors': (0,)},

@@ -14,8 +14,10 @@ class AgentOptions:
 
   network: str = option(
     'auto',
-    'Torso: shallow, deep, mlp, auto (shallow for images, mlp for vectors), or '
-    'your own as module:Class.',
+    'Torso: shallow (two convolutions), nature (three: Mnih et al. 2015), deep '
+    '(15), mlp, auto (shallow for images, mlp for vectors), or your own as '
+    'module:Class.',
+    by_preset=True,
     line=Line.AGENT,
     **_WEIGHTS,
   )

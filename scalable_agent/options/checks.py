@@ -100,12 +100,13 @@ def _validate_combinations(config: Config) -> None:
   if None in (actors.num_actors, actors.envs_per_actor, actors.batch_size):
     return
   columns = max(actors.num_actors, 1) * actors.envs_per_actor
-  if actors.batch_size > columns:
+  # Threads fill a batch with several unrolls of each.
+  if actors.num_actors == 0 and actors.batch_size > columns:
     raise ValueError(
-      f'--batch_size={actors.batch_size} cannot be filled: --num_actors='
-      f'{actors.num_actors} with --envs_per_actor={actors.envs_per_actor} '
-      f'give {columns} trajectories at a time. Lower the batch size or raise '
-      'one of the others.'
+      f'--batch_size={actors.batch_size} cannot be filled: --num_actors=0 with '
+      f'--envs_per_actor={actors.envs_per_actor} gives {columns} trajectories '
+      'at a time. Lower the batch size, raise --envs_per_actor, or use actor '
+      'threads: --num_actors=1.'
     )
   if actors.num_actors > 0:
     _validate_inference(config, columns)

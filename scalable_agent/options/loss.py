@@ -7,7 +7,14 @@ from scalable_agent.options.declaration import Line, check_group, option
 
 @dataclasses.dataclass(frozen=True)
 class LossOptions:
-  """Loss."""
+  """Loss.
+
+  `lambda_` is not that of GAE (Schulman et al. 2015): below 1 the targets of
+  the baseline are the lambda-returns, but the policy gradient's advantage at t
+  stays rho_t (r_t + gamma v_{t+1} - V_t), with v the targets. On-policy, that
+  is GAE's sum of TD errors with all but its first term weighted by lambda once
+  less: 1, 1, lambda, lambda^2, ... times powers of gamma.
+  """
 
   discounting: float = option(
     0.99,
@@ -19,7 +26,8 @@ class LossOptions:
   )
   lambda_: float = option(
     1.0,
-    'Mixing parameter of the V-trace targets.',
+    'Mixing parameter of the V-trace targets. Below 1, advantages of the '
+    "policy gradient are not GAE's: see LossOptions.",
     by_preset=True,
     minimum=0,
     maximum=1,
@@ -42,8 +50,10 @@ class LossOptions:
   reward_clipping: str = option(
     'abs_one',
     'Rewards in the loss: abs_one = clipped to [-1, 1]; soft_asymmetric = '
-    'tanh(r / 5), times 0.3 where negative, times 5; none.',
-    choices=('abs_one', 'soft_asymmetric', 'none'),
+    'tanh(r / 5), times 0.3 where negative, times 5 (the code of 2018); '
+    'optimistic_asymmetric = 0.3 min(tanh r, 0) + 5 max(tanh r, 0) (the IMPALA '
+    'paper, figure D.1); none.',
+    choices=('abs_one', 'soft_asymmetric', 'optimistic_asymmetric', 'none'),
     line=Line.LOSS,
   )
   correction: str = option(

@@ -2,12 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from scalable_agent.options.catalog import Suite
 from scalable_agent.options.config import Config
+
+# Up to here more actors of fewer environments each were measured: see
+# docs/results.
+_MOST_ACTORS = 8
 
 # Characters, for lists of levels: file systems take 255 bytes.
 _LONGEST_FOLDER = 80
@@ -54,6 +58,38 @@ def fill_in(
   options = config.catalog.options
   return config.replace(
     **{name: defaults.get(name, options[name].default) for name in unset}
+  )
+
+
+def follow_cores(
+  config: Config, suite: Suite, given: Collection[str], cores: int
+) -> Config:
+  """Returns `config` with as many actor threads as suit the cores.
+
+  Environments step in their actor's thread, so there are as many threads of
+  them. Their number stays what it is, and with it the policy lag: more actors
+  have fewer each.
+
+  Args:
+    config: resolved, of a run on a single machine.
+    suite: of the levels; left as it is where more threads of it would wait for
+      each other.
+    given: names of the options that the user set; with one of the two set, the
+      other is left to the preset, too.
+    cores: that may be used.
+  """
+  if not suite.frees_the_interpreter:
+    return config
+  if {'num_actors', 'envs_per_actor'} & set(given):
+    return config
+  num_actors = config.actors.num_actors
+  total = num_actors * config.actors.envs_per_actor
+  if total == 0:  # Serial mode.
+    return config
+  most = max(min(cores, _MOST_ACTORS), num_actors)
+  num_actors = max(n for n in range(1, most + 1) if total % n == 0)
+  return config.replace(
+    num_actors=num_actors, envs_per_actor=total // num_actors
   )
 
 

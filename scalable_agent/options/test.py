@@ -11,7 +11,8 @@ class TestOptions:
 
   checkpoint: str = option(
     'newest',
-    'The newest checkpoint, or the one of the best return.',
+    'The newest checkpoint, or the one of the best return; of several levels, '
+    'of the best median of human-normalised scores.',
     choices=('newest', 'best'),
     part=Part.TEST,
   )

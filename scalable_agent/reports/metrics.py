@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 from absl import logging
 
-from scalable_agent import structures
+from scalable_agent import environments, structures
 from scalable_agent.reports import (
   episode_log,
   progress,
@@ -57,6 +57,7 @@ class Metrics:
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
     silent: bool = False,
+    suite: environments.Suite | None = None,
   ):
     """Initialises; the files are opened on entering the context.
 
@@ -71,6 +72,7 @@ class Metrics:
       stream: of the progress line; default: standard error.
       clock: seconds, monotonic.
       silent: writes nothing: another process reports.
+      suite: of the levels, for their human-normalised scores.
     """
     self._silent = silent
     self._logdir = logdir
@@ -84,7 +86,7 @@ class Metrics:
     self._episode_count = 0
     self._dropped_batches = 0
     self._elapsed_before = 0.0
-    self._scores = scores.Scores(levels)
+    self._scores = scores.Scores(levels, suite or environments.Suite())
     self._new_episodes: dict[str, list[tuple[float, int]]] = {
       level: [] for level in levels
     }
@@ -139,9 +141,10 @@ class Metrics:
     Args:
       gauges: returns a dict with any of: 'queue_fill', 0 to 1, at best a mean
         since it was last asked; 'stage_seconds', a dict of the seconds that
-        'environment', 'inference' and 'learner' have worked so far; 'batcher',
-        statistics of a dynamic batcher; 'actors', processes at work. Other
-        numbers become scalars.
+        'environment', 'inference' and 'learner' have worked so far, their waits
+        for a device included, in one thread; 'batcher', statistics of a
+        dynamic batcher; 'actors', processes at work. Other numbers become
+        scalars.
     """
     self._gauges = gauges
 
@@ -254,9 +257,11 @@ class Metrics:
       lags, actions = list(self._lags), self._last_actions
       self._lags.clear()
       new_signs = self._signs.take()
-      mean_return, count = self._scores.mean, self._episode_count
+      returns = self._scores.describe()
       episodes = self._new_episodes
+      level_scores = {}
       if summary_due:
+        level_scores = self._scores.summaries()
         self._new_episodes = {level: [] for level in self._levels}
       stages = gauges.get('stage_seconds', {})
       counters = {'frames': frames, 'updates': int(self._updates), **stages}
@@ -278,10 +283,8 @@ class Metrics:
         progress.format_progress(
           frames=frames,
           total_frames=self._total_frames,
-          mean_return=mean_return,
-          episodes=count,
-          levels=len(self._levels),
-          bottleneck=progress.bottleneck(values['queue_fill'], busy),
+          returns=returns,
+          bottleneck=progress.bottleneck(busy),
           actors=gauges.get('actors'),
           signs=signs,
           **values,
@@ -297,6 +300,7 @@ class Metrics:
       values['policy_lag_max'] = max((most for _, most in lags), default=None)
       values['learner/dropped_batches'] = self._dropped_batches
       values['rss_mb'] = self._process.memory_info().rss / _MEGABYTE
+      values |= level_scores
       values |= {f'busy/{stage}': rate for stage, rate in busy.items()}
       values |= {k: v for k, v in gauges.items() if k not in _OWN_GAUGES}
       self._summaries.scalars(frames, values)
@@ -311,6 +315,11 @@ class Metrics:
     """See `Scores.score`: what to save by."""
     with self._lock:
       return self._scores.score
+
+  @property
+  def score_measure(self) -> str:
+    """See `Scores.measure`."""
+    return self._scores.measure
 
   def get_state(self) -> dict[str, Any]:
     """Returns what must survive a restart, as JSON-able data."""

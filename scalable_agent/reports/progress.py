@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from absl import logging
 
-from scalable_agent.reports import scores, vital_signs
+from scalable_agent.reports import vital_signs
 
 _CLEAR_LINE = '\r\x1b[2K'
 _LINE_ABOVE = '\x1b[A'
@@ -39,32 +39,26 @@ class Rates:
     return (points[-1][1] - points[0][1]) / (points[-1][0] - points[0][0])
 
 
-def bottleneck(
-  queue_fill: float | None, busy: Mapping[str, float]
-) -> str | None:
-  """Names the stage that holds the others up.
+def bottleneck(busy: Mapping[str, float]) -> str | None:
+  """Names the stage that holds the others up: the busiest one.
 
-  A full queue waits for the learner, an empty one for the actors; without a
-  queue the stage that takes the most time is the one.
+  How full a queue is does not tell: with few actors it can be empty most of the
+  time while the learner hardly waits.
 
   Args:
-    queue_fill: 0 (empty) to 1 (full); None without a queue.
-    busy: seconds per second that 'environment', 'inference' and 'learner'
-      work, as far as known.
+    busy: seconds per second that one thread of 'environment', 'inference' and
+      'learner' works or waits for its device, as far as known.
 
   Returns:
-    'environment', 'inference', 'learner', 'actors' where it is not known which
-    of their stages, or None where nothing is known.
+    'environment', 'inference', 'learner'; 'actors' where only the learner is
+    known, and waits for most of the time; None where nothing is known.
   """
-  if queue_fill is not None and queue_fill >= 0.5:
-    return 'learner'
-  stages: tuple[str, ...] = ('environment', 'inference')
-  if queue_fill is None:
-    stages = (*stages, 'learner')
-  known = [stage for stage in stages if busy.get(stage, 0) > 0]
-  if known:
-    return max(known, key=lambda stage: busy[stage])
-  return None if queue_fill is None else 'actors'
+  known = {stage: share for stage, share in busy.items() if share > 0}
+  if not known:
+    return None
+  if set(busy) == {'learner'} and busy['learner'] < 0.5:
+    return 'actors'
+  return max(known, key=lambda stage: known[stage])
 
 
 def format_count(value: float) -> str:
@@ -88,9 +82,7 @@ def format_progress(
   frames: int,
   total_frames: float,
   frames_per_second: float,
-  mean_return: float | None,
-  episodes: int,
-  levels: int = 1,
+  returns: str | None,
   updates_per_second: float,
   policy_lag: float | None,
   queue_fill: float | None,
@@ -98,16 +90,27 @@ def format_progress(
   actors: int | None = None,
   signs: vital_signs.Signs | None = None,
 ) -> str:
-  """Returns the text of the progress line; None is not mentioned."""
+  """Returns the text of the progress line; None is not mentioned.
+
+  Args:
+    frames: environment frames so far.
+    total_frames: at which the run ends.
+    frames_per_second: of the latest time, as all rates.
+    returns: of `Scores.describe`.
+    updates_per_second: of the learner.
+    policy_lag: mean, in updates.
+    queue_fill: 0 to 1.
+    bottleneck: of `bottleneck`.
+    actors: processes at work.
+    signs: of learning, of the latest updates.
+  """
   parts = [
     f'{format_count(frames)}/{format_count(total_frames)} frames '
     f'{100 * frames / total_frames:.1f}%',
     f'{frames_per_second:,.0f} frames/s',
   ]
-  if mean_return is not None:
-    recent = min(episodes, scores.RECENT_EPISODES)
-    over = f'last {recent} episodes' if levels == 1 else 'mean over levels'
-    parts.append(f'return {mean_return:.2f} ({over})')
+  if returns is not None:
+    parts.append(returns)
   if signs is not None:
     parts.append(f'entropy {signs.entropy:.2f}')
     parts.append(f'explained variance {signs.explained_variance:.2f}')

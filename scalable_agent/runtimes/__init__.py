@@ -14,6 +14,7 @@ __all__ = (
   'algorithm_of',
   # Modules that are not imported here: --help needs no TensorFlow.
   'assembly',
+  'cores',
   'make_catalog',
   'test',
   'training',

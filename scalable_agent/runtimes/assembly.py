@@ -1,20 +1,17 @@
 """From a Config to the parts that every runtime is made of."""
 
-import os
+import collections
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from scalable_agent import environments, networks, options, structures
-from scalable_agent.transport import unroll_codec
+from scalable_agent.runtimes import cores
+from scalable_agent.transport import protocol, unroll_codec
 
-
-def usable_cores() -> int:
-  """Returns the number of cores that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
+# Levels that a message names.
+_SHOWN = 4
 
 
 def resolve_threads(config: options.Config) -> options.Config:
@@ -24,7 +21,7 @@ def resolve_threads(config: options.Config) -> options.Config:
   on two cores, one thread trained faster than two. It is written to config.json
   like all options, as sums over other numbers of threads round differently.
   """
-  threads = config.threads.intra_op_threads or max(1, usable_cores() // 2)
+  threads = config.threads.intra_op_threads or max(1, cores.usable_cores() // 2)
   return config.replace(intra_op_threads=threads)
 
 
@@ -58,7 +55,8 @@ def check_levels(
 
   Raises:
     ValueError: there are fewer actors than levels, the levels differ in their
-      observations or in the number of actions, or one cannot be made.
+      observations or in what their actions are (in the number of actions, where
+      an environment has no names for them), or one cannot be made.
   """
   if len(levels) == 1:
     return
@@ -85,15 +83,66 @@ def check_levels(
         f'and {_describe(spec.observation)}. Wrap them to be alike, or train '
         'on each in a run of its own.'
       )
-    if spec.num_actions != first.num_actions:
+    difference = _difference_of_actions(first, spec)
+    if difference:
       remedy = (
         suite.remedy_for_actions
         or 'Wrap them to be alike, or train on each in a run of its own'
       )
-      raise ValueError(
-        f'{pair} differ in their numbers of actions, {first.num_actions} and '
-        f'{spec.num_actions}. {remedy}.'
-      )
+      raise ValueError(f'{pair} differ in their {difference}. {remedy}.')
+
+
+def _difference_of_actions(
+  one: structures.EnvironmentSpec, other: structures.EnvironmentSpec
+) -> str | None:
+  """Returns what differs between the actions of two levels, if anything."""
+  if one.num_actions != other.num_actions:
+    return f'numbers of actions, {one.num_actions} and {other.num_actions}'
+  if one.action_meanings is None or other.action_meanings is None:
+    return None
+  pairs = zip(one.action_meanings, other.action_meanings, strict=True)
+  for number, (first, second) in enumerate(pairs):
+    if first != second:
+      return f'actions, of which number {number} is {first} and {second}'
+  return None
+
+
+def describe_shares(
+  config: options.Config, levels: Sequence[environments.Level]
+) -> str | None:
+  """Returns who plays what where levels have unequal numbers of actors.
+
+  Args:
+    config: resolved and validated, num_learners as it is.
+    levels: of the run.
+  """
+  num_actors = max(config.actors.num_actors, 1)
+  played = collections.Counter(
+    protocol.level_of(task, config.cluster.num_learners, len(levels))
+    for task in range(num_actors)
+  )
+  names: dict[int, list[str]] = collections.defaultdict(list)
+  for index, count in sorted(played.items()):
+    names[count].append(levels[index].name)
+  if len(names) < 2:
+    return None
+  shares = (
+    f'{count} ({count / num_actors:.1%}) for {_listed(names[count])}'
+    for count in sorted(names, reverse=True)
+  )
+  return (
+    f'--num_actors={num_actors} is no multiple of {len(levels)} levels, each '
+    f'actor plays one: {"; ".join(shares)}. Levels with more actors are '
+    'learned from more.'
+  )
+
+
+def _listed(names: list[str]) -> str:
+  """Returns names, and of many their number."""
+  if len(names) == 1:
+    return names[0]
+  shown = ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
+  return f'each of {len(names)} ({shown})'
 
 
 def find_spec(

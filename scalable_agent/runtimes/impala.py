@@ -17,6 +17,7 @@ from scalable_agent.runtimes.algorithm import Algorithm, Ended
 
 # IMPALA paper, Table G.1 (Atari, shallow and deep feed-forward experts). The
 # learning rate decays to zero; RMSProp's decay of 0.99 is from the 2018 code.
+# The torso is the suite's.
 _TABLE_G1 = {
   'total_environment_frames': 200e6,
   'batch_size': 32,
@@ -75,7 +76,7 @@ def _prepare_local(config, levels, given) -> Callable[[], None]:
   with contextlib.ExitStack() as stack:
     logdir = config.run.logdir
     stack.enter_context(logdirs.prepare_logdir(logdir, config))
-    print(describe(config, given, levels[0].suite), flush=True)
+    _describe(config, levels, given)
     strategy = strategies.make_strategy(None, config.cluster.learner_devices)
     run = impala_local.Run(config, levels, strategy)
     if run.frames() < config.run.total_environment_frames:
@@ -94,7 +95,7 @@ def _prepare_learner(config, levels, cluster, given) -> Callable[[], None]:
     chief = cluster.task == 0
     if chief:
       stack.enter_context(logdirs.prepare_logdir(logdir, config))
-      print(describe(config, given, levels[0].suite), flush=True)
+      _describe(config, levels, given)
     cluster.check()
     strategy = strategies.make_strategy(
       cluster,
@@ -108,6 +109,21 @@ def _prepare_learner(config, levels, cluster, given) -> Callable[[], None]:
     return _within(
       stack.pop_all(), functools.partial(impala_learner.train, run)
     )
+
+
+def _describe(config, levels, given) -> None:
+  """Prints what decides how the run goes."""
+  from scalable_agent.runtimes import assembly, cores
+
+  print(describe(config, given, levels[0].suite))
+  print(
+    f'  cores:     usable={cores.usable_cores()} '
+    f'intra_op_threads={config.threads.intra_op_threads}',
+    flush=True,
+  )
+  shares = assembly.describe_shares(config, levels)
+  if shares:
+    print(shares, flush=True)
 
 
 def _act(config, levels, cluster) -> None:

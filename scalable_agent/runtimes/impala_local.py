@@ -182,9 +182,9 @@ class Run:
         group.on_stop(self._queue.close)
         group.on_stop(self._policy.close)
         group.start('inference', lambda: self._policy.serve(group.fail))
-        for index, one in enumerate(self._actors):
+        for index in range(len(self._actors)):
           group.start(
-            f'actor_{index}', functools.partial(self._act, one, group)
+            f'actor_{index}', functools.partial(self._act, index, group)
           )
         group.start('learner', lambda: self._learn_until_done(group))
         while not group.wait_for_stop(_TICK):
@@ -197,11 +197,11 @@ class Run:
         self._training.rescue(self._state())
       raise
 
-  def _act(self, one: actor.Actor, group: threads.ThreadGroup) -> None:
+  def _act(self, index: int, group: threads.ThreadGroup) -> None:
     while not group.stopping:
-      unroll = one.unroll()
+      unroll = self._actors[index].unroll()
       self._metrics.record_unroll(unroll)
-      self._queue.put(unroll)
+      self._queue.put(unroll, index)
 
   def _learn_until_done(self, group: threads.ThreadGroup) -> None:
     while not group.stopping and not self._training.done():

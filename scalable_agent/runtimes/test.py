@@ -1,17 +1,31 @@
 """Plays whole games with a trained agent, rebuilt from its logdir alone."""
 
 import contextlib
+import datetime
+import itertools
 import os
 from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
+
+import scalable_agent
 from scalable_agent import environments, evaluation, networks, options
 from scalable_agent.runtimes import assembly, training
 from scalable_agent.storage import checkpointing, logdirs
 
 
-def prepare(
-  config: options.Config, given: Collection[str]
-) -> tuple[options.Config, networks.Agent, tuple[environments.Level, ...]]:
+class Test(NamedTuple):
+  """The arguments of `test`, see there."""
+
+  config: options.Config
+  agent: networks.Agent
+  levels: tuple[environments.Level, ...]
+  checkpoint: str
+  frames: int
+
+
+def prepare(config: options.Config, given: Collection[str]) -> Test:
   """Rebuilds the agent in --logdir, and finds what it is to play.
 
   Args:
@@ -20,7 +34,7 @@ def prepare(
       read from the logdir and refused if it differs.
 
   Returns:
-    The options of the test, the agent and the levels of its training.
+    What `test` needs.
 
   Raises:
     ValueError: the logdir has no run or no intact checkpoint, options that
@@ -33,9 +47,8 @@ def prepare(
     config = options.resolve(config, levels[0].suite)
   trained = logdirs.load_config(config.run.logdir, config.catalog)
   config = options.for_test(config, trained, given)
-  logdirs.check_writable(
-    config.run.logdir
-  )  # For test.json, after all the games.
+  # For the results, after all the games.
+  logdirs.check_writable(config.run.logdir)
   if config.test.video_dir:
     os.makedirs(config.test.video_dir, exist_ok=True)
   assembly.use_threads(assembly.resolve_threads(config))
@@ -66,18 +79,27 @@ def prepare(
       f'python experiment.py --logdir={config.run.logdir} '
       f'--level_name={config.run.level_name}'
     )
+  assert checkpointer.restored is not None
   print(
     f'Testing the agent of {config.run.logdir} on {config.run.level_name} '
     f'after {int(learner.frames):,} frames.',
     flush=True,
   )
-  return config, agent, levels
+  return Test(
+    config=config,
+    agent=agent,
+    levels=levels,
+    checkpoint=os.path.relpath(checkpointer.restored, config.run.logdir),
+    frames=int(learner.frames),
+  )
 
 
 def test(
   config: options.Config,
   agent: networks.Agent,
   levels: Sequence[environments.Level],
+  checkpoint: str,
+  frames: int,
 ) -> None:
   """Plays one level after the other; prints, saves and films the results.
 
@@ -85,9 +107,12 @@ def test(
     config: options of the test.
     agent: with the trained weights.
     levels: to play.
+    checkpoint: that the weights are of, below the logdir.
+    frames: environment frames that the agent has learned from.
   """
   results = []
-  path = os.path.join(config.run.logdir, 'test.json')
+  date = datetime.datetime.now(datetime.timezone.utc)
+  path = _new_path(config.run.logdir, date)
   written = [path]
   num_envs = min(config.test.test_num_episodes, config.actors.envs_per_actor)
   for level in levels:
@@ -103,12 +128,58 @@ def test(
           environment,
           config.test.test_num_episodes,
           greedy=config.test.test_policy == 'greedy',
-          seed=config.run.seed,
+          seed=sampling_seed(config.run.seed),
           video_path=video_path,
         )
       )
-  evaluation.report(results, path)
+  circumstances = {
+    'date': date.isoformat(timespec='seconds'),
+    'version': scalable_agent.__version__,
+    'checkpoint': checkpoint,
+    'frames': frames,
+    'seed': config.run.seed,
+    'protocol': _protocol(config, levels[0]),
+  }
+  evaluation.report(results, path, circumstances=circumstances)
   print(f'Wrote {" and ".join(written)}.')
+
+
+def _new_path(logdir: str, date: datetime.datetime) -> str:
+  """Returns where the results of a test go, beside those of all others."""
+  folder = os.path.join(logdir, 'tests')
+  os.makedirs(folder, exist_ok=True)
+  name = f'{date:%Y-%m-%d_%H-%M-%S}'
+  for number in itertools.count(1):
+    suffix = f'_{number}' if number > 1 else ''
+    path = os.path.join(folder, f'{name}{suffix}.json')
+    if not os.path.exists(path):
+      break
+  return path
+
+
+def _protocol(
+  config: options.Config, level: environments.Level
+) -> dict[str, Any]:
+  """Returns what decides how many points an agent makes."""
+  names = {one.name for one in options.declared_by(level.suite.options)}
+  return {
+    'policy': config.test.test_policy,
+    'episodes': config.test.test_num_episodes,
+    **{name: config.values[name] for name in sorted(names)},
+  }
+
+
+def environment_seed(seed: int) -> int:
+  """Returns the seed of a test's first environment: none of a training."""
+  # Hashed: with sums, neighbouring seeds would play each other's episodes.
+  word = np.random.SeedSequence([seed]).generate_state(1)[0]
+  # Half of what there is, so that the index of an environment can be added.
+  return environments.TEST_SEEDS + (int(word) >> 9)
+
+
+def sampling_seed(seed: int) -> int:
+  """Returns the seed of a test's actions: none of a training, of 32 bits."""
+  return 2**32 + seed
 
 
 def _environment(
@@ -119,7 +190,7 @@ def _environment(
       config,
       level,
       num_envs,
-      seed=config.run.seed,
+      seed=environment_seed(config.run.seed),
       render=bool(config.test.video_dir),
     )
   )

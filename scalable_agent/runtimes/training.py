@@ -98,6 +98,7 @@ class Training:
       config.reports.summary_secs,
       config.reports.progress_secs,
       silent=not chief,
+      suite=levels[0].suite,
     )
     self.learner_seconds = 0.0
     self._dropped_in_a_row = 0
@@ -164,7 +165,9 @@ class Training:
     """
     start = time.perf_counter()
     values = self.learner.update(batch)
-    # Reading a value waits for the update, so the time is its own.
+    # Reading what the device computed waits for all that it was given, so the
+    # time is the update's own; counters may not be the device's.
+    float(values['gradient_norm'])
     frames, updates = int(values['frames']), int(values['updates'])
     self.learner_seconds += time.perf_counter() - start
     if int(values['skipped_steps']):
@@ -203,7 +206,9 @@ class Training:
   def save(self, extra: Mapping[str, Any] | None = None) -> None:
     """Saves everything that must survive, and `extra` with it."""
     state = {'metrics': self.metrics.get_state(), **(extra or {})}
-    self._checkpointer.save(self.frames(), state, self.metrics.score)
+    self._checkpointer.save(
+      self.frames(), state, self.metrics.score, self.metrics.score_measure
+    )
 
   def rescue(self, extra: Mapping[str, Any] | None = None) -> None:
     """Saves, if there is room, before a run ends that cannot go on.

@@ -50,7 +50,11 @@ def saved_frames(logdir: str) -> list[int]:
 
 
 class Checkpointer:
-  """Saves and restores the checkpoints of one run."""
+  """Saves and restores the checkpoints of one run.
+
+  Attributes:
+    restored: path of the checkpoint that was restored last, None before.
+  """
 
   def __init__(self, logdir: str, items: Mapping[str, Any], keep: int = 3):
     """Initialises; touches no file.
@@ -66,8 +70,15 @@ class Checkpointer:
     self._folder = os.path.join(logdir, _FOLDER)
     self._checkpoint = tf.train.Checkpoint(**items)
     self._keep = keep
+    self.restored: str | None = None
 
-  def save(self, frames: int, state: Any, score: float | None = None) -> str:
+  def save(
+    self,
+    frames: int,
+    state: Any,
+    score: float | None = None,
+    measure: str = 'return',
+  ) -> str:
     """Saves; only the newest checkpoints and the best are kept.
 
     Nothing may change the items meanwhile. Checkpoints of more frames than
@@ -78,6 +89,7 @@ class Checkpointer:
       frames: environment frames, by which checkpoints are ordered.
       state: nest that `nest_files` can write.
       score: the higher the better; None is never the best.
+      measure: what the score is; one of another measure is no rival.
 
     Returns:
       The path of the checkpoint.
@@ -100,7 +112,7 @@ class Checkpointer:
     try:
       names = _names(self._folder)
       past = names[: names.index(name) + 1]
-      self._record_if_best(past, score)
+      self._record_if_best(past, score, measure)
       self._prune(past)
     except files.UnreadableError as error:
       logging.warning('Old checkpoints are kept: %s', error)
@@ -131,7 +143,10 @@ class Checkpointer:
       names.insert(0, best)
     elif names:
       logging.warning(
-        'No best checkpoint is recorded in %s; taking the newest.', self._folder
+        'No best checkpoint is recorded in %s; taking the newest. There is '
+        'none before every level has had some episodes, and none of several '
+        'levels of which some have no human score.',
+        self._folder,
       )
     return self._restore_first(names) if names else None
 
@@ -151,14 +166,21 @@ class Checkpointer:
   def _path(self, name: str) -> str:
     return os.path.join(self._folder, name)
 
-  def _record_if_best(self, past: list[str], score: float | None) -> None:
+  def _record_if_best(
+    self, past: list[str], score: float | None, measure: str
+  ) -> None:
     if score is None:
       return
     name, best = past[-1], self._best(past)
-    if best.get('checkpoint', name) == name or score >= best['score']:
+    if (
+      best.get('checkpoint', name) == name
+      or best['measure'] != measure
+      or score >= best['score']
+    ):
       try:
         files.write_json(
-          self._best_path, {'checkpoint': name, 'score': float(score)}
+          self._best_path,
+          {'checkpoint': name, 'score': float(score), 'measure': measure},
         )
       except OSError as error:
         raise files.write_error(self._best_path, error) from error
@@ -167,7 +189,12 @@ class Checkpointer:
     """Returns the content of best.json, {} if it is of none of `names`."""
     try:
       best = files.read(files.read_json, self._best_path)
-      best = {'checkpoint': best['checkpoint'], 'score': float(best['score'])}
+      best = {
+        'checkpoint': best['checkpoint'],
+        'score': float(best['score']),
+        # All were returns before this was written.
+        'measure': best.get('measure', 'return'),
+      }
       return best if best['checkpoint'] in names else {}
     except FileNotFoundError:
       return {}
@@ -221,6 +248,7 @@ class Checkpointer:
         )
         continue
       self._read_variables(path)
+      self.restored = path
       logging.info('Restored %s.', path)
       return state
     raise DamagedError(

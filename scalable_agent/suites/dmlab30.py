@@ -81,6 +81,32 @@ LEVEL_MAPPING = {
 ALL_LEVELS = frozenset(LEVEL_MAPPING) | frozenset(LEVEL_MAPPING.values())
 
 
+def human_normalized_score(level: str, mean_return: float) -> float:
+  """Returns 100 for the human's score and 0 for random play, in percent.
+
+  Args:
+    level: training or test level of DMLab-30.
+    mean_return: mean return of its episodes.
+  """
+  level = LEVEL_MAPPING.get(level, level)
+  random = RANDOM_SCORES[level]
+  return (mean_return - random) / (HUMAN_SCORES[level] - random) * 100
+
+
+def training_scores(
+  level_returns: Mapping[str, Sequence[float]],
+) -> dict[str, float]:
+  """Returns the scores of a training by the TensorBoard tags of 2018."""
+  return {
+    'dmlab30/training_no_cap': compute_human_normalized_score(
+      level_returns, per_level_cap=None
+    ),
+    'dmlab30/training_cap_100': compute_human_normalized_score(
+      level_returns, per_level_cap=100
+    ),
+  }
+
+
 def compute_human_normalized_score(
   level_returns: Mapping[str, Sequence[float]], per_level_cap: float | None
 ) -> float:
@@ -104,11 +130,9 @@ def compute_human_normalized_score(
   if missing:
     raise ValueError(f'Missing levels: {missing}')
   scores: list[float] = []
-  for level, human in HUMAN_SCORES.items():
+  for level in HUMAN_SCORES:
     if len(test_returns[level]) == 0:
       raise ValueError(f"Missing returns for level: '{level}': ")
-    random = RANDOM_SCORES[level]
-    mean = float(np.mean(test_returns[level]))
-    score = (mean - random) / (human - random) * 100
+    score = human_normalized_score(level, float(np.mean(test_returns[level])))
     scores.append(score if per_level_cap is None else min(score, per_level_cap))
   return float(np.mean(scores))

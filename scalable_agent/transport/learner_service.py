@@ -315,7 +315,7 @@ class LearnerService:
       if unroll.level[0] != self._level_of(actor):
         raise rpc.Refused(f'actor {actor.task} plays another level')
       try:
-        self._queue.put(unroll, wait=False)
+        self._queue.put(unroll, actor.task, wait=False)
       except unroll_queue.Closed:
         if not self._finished:
           raise rpc.Refused(protocol.STOPPING) from None

@@ -11,7 +11,7 @@ from tests.configs import make_environment
 from tests.environments import contract
 
 
-def make(name='breakout', num_envs=2, seed=5, **options):
+def make(name='breakout', num_envs=2, seed=6, **options):
   return make_environment(name, num_envs, seed, **options)
 
 
@@ -22,8 +22,12 @@ def make_bare(name='breakout', num_envs=2, **kwargs):
     'num_threads': 1,
     'reward_clipping': False,
     'use_fire_reset': False,
+    'noop_max': 31,  # Its numbers end before it.
   }
   return vector_env.AtariVectorEnv(name, num_envs, **(settings | kwargs))
+
+
+FULL_ACTION_MEANINGS = tuple(Action(number).name for number in range(18))
 
 
 class FakeVectorEnv:
@@ -35,7 +39,11 @@ class FakeVectorEnv:
     del game, kwargs
     assert num_envs == 1
     self.single_action_space = atari.vector_env.Discrete(4)
+    self.ale = self
     self._t = 0
+
+  def get_action_set(self):
+    return [Action(number) for number in range(4)]
 
   def _info(self):
     return {'lives': np.array([self.script[self._t][0]], np.int32)}
@@ -171,7 +179,7 @@ def test_the_emulator_gets_the_papers_settings(
     'stack_num': 1,
     'frameskip': 4,
     'maxpool': True,
-    'noop_max': 30,
+    'noop_max': 31,
     'episodic_life': False,
     'life_loss_info': False,
     'reward_clipping': False,
@@ -179,11 +187,56 @@ def test_the_emulator_gets_the_papers_settings(
   }
 
 
+def test_a_frame_is_the_maximum_of_the_last_two_of_four():
+  """What flickers at 30 Hz stays in sight, and no frame is skipped."""
+  game, size = 'asteroids', {'img_height': 210, 'img_width': 160}
+  environment = make(
+    game, num_envs=1, sticky_actions=0.0, noop_max=0, height=210, width=160
+  )
+  single = make_bare(
+    game, 1, noop_max=0, frameskip=1, maxpool=False, grayscale=True, **size
+  )
+  environment.reset()
+  single.reset(seed=6)
+  flickers = 0
+  for (action,) in contract.random_actions(environment, 12):
+    frames = [single.step(np.array([action]))[0][0, 0] for _ in range(4)]
+    seen = environment.step(np.array([action])).observation[0, ..., 0]
+    np.testing.assert_array_equal(seen, np.maximum(*frames[2:]))
+    flickers += (seen != frames[3]).any()
+  assert flickers > 0
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'explicit', 'probability'),
+  [
+    ('breakout', None, 0.0),
+    ('ALE/Breakout-v5', None, 0.25),
+    ('breakout', 1, 1),
+  ],
+)
+def test_sticky_actions_are_those_of_the_emulator(
+  level_name, explicit, probability
+):
+  environment = make(level_name, sticky_actions=explicit)
+  bares = {p: make_bare(repeat_action_probability=p) for p in (0, 0.25, 1)}
+  outputs = {p: [bare.reset(seed=6)[0]] for p, bare in bares.items()}
+  frames = [environment.reset().observation]
+  # Moves all the time, so that it shows when one is taken late.
+  for actions in np.random.default_rng(0).integers(2, 4, [16, 2]):
+    frames.append(environment.step(actions).observation)
+    for p, bare in bares.items():
+      outputs[p].append(bare.step(actions)[0])
+  for p, expected in outputs.items():
+    same = np.array_equal(np.array(frames)[..., 0], np.array(expected)[:, :, 0])
+    assert same == (p == probability)
+
+
 def test_the_stack_of_four_frames_is_ales_own():
   environment = make(max_episode_frames=60)
   bare = make_bare(stack_num=4, max_num_frames_per_episode=60)
   output = environment.reset()
-  expected, _ = bare.reset(seed=5)
+  expected, _ = bare.reset(seed=6)
   stack = np.zeros([2, 84, 84, 4], np.uint8)
   ends = 0
   for actions in contract.random_actions(environment, 50):
@@ -200,7 +253,7 @@ def test_the_stack_of_four_frames_is_ales_own():
 def test_lost_lives_end_the_future_and_not_the_game():
   environment, bare = make(), make_bare()
   outputs = [environment.reset()]
-  lives = [bare.reset(seed=5)[1]['lives']]
+  lives = [bare.reset(seed=6)[1]['lives']]
   over, rewards = [np.array([False, False])], [np.zeros([2])]
   for actions in contract.random_actions(environment, 300):
     outputs.append(environment.step(actions))
@@ -320,6 +373,14 @@ def test_seeds_beyond_those_of_ale_are_refused():
     make(num_envs=0)
 
 
+@pytest.mark.parametrize('noop_max', [0, 1, 2])
+def test_episodes_start_with_up_to_noop_max_no_ops(noop_max):
+  """All numbers of them occur, the greatest and none as well."""
+  environment = make(num_envs=12, noop_max=noop_max)
+  noops = environment._envs.reset(seed=np.arange(12))[1]['frame_number']
+  assert sorted(set(noops.tolist())) == list(range(noop_max + 1))
+
+
 @pytest.mark.parametrize(
   'bad',
   [
@@ -340,7 +401,21 @@ def test_the_full_action_space_is_the_same_in_every_game():
   for game in ('pong', 'skiing', 'lost_luggage', 'surround'):
     environment = make(game, num_envs=1, full_action_space=True)
     assert environment.spec.num_actions == 18
+    assert environment.spec.action_meanings == FULL_ACTION_MEANINGS
     environment.close()
+
+
+def test_actions_have_their_names():
+  assert make('pong').spec.action_meanings == (
+    'NOOP',
+    'FIRE',
+    'RIGHT',
+    'LEFT',
+    'RIGHTFIRE',
+    'LEFTFIRE',
+  )
+  meanings = make('qbert').spec.action_meanings
+  assert meanings == ('NOOP', 'FIRE', 'UP', 'RIGHT', 'LEFT', 'DOWN')
 
 
 def test_what_a_game_forbids_is_no_action(monkeypatch):

@@ -69,6 +69,20 @@ class GrayOfTwo(Gray):
   action_space = spaces.Discrete(2)
 
 
+class Named(Gray):
+  """Says what its actions mean."""
+
+  def get_action_meanings(self):
+    return ['LEFT', 'STAY', 'RIGHT']
+
+
+class NamedOtherwise(Gray):
+  """The same in another order."""
+
+  def get_action_meanings(self):
+    return ['STAY', 'LEFT', 'RIGHT']
+
+
 class Colour(Toy):
   """Images with channels last."""
 
@@ -184,6 +198,8 @@ for _class in (
   Shifted,
   Gray,
   GrayOfTwo,
+  Named,
+  NamedOtherwise,
   Colour,
   ChannelsFirst,
   OneHot,

@@ -284,6 +284,21 @@ class TestParameterCounts:
     )
     assert num_parameters(agent) == expected == 677_943
 
+  def test_nature_is_that_of_dqn(self):
+    agent = networks.Agent(
+      environment_spec((84, 84, 1), np.uint8), network='nature', frame_stack=4
+    )
+    # 84 -> 20 -> 9 -> 9 - 3 + 1 = 7.
+    expected = (
+      conv(8, 4, 32)
+      + conv(4, 32, 64)
+      + conv(3, 64, 64)
+      + linear(7 * 7 * 64, 512)
+      + linear(512, 6)
+      + linear(512, 1)
+    )
+    assert num_parameters(agent) == expected == 1_687_719
+
   @pytest.mark.parametrize('network', ['shallow', 'deep'])
   def test_both_are_those_of_the_papers_figure_3(self, network):
     num_actions = 9
@@ -316,6 +331,193 @@ class TestParameterCounts:
     torso(tf.zeros([1, 72, 96, 3], tf.uint8))
     kernels = [v for v in torso.trainable_variables if v.shape.rank == 4]
     assert len(kernels) == 15
+
+
+def test_the_lstm_over_time_is_sonnets_step_by_step():
+  agent = networks.Agent(VECTOR, lstm=True)
+  time, batch = 7, 4
+  env_outputs, actions = random_inputs(VECTOR, time, batch)
+  state = random_state(agent, batch)
+  first = env_outputs.step_type == FIRST
+  assert first.any()
+  weights = np.random.default_rng(2).normal(size=(time, batch))
+
+  def by_steps(features):
+    hidden, cell = state.core
+    outputs = []
+    for t in range(time):
+      keep = np.where(first[t], 0, 1).astype(np.float32)[:, None]
+      output, (hidden, cell) = agent._core(
+        features[t], snt.LSTMState(hidden * keep, cell * keep)
+      )
+      outputs.append(output)
+    return tf.stack(outputs), (hidden, cell)
+
+  with tf.GradientTape() as tape:
+    features = snt.BatchApply(agent._torso)(
+      tf.constant(env_outputs.observation)
+    )
+    outputs, expected_core = by_steps(features)
+    expected = snt.BatchApply(agent._baseline)(outputs)[..., 0]
+    expected_loss = tf.reduce_sum(expected * weights)
+  expected_gradients = tape.gradient(
+    expected_loss, agent._core.trainable_variables
+  )
+  with tf.GradientTape() as tape:
+    (_, baseline), new_state = agent.unroll(env_outputs, actions, state)
+    loss = tf.reduce_sum(baseline * weights)
+  gradients = tape.gradient(loss, agent._core.trainable_variables)
+  for actual, wanted in zip(
+    (baseline, *new_state.core, *gradients),
+    (expected, *expected_core, *expected_gradients),
+    strict=True,
+  ):
+    np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_lstms_variables_are_those_of_old_checkpoints(tmp_path):
+  agent = networks.Agent(VECTOR, lstm=True)
+  path = tf.train.Checkpoint(agent=agent).write(str(tmp_path / 'variables'))
+  shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+  suffix = '/.ATTRIBUTES/VARIABLE_VALUE'
+  assert {
+    name.removesuffix(suffix): shape
+    for name, shape in shapes.items()
+    if '_core' in name
+  } == {
+    'agent/_core/_w_i': [64, 1024],
+    'agent/_core/_w_h': [256, 1024],
+    'agent/_core/b': [1024],
+  }
+
+
+class FromTheDefinition:
+  """Layers in NumPy, in double precision."""
+
+  def __init__(self):
+    self.zeroed = []  # Shares of what each ReLU was given that it sets to zero.
+
+  def relu(self, x):
+    self.zeroed.append(np.mean(x < 0))
+    return np.maximum(x, 0)
+
+  @staticmethod
+  def windows(x, size, stride, same, padding):
+    """Returns [rows, columns, N, size, size, channels]."""
+    if same:
+      height, width = (
+        max((-(-n // stride) - 1) * stride + size - n, 0) for n in x.shape[1:3]
+      )
+      ends = [(n // 2, n - n // 2) for n in (height, width)]
+      x = np.pad(x, [(0, 0), *ends, (0, 0)], constant_values=padding)
+    return np.array(
+      [
+        [
+          x[:, i : i + size, j : j + size]
+          for j in range(0, x.shape[2] - size + 1, stride)
+        ]
+        for i in range(0, x.shape[1] - size + 1, stride)
+      ]
+    )
+
+  def conv(self, x, weights, bias, stride, same):
+    windows = self.windows(x, len(weights), stride, same, 0)
+    return np.einsum('ijnklc,klco->nijo', windows, weights) + bias
+
+  def max_pool(self, x):
+    return (
+      self.windows(x, 3, 2, True, -np.inf).max((3, 4)).transpose(2, 0, 1, 3)
+    )
+
+  def shallow(self, x, convs, linears):
+    for layer, stride in zip(convs, (4, 2, 1), strict=False):
+      x = self.relu(self.conv(x, *layer, stride, same=False))
+    ((weights, bias),) = linears
+    return self.relu(x.reshape([len(x), -1]) @ weights + bias)
+
+  nature = shallow
+
+  def deep(self, x, convs, linears):
+    convs = iter(convs)
+    for _ in range(3):
+      x = self.max_pool(self.conv(x, *next(convs), 1, same=True))
+      for _ in range(2):
+        y = self.conv(self.relu(x), *next(convs), 1, same=True)
+        x = x + self.conv(self.relu(y), *next(convs), 1, same=True)
+    ((weights, bias),) = linears
+    x = self.relu(x).reshape([len(x), -1])
+    return self.relu(x @ weights + bias)
+
+  def mlp(self, x, convs, linears):
+    assert not convs
+    for weights, bias in linears:
+      x = np.tanh(x @ weights + bias)
+    return x
+
+
+def randomised_layers(torso, order):
+  """Gives every layer random weights and biases; returns them in `order`.
+
+  Args:
+    torso: with its variables.
+    order: returns (convolutions, linears) of a torso, each a list of modules.
+  """
+  rng = np.random.default_rng(0)
+
+  def randomise(module):
+    weights, bias = sorted(
+      module.trainable_variables, key=lambda v: -v.shape.rank
+    )
+    scale = np.sqrt(2 / np.prod(weights.shape[:-1]))
+    weights.assign(rng.normal(scale=scale, size=weights.shape))
+    bias.assign(rng.normal(scale=0.3, size=bias.shape))
+    return [v.numpy().astype(np.float64) for v in (weights, bias)]
+
+  return [list(map(randomise, modules)) for modules in order(torso)]
+
+
+# Convolutions and linear layers in the order of the definition.
+LAYERS = {
+  'shallow': lambda t: ([t._conv_1, t._conv_2], [t._linear]),
+  'nature': lambda t: ([t._conv_1, t._conv_2, t._conv_3], [t._linear]),
+  'deep': lambda t: (
+    [
+      layer
+      for conv, blocks in t._sections
+      for layer in (
+        conv,
+        *(one for block in blocks for one in (block._conv_1, block._conv_2)),
+      )
+    ],
+    [t._linear],
+  ),
+  'mlp': lambda t: ([], t._layers),
+}
+
+
+@pytest.mark.parametrize(
+  ('network', 'shape'),
+  [
+    ('shallow', (25, 28, 3)),
+    ('nature', (40, 44, 2)),
+    ('deep', (9, 12, 3)),
+    ('mlp', (7,)),
+  ],
+)
+def test_a_torso_is_what_its_definition_says(network, shape):
+  observation = structures.TensorSpec(shape, np.dtype(np.float32))
+  torso = networks.find_torso(network, observation)(observation)
+  # Of floats, as what a pixel counts is another matter.
+  x = np.random.default_rng(1).normal(size=(4, *shape)).astype(np.float32)
+  torso(x)
+  definition = FromTheDefinition()
+  layers = randomised_layers(torso, LAYERS[network])
+  expected = getattr(definition, network)(x.astype(np.float64), *layers)
+  np.testing.assert_allclose(torso(x), expected, rtol=1e-4, atol=1e-4)
+  assert np.std(expected) > 0.1
+  expected_relus = {'shallow': 3, 'nature': 4, 'deep': 14, 'mlp': 0}[network]
+  assert len(definition.zeroed) == expected_relus
+  assert all(0.001 < share < 0.999 for share in definition.zeroed)
 
 
 @pytest.mark.parametrize('padding', ['VALID', 'SAME'])
@@ -412,11 +614,11 @@ class TestFindTorso:
     with pytest.raises(
       ValueError,
       match=r'--network=shalow is not known\. Choose one of: auto, shallow, '
-      'deep, mlp, or module:Class',
+      'nature, deep, mlp, or module:Class',
     ):
       networks.find_torso('shalow', self.IMAGE)
 
-  @pytest.mark.parametrize('network', ['shallow', 'deep'])
+  @pytest.mark.parametrize('network', ['shallow', 'nature', 'deep'])
   def test_a_net_for_images_refuses_vectors(self, network):
     with pytest.raises(
       ValueError,
@@ -424,15 +626,20 @@ class TestFindTorso:
     ):
       networks.find_torso(network, self.VECTOR)
 
-  def test_shallow_says_how_many_pixels_it_needs(self):
-    for shape in (19, 84, 1), (84, 19, 1):
+  @pytest.mark.parametrize(
+    ('network', 'least'), [('shallow', 20), ('nature', 36)]
+  )
+  def test_a_net_says_how_many_pixels_it_needs(self, network, least):
+    for shape in (least - 1, 84, 1), (84, least - 1, 1):
       with pytest.raises(
         ValueError,
-        match=r'^--network=shallow needs at least 20 x 20 pixels; this level '
-        rf'gives {shape[0]} x {shape[1]}\. .* --network=deep\.$',
+        match=rf'^--network={network} needs at least {least} x {least} pixels; '
+        rf'this level gives {shape[0]} x {shape[1]}\. .* --network=deep\.$',
       ):
-        networks.Agent(environment_spec(shape, np.uint8))
-    networks.Agent(environment_spec((20, 20, 1), np.uint8))
+        networks.Agent(environment_spec(shape, np.uint8), network=network)
+    networks.Agent(
+      environment_spec((least, least, 1), np.uint8), network=network
+    )
     networks.Agent(environment_spec((8, 9, 1), np.uint8), network='deep')
 
   @pytest.mark.parametrize(

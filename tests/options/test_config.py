@@ -9,7 +9,7 @@ import experiment
 from scalable_agent import environments
 from scalable_agent import options as options_lib
 from scalable_agent.suites import atari57
-from tests.configs import CATALOG, make_config, resolve
+from tests.configs import CATALOG, SUITES, make_config, resolve
 
 # The flags of the 2018 code (scalable_agent, experiment.py), all of them.
 FLAGS_OF_2018 = {
@@ -84,7 +84,7 @@ class TestValidate:
     options_lib.validate(make_config(**{name: minimum}))
 
   @pytest.mark.parametrize(
-    'name', [n for n, f in CATALOG.options.items() if f.maximum is not None]
+    'name', [n for n, f in CATALOG.options.items() if f.maximum == 1]
   )
   def test_a_fraction_lies_between_0_and_1(self, name):
     options_lib.validate(make_config(**{name: 0.0}))
@@ -94,6 +94,13 @@ class TestValidate:
         ValueError, match=rf'^--{name}={bad} must lie between 0 and 1\.$'
       ):
         options_lib.validate(make_config(**{name: bad}))
+
+  def test_a_seed_leaves_room_for_those_of_tests(self):
+    options_lib.validate(make_config(seed=2_000_000_000))
+    with pytest.raises(
+      ValueError, match=r'^--seed=2000000001 must lie between 0 and 2000000000'
+    ):
+      options_lib.validate(make_config(seed=2_000_000_001))
 
   @pytest.mark.parametrize('name', ['learning_rate', 'epsilon'])
   @pytest.mark.parametrize('bad', [0.0, -1e-3, float('nan')])
@@ -151,13 +158,10 @@ class TestValidate:
         r'--inference_maximum_batch_size=8\.$',
       ),
       (
-        {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 16},
-        r'^--batch_size=16 cannot be filled: --num_actors=3 with '
-        r'--envs_per_actor=5 give 15 .*Lower the batch size or raise',
-      ),
-      (
         {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 6},
-        r'^--batch_size=6 cannot be filled: --num_actors=0 .* give 5 ',
+        r'^--batch_size=6 cannot be filled: --num_actors=0 with '
+        r'--envs_per_actor=5 gives 5 .*Lower the batch size, raise --envs_per_'
+        r'actor, or .*--num_actors=1\.$',
       ),
       (
         SIZES | {'inference_maximum_batch_size': 4},
@@ -178,7 +182,8 @@ class TestValidate:
   @pytest.mark.parametrize(
     'options',
     [
-      {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 15},
+      # Threads fill a batch in several rounds.
+      {'num_actors': 3, 'envs_per_actor': 5, 'batch_size': 1000},
       {'num_actors': 0, 'envs_per_actor': 5, 'batch_size': 5},
       {'num_actors': 3, 'batch_size': 10**6},  # Unresolved: not known yet.
       SIZES | {'inference_maximum_batch_size': 5},
@@ -275,6 +280,13 @@ class TestResolve:
     unset = {n for n, v in options_of(config).items() if v is None}
     assert not unset
 
+  def test_games_on_a_small_machine_have_the_smallest_net_by_name(self):
+    assert resolve(make_config(), 'atari').agent.network == 'shallow'
+    for preset in PRESETS:
+      for suite in 'gymnasium', 'catch':
+        config = resolve(make_config(preset=preset), suite)
+        assert config.agent.network == 'auto'
+
   def test_what_the_user_says_wins(self):
     given = {
       name: 0 if name == 'num_actors' else 1.0
@@ -287,6 +299,50 @@ class TestResolve:
     )
     assert {n: config.values[n] for n in given} == given
 
+  @pytest.mark.parametrize(
+    ('preset', 'cores', 'shape'),
+    [
+      ('auto', 1, (2, 32)),
+      ('auto', 2, (2, 32)),
+      ('auto', 3, (2, 32)),
+      ('auto', 4, (4, 16)),
+      ('auto', 8, (8, 8)),
+      ('auto', 64, (8, 8)),
+      ('paper', 2, (3, 32)),
+      ('paper', 4, (4, 24)),
+      ('paper', 64, (8, 12)),
+    ],
+  )
+  def test_actors_follow_the_cores_and_environments_stay(
+    self, preset, cores, shape
+  ):
+    config = resolve(make_config(preset=preset), 'atari')
+    total = config.actors.num_actors * config.actors.envs_per_actor
+    config = options_lib.follow_cores(config, SUITES['atari'], set(), cores)
+    actors = config.actors
+    assert (actors.num_actors, actors.envs_per_actor) == shape
+    assert actors.num_actors * actors.envs_per_actor == total
+
+  @pytest.mark.parametrize(
+    ('suite', 'given'),
+    [
+      ('atari', {'num_actors'}),
+      ('atari', {'envs_per_actor'}),
+      ('catch', set()),
+      ('gymnasium', set()),
+    ],
+  )
+  def test_cores_do_not_change_what_the_user_set_or_python_environments(
+    self, suite, given
+  ):
+    config = resolve(make_config(), suite)
+    followed = options_lib.follow_cores(config, SUITES[suite], given, 16)
+    assert followed == config
+
+  def test_cores_do_not_end_serial_mode(self):
+    config = resolve(make_config(), 'atari').replace(num_actors=0)
+    assert options_lib.follow_cores(config, SUITES['atari'], (), 16) == config
+
   def test_what_the_level_implies_wins_over_the_preset(self):
     config = resolve(
       make_config(), 'atari', {'sticky_actions': 0.25, 'num_action_repeats': 3}
@@ -297,6 +353,7 @@ class TestResolve:
   def test_the_paper_preset_is_table_g1(self):
     config = resolve(make_config(preset='paper'), 'atari')
     expected = {
+      'network': 'nature',
       'batch_size': 32,
       'unroll_length': 20,
       'discounting': 0.99,

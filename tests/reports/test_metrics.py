@@ -14,8 +14,10 @@ from tensorboard.backend.event_processing import event_accumulator
 from scalable_agent import structures
 from scalable_agent.reports import metrics, summaries
 from scalable_agent.storage import files
+from tests.configs import SUITES
 from tests.full_disk import fill
 
+ATARI = SUITES['atari']
 FIRST, MID, LAST = structures.FIRST, structures.MID, structures.LAST
 HEADER = 'frames,seconds,level,episode_return,episode_length,episode_frames'
 
@@ -402,13 +404,21 @@ def test_the_return_is_that_of_the_last_hundred_episodes(tmp_path):
   assert '| return 249.50 (last 100 episodes) |' in stream.getvalue()
 
 
-def test_the_return_of_several_levels_is_the_mean_of_theirs(tmp_path):
+def test_several_games_are_measured_by_humans(tmp_path):
   stream = io.StringIO()
-  with make_metrics(tmp_path, stream=stream, levels=('a', 'b')) as m:
-    for _ in range(9):
-      m.record_unroll(one_episode(1, level=0))
-    m.record_unroll(one_episode(2, level=1))
-  assert '| return 1.50 (mean over levels) |' in stream.getvalue()
+  levels = ('atlantis', 'pong')
+  with make_metrics(tmp_path, stream=stream, levels=levels, suite=ATARI) as m:
+    assert m.score is None
+    assert m.score_measure == 'human_normalized_median'
+    for _ in range(20):
+      m.record_unroll(one_episode(12850, level=0))  # As random play.
+      m.record_unroll(one_episode(14.6, level=1))  # As a human.
+    assert m.score == pytest.approx(50)
+  assert '| human-normalised 50.0% (median of 2 levels) |' in stream.getvalue()
+  written = scalars(tmp_path)
+  assert written['human_normalized/median'] == [(0, 50)]
+  assert written['human_normalized/mean'] == [(0, 50)]
+  assert written['pong/episode_return'] == [(0, 14.6)]
 
 
 def test_the_bottleneck_is_that_of_the_latest_time(tmp_path):

@@ -85,8 +85,7 @@ def test_the_line_says_everything():
     frames=1_234_567,
     total_frames=10e6,
     frames_per_second=1234.5,
-    mean_return=-3.25,
-    episodes=99,
+    returns='return -3.25 (last 99 episodes)',
     updates_per_second=3.21,
     policy_lag=1.25,
     queue_fill=0.5,
@@ -105,8 +104,7 @@ def test_the_line_leaves_out_what_is_not_known():
       frames=0,
       total_frames=500,
       frames_per_second=0,
-      mean_return=None,
-      episodes=0,
+      returns=None,
       updates_per_second=0,
       policy_lag=None,
       queue_fill=None,
@@ -117,20 +115,21 @@ def test_the_line_leaves_out_what_is_not_known():
 
 
 @pytest.mark.parametrize(
-  ('queue_fill', 'busy', 'expected'),
+  ('busy', 'expected'),
   [
-    (1.0, {'environment': 0.9, 'inference': 0.5}, 'learner'),
-    (0.5, {}, 'learner'),
-    (0.0, {'environment': 0.9, 'inference': 0.5, 'learner': 2}, 'environment'),
-    (0.2, {'environment': 0.1, 'inference': 0.5}, 'inference'),
-    (0.0, {}, 'actors'),
-    (0.0, {'environment': 0.0}, 'actors'),
-    (None, {}, None),
-    (None, {'environment': 0.1, 'inference': 0.2, 'learner': 0.7}, 'learner'),
+    ({'environment': 0.8, 'inference': 0.5, 'learner': 0.93}, 'learner'),
+    ({'environment': 0.9, 'inference': 0.5, 'learner': 0.6}, 'environment'),
+    ({'environment': 0.1, 'inference': 0.5}, 'inference'),
+    ({'environment': 0.0, 'inference': 0.0, 'learner': 0.0}, None),
+    ({}, None),
+    # Of a learner process, actors are elsewhere.
+    ({'learner': 0.93}, 'learner'),
+    ({'learner': 0.2}, 'actors'),
+    ({'learner': 0.0}, None),
   ],
 )
-def test_the_bottleneck_is_named(queue_fill, busy, expected):
-  assert progress.bottleneck(queue_fill, busy) == expected
+def test_the_bottleneck_is_the_busiest_stage(busy, expected):
+  assert progress.bottleneck(busy) == expected
 
 
 @pytest.mark.parametrize(

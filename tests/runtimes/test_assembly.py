@@ -215,7 +215,7 @@ class TestCheckLevels:
     [
       ('catch', {'num_actors': 0}),
       ('catch,catch_hidden', {}),
-      ('pong,space_invaders', {}),  # Both have six actions.
+      ('pong,space_invaders', {}),  # Both have the same six actions.
       ('pong,breakout', {'full_action_space': True}),
     ],
   )
@@ -234,9 +234,25 @@ class TestCheckLevels:
     ):
       check_levels('pong,breakout')
 
+  def test_games_with_as_many_other_actions_are_refused(self):
+    with pytest.raises(
+      ValueError,
+      match='^--level_name=pong,qbert: pong and qbert differ in their actions, '
+      r'of which number 2 is RIGHT and UP\. Set --full_action_space\.$',
+    ):
+      check_levels('pong,qbert')
+
+  def test_actions_without_names_are_only_counted(self):
+    names = [f'tests.environments.toys:Toys/{n}-v0' for n in ('Gray', 'Named')]
+    check_levels(','.join(names))
+
   @pytest.mark.parametrize(
     ('names', 'said'),
     [
+      (
+        ('Named', 'NamedOtherwise'),
+        r'actions, of which number 0 is LEFT and STAY\. Wrap',
+      ),
       (
         ('Gray', 'Colour'),
         r'observations, uint8 \[8, 6, 1\] and .* 3\]\. Wrap',
@@ -259,6 +275,40 @@ class TestCheckLevels:
       '--level_name=catch,catch_hidden, .* Set --num_actors=2 or more',
     ):
       check_levels('catch,catch_hidden', num_actors=num_actors)
+
+
+class TestDescribeShares:
+  @staticmethod
+  def describe(level_name, **options):
+    levels = environments.parse_levels(level_name)
+    config = make_config(level_name=level_name, **options)
+    return assembly.describe_shares(config, levels)
+
+  def test_levels_with_more_actors_are_named(self):
+    assert self.describe('pong,breakout', num_actors=3) == (
+      '--num_actors=3 is no multiple of 2 levels, each actor plays one: 2 '
+      '(66.7%) for pong; 1 (33.3%) for breakout. Levels with more actors are '
+      'learned from more.'
+    )
+
+  def test_of_many_levels_some_are_named(self):
+    said = self.describe('atari57', num_actors=59)
+    assert '2 (3.4%) for each of 2 (alien, amidar);' in said
+    assert (
+      '1 (1.7%) for each of 55 (assault, asterix, asteroids, atlantis, ...).'
+    ) in said
+
+  def test_each_learner_shares_out_its_own_actors(self):
+    # Levels 0 0 1 1 0 0.
+    said = self.describe('pong,breakout', num_actors=6, num_learners=2, task=0)
+    assert '4 (66.7%) for pong; 2 (33.3%) for breakout' in said
+
+  @pytest.mark.parametrize(
+    ('level_name', 'num_actors'),
+    [('pong', 3), ('catch', 0), ('pong,breakout', 4), ('atari57', 114)],
+  )
+  def test_equal_shares_are_not_worth_a_word(self, level_name, num_actors):
+    assert self.describe(level_name, num_actors=num_actors) is None
 
 
 def test_no_option_is_forgotten():

@@ -21,6 +21,7 @@ from scalable_agent.storage import files, nest_files
 from tests import full_disk
 from tests.configs import make_config, resolve
 from tests.environments import pixel_catch
+from tests.waiting import wait_until
 
 NEVER = 1e9
 
@@ -633,6 +634,27 @@ def test_every_actor_plays_its_own_episodes(tmp_path):
   )
 
 
+def test_every_batch_mixes_the_levels_that_wait(tmp_path):
+  options = {'level_name': 'catch,catch_hidden', 'envs_per_actor': 8}
+  run = make_run(tmp_path, **(THREADS | options | {'batch_size': 4}))
+  next_batch = run._training.next_batch
+  levels = []
+
+  def next_batch_when_both_have_put():
+    def have_both_put():
+      return {waiting.actor for waiting in run._queue._waiting} == {0, 1}
+
+    wait_until(have_both_put)
+    batch = next_batch()
+    levels.append(batch.level.tolist())
+    return batch
+
+  run._training.next_batch = next_batch_when_both_have_put
+  impala_local.train(run)
+  assert len(levels) >= 15
+  assert all(sorted(batch) == [0, 0, 1, 1] for batch in levels)
+
+
 def first_balls(run, episodes=8):
   """Where the balls of the first episodes of all environments start."""
   balls = []
@@ -673,6 +695,64 @@ def gauges_of_actors(run, environment_seconds):
   run._training.learner_seconds = 3.0
   run._training._fills = [1.0, 0.5]
   return run._gauges()
+
+
+def test_the_learners_seconds_include_the_wait_for_its_device(
+  tmp_path, monkeypatch
+):
+  run = make_run(tmp_path, **SERIAL)
+  clock = [0.0]
+  monkeypatch.setattr(training.time, 'perf_counter', lambda: clock[0])
+
+  class Late(float):
+    def __float__(self):
+      clock[0] += 5
+      return 1.0
+
+  def update(batch):
+    del batch
+    clock[0] += 0.5
+    # The counters are known at once.
+    return {'frames': 20, 'updates': 1, 'gradient_norm': Late(1.0)}
+
+  run._training.learner.update = update
+  run._training.update(None)
+  assert run._training.learner_seconds == 5.5
+
+
+def test_the_policy_lag_is_counted_in_updates(tmp_path):
+  """In serial mode it is known beforehand: two batches are of each unroll."""
+  run = make_run(tmp_path, **(SERIAL | {'batch_size': 2}))
+  update = run._training.learner.update
+  lags = []
+
+  def record(batch):
+    values = update(batch)
+    lags.append((float(values['policy_lag']), float(values['max_policy_lag'])))
+    return values
+
+  run._training.learner.update = record
+  impala_local.train(run)
+  assert len(lags) >= 30
+  assert lags == [(float(i % 2),) * 2 for i in range(len(lags))]
+
+
+def test_with_threads_the_lag_does_not_grow_with_the_updates(tmp_path):
+  run = make_run(tmp_path, **(THREADS | {'total_environment_frames': 6000}))
+  update = run._training.learner.update
+  lags = []
+
+  def record(batch):
+    values = update(batch)
+    lags.append(float(values['max_policy_lag']))
+    return values
+
+  run._training.learner.update = record
+  impala_local.train(run)
+  assert len(lags) >= 90
+  assert max(lags) > 0
+  # An actor may be held up, but not all the time.
+  assert min(lags[-30:]) < 20
 
 
 def test_without_threads_no_queue_tells_the_bottleneck(tmp_path):

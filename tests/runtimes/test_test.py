@@ -1,8 +1,12 @@
-"""Which agent of a logdir is tested."""
+"""Which agent of a logdir is tested, on what, and what is told of it."""
+
+import json
+import os
 
 import pytest
 
-from scalable_agent import environments
+import scalable_agent
+from scalable_agent import environments, options, policies
 from scalable_agent.runtimes import assembly, test, training
 from scalable_agent.storage import checkpointing, logdirs
 from tests.configs import make_config, resolve
@@ -28,6 +32,116 @@ def logdir(tmp_path):
     checkpointer.save(frames, {}, score)
   environment.close()
   return config.run.logdir
+
+
+@pytest.fixture
+def run_test(logdir, monkeypatch):
+  """Tests what is in the logdir; returns what the files of all tests hold."""
+  # The threads of a process can be set once only.
+  monkeypatch.setattr(assembly, 'use_threads', lambda config: None)
+
+  def run(**options):
+    options = {'mode': 'test', 'logdir': logdir} | options
+    test.test(*test.prepare(make_config(**options), options))
+    folder = os.path.join(logdir, 'tests')
+    written = []
+    for name in sorted(os.listdir(folder)):
+      with open(os.path.join(folder, name), encoding='utf-8') as file:
+        written.append(json.load(file))
+    return written
+
+  return run
+
+
+class TestSeeds:
+  def test_no_environment_of_a_test_is_one_of_a_training(
+    self, run_test, monkeypatch
+  ):
+    seeds = []
+    make = environments.make
+
+    def record(level, num_envs, options, seed):
+      seeds.extend(range(seed, seed + num_envs))
+      return make(level, num_envs, options, seed)
+
+    monkeypatch.setattr(environments, 'make', record)
+    for seed in (0, 1, 2_000_000_000):
+      run_test(seed=seed, test_num_episodes=3)
+    # Of three tests, the environment that is looked at and the three played.
+    assert len(set(seeds)) == 3 * 3
+    assert min(seeds) >= environments.TEST_SEEDS
+
+  def test_no_draw_of_a_test_is_one_of_a_training(self, run_test, monkeypatch):
+    seeds = []
+
+    class Seeds(policies.Seeds):
+      def __call__(self):
+        seeds.append(super().__call__())
+        return seeds[-1]
+
+    monkeypatch.setattr(policies, 'Seeds', Seeds)
+    run_test(test_num_episodes=1)
+    assert len({tuple(seed) for seed in seeds}) == len(seeds) >= 9
+    # Training takes at most 32 bits.
+    assert min(seed[0] for seed in seeds) >= 2**32
+
+  def test_seeds_of_tests_leave_room_for_environments(self):
+    firsts = [test.environment_seed(seed) for seed in range(10_000)]
+    assert min(firsts) >= environments.TEST_SEEDS
+    assert max(firsts) + 2**20 < 2**31
+
+  def test_a_training_cannot_be_given_a_seed_of_tests(self):
+    with pytest.raises(
+      ValueError, match=r'^--seed=2000000001 must lie between'
+    ):
+      options.validate(make_config(seed=2_000_000_001))
+    assert environments.TEST_SEEDS > 2_000_000_001 + 2**20
+
+
+class TestResults:
+  def test_every_test_leaves_its_own(self, run_test):
+    run_test(checkpoint='best', test_num_episodes=2)
+    written = run_test(test_policy='greedy', test_num_episodes=3)
+    assert sorted(
+      (t['frames'], t['protocol']['policy'], t['protocol']['episodes'])
+      for t in written
+    ) == [(100, 'sample', 2), (200, 'greedy', 3)]
+
+  def test_they_say_what_was_tested_and_how(self, run_test):
+    (written,) = run_test(seed=5, checkpoint='best', test_num_episodes=2)
+    assert len(written['levels'][0]['returns']) == 2
+    assert written.pop('levels')[0]['level'] == 'catch'
+    assert written.pop('aggregate') is None
+    assert written.pop('date').endswith('+00:00')
+    assert written == {
+      'version': scalable_agent.__version__,
+      'checkpoint': 'checkpoints/000000000100',
+      'frames': 100,
+      'seed': 5,
+      'protocol': {'policy': 'sample', 'episodes': 2},
+    }
+
+  def test_the_protocol_is_that_of_the_suite(self):
+    config = resolve(
+      make_config(level_name='ALE/Pong-v5', test_policy='greedy'),
+      'atari',
+      {'sticky_actions': 0.25},
+    )
+    level = environments.parse_level('ALE/Pong-v5')
+    assert test._protocol(config, level) == {
+      'policy': 'greedy',
+      'episodes': 10,
+      'fire_reset': False,
+      'full_action_space': False,
+      'grayscale': True,
+      'height': 84,
+      'life_loss_is_terminal': True,
+      'max_episode_frames': 108000,
+      'noop_max': 30,
+      'num_action_repeats': 4,
+      'sticky_actions': 0.25,
+      'width': 84,
+    }
 
 
 def test_where_no_result_can_be_written_no_game_is_played(logdir, monkeypatch):

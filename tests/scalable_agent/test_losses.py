@@ -354,6 +354,21 @@ def test_soft_asymmetric_squeezes_rewards_and_shrinks_negative_ones():
   )
 
 
+def test_optimistic_asymmetric_is_that_of_the_papers_figure():
+  rewards = np.array([-1000.0, -2.0, -0.01, 0.0, 0.01, 2.0, 1000.0])
+  # Read from figure D.1: from -0.3 to 5, both within a few units.
+  tanh = np.tanh(rewards)
+  expected = 0.3 * np.minimum(tanh, 0) + 5 * np.maximum(tanh, 0)
+  np.testing.assert_allclose(
+    losses.clip_rewards(
+      tf.constant(rewards, tf.float32), 'optimistic_asymmetric'
+    ),
+    expected,
+    rtol=1e-5,
+  )
+  assert (expected.min(), expected.max()) == (-0.3, 5.0)
+
+
 def test_rewards_may_be_left_alone():
   rewards = tf.constant([-7.0, 0.5, 30.0])
   np.testing.assert_array_equal(losses.clip_rewards(rewards, 'none'), rewards)
@@ -362,6 +377,27 @@ def test_rewards_may_be_left_alone():
 def test_an_unknown_clipping_raises_and_names_the_known_ones():
   with pytest.raises(ValueError, match=r"'abs_two'.*abs_one, soft_asymmetric"):
     losses.clip_rewards(tf.zeros([1]), 'abs_two')
+
+
+def test_below_lambda_one_advantages_are_not_those_of_gae():
+  """The second TD error has its full weight, as LossOptions says."""
+  gamma, lambda_ = 0.9, 0.5
+  rewards, values = np.array([1.0, -2.0, 3.0, 0.5]), np.array([0.3, 2, -1, 0.7])
+  bootstrap = 1.5
+  deltas = rewards + gamma * np.append(values[1:], bootstrap) - values
+  weights = np.array([1, gamma, gamma**2 * lambda_, gamma**3 * lambda_**2])
+  gae = np.array([(gamma * lambda_) ** k for k in range(4)])
+  returns = vtrace.from_importance_weights(
+    log_rhos=tf.zeros([4, 1]),
+    discounts=tf.fill([4, 1], gamma),
+    rewards=tf.constant(rewards[:, None], tf.float32),
+    values=tf.constant(values[:, None], tf.float32),
+    bootstrap_value=tf.constant([bootstrap]),
+    lambda_=lambda_,
+  )
+  first = float(returns.pg_advantages[0, 0])
+  assert first == pytest.approx(weights @ deltas, rel=1e-5)
+  assert first != pytest.approx(gae @ deltas, rel=0.1)
 
 
 # The whole loss.

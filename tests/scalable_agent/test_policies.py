@@ -224,3 +224,46 @@ class TestSeeds:
     ]
     drawn = [int(s) for call in calls for s in call.result(DEADLINE_S)]
     assert sorted(drawn) == list(range(1, 2001))
+
+
+class LateArray:
+  """An array that its device has not computed yet: whoever reads it waits."""
+
+  def __init__(self, array, wait):
+    self._array = array
+    self._wait = wait
+
+  def __array__(self, dtype=None, copy=None):
+    self._wait()
+    return np.array(self._array, dtype)
+
+
+@pytest.mark.parametrize('kind', ['direct', 'batched'])
+def test_seconds_include_the_wait_for_the_device(agent, monkeypatch, kind):
+  clock = [0.0]
+  monkeypatch.setattr(policies.time, 'perf_counter', lambda: clock[0])
+  waited = []
+
+  def wait():
+    if not waited:
+      clock[0] += 5
+    waited.append(True)
+
+  def step(env_output, last_action, state, seed):
+    del env_output, last_action, seed
+    clock[0] += 0.5
+    baseline = LateArray(np.zeros([ROWS], np.float32), wait)
+    action = np.zeros([ROWS], np.int32)
+    logits = np.zeros([ROWS, NUM_ACTIONS], np.float32)
+    return structures.AgentOutput(action, logits, baseline), state
+
+  if kind == 'direct':
+    policy = policies.Direct(step, policies.Seeds(1))
+    policy(*inputs(agent, 0))
+  else:
+    policy = make_batched(agent, step, 'fallback')
+    serving = in_thread(policy.serve)
+    policy(*inputs(agent, 0))
+    policy.close()
+    serving.result(DEADLINE_S)
+  assert policy.seconds == 5.5

@@ -1,4 +1,4 @@
-"""The unroll queue: columns in order, back-pressure, closing, restoring."""
+"""The unroll queue: columns in turns, back-pressure, closing, restoring."""
 
 import concurrent.futures
 import itertools
@@ -87,7 +87,8 @@ def test_put_blocks_at_capacity_until_get_makes_room():
   blocked = in_thread(queue.put, make_unroll(4, 2))
   with pytest.raises(concurrent.futures.TimeoutError):
     blocked.result(timeout=0.2)
-  assert len(queue) == queue.capacity == 2
+  assert queue.capacity == 2
+  assert len(queue) == 3
   assert_holds_columns(queue.get(), [0, 1])
   blocked.result(timeout=DEADLINE_S)
   assert_holds_columns(queue.get(), [2, 3])
@@ -113,24 +114,120 @@ def test_a_batch_larger_than_the_capacity_gets_filled():
   assert_holds_columns(batch.result(timeout=DEADLINE_S), range(8))
 
 
-def test_unrolls_of_many_actors_stay_whole_and_none_is_lost():
+@pytest.mark.parametrize('batch_size', [2, 3, 5, 12])
+def test_columns_of_each_actor_stay_in_order_and_none_is_lost(batch_size):
   num_actors, unrolls = 4, 25
-  queue = unroll_queue.UnrollQueue(batch_size=3, capacity=2)
+  queue = unroll_queue.UnrollQueue(batch_size, capacity=2)
 
   def act(actor):
     for i in range(unrolls):
-      queue.put(make_unroll(100_000 * actor + 3 * i, 3))
+      queue.put(make_unroll(100_000 * actor + 3 * i, 3), actor)
 
   actors = [in_thread(act, i) for i in range(num_actors)]
   seen = {i: [] for i in range(num_actors)}
-  for _ in range(num_actors * unrolls):
-    columns = queue.get().level
-    actor = int(columns[0]) // 100_000
-    np.testing.assert_array_equal(np.diff(columns), 1)
-    seen[actor].append(int(columns[0]) % 100_000)
+  for _ in range(num_actors * unrolls * 3 // batch_size):
+    batch = queue.get()
+    assert_holds_columns(batch, batch.level)
+    for column in batch.level.tolist():
+      seen[column // 100_000].append(column % 100_000)
   for actor in actors:
     actor.result(timeout=DEADLINE_S)
-  assert all(s == [3 * i for i in range(unrolls)] for s in seen.values())
+  assert all(s == list(range(3 * unrolls)) for s in seen.values())
+
+
+def put_of_actors(queue, sizes, wait=True):
+  """Puts an unroll of each actor; its columns are 100 * actor and more."""
+  for actor, size in enumerate(sizes):
+    queue.put(make_unroll(100 * actor, size), actor, wait)
+
+
+class TestMixing:
+  def test_every_batch_has_columns_of_all_actors_in_turns(self):
+    queue = unroll_queue.UnrollQueue(batch_size=8, capacity=4)
+    put_of_actors(queue, [8, 8, 8, 8])
+    for start in (0, 2, 4, 6):
+      columns = [100 * actor + start + i for actor in range(4) for i in (0, 1)]
+      assert_holds_columns(queue.get(), columns)
+
+  def test_the_oldest_give_one_more_where_it_does_not_come_out_even(self):
+    queue = unroll_queue.UnrollQueue(batch_size=8, capacity=3)
+    put_of_actors(queue, [8, 8, 8])
+    assert_holds_columns(queue.get(), [0, 1, 2, 100, 101, 102, 200, 201])
+    assert_holds_columns(queue.get(), [3, 4, 5, 103, 104, 105, 202, 203])
+    assert_holds_columns(queue.get(), [6, 7, 106, 107, 204, 205, 206, 207])
+
+  def test_who_has_little_is_stood_in_for(self):
+    queue = unroll_queue.UnrollQueue(batch_size=8, capacity=3)
+    put_of_actors(queue, [1, 8, 2])
+    assert_holds_columns(queue.get(), [0, *range(100, 105), 200, 201])
+
+  def test_the_next_unroll_of_an_actor_follows_the_one_before(self):
+    queue = unroll_queue.UnrollQueue(batch_size=6, capacity=4)
+    for first, actor in ((0, 0), (10, 0), (100, 1), (20, 0)):
+      queue.put(make_unroll(first, 2), actor)
+    assert_holds_columns(queue.get(), [0, 1, 10, 11, 100, 101])
+    assert len(queue) == 1
+
+  def test_of_more_actors_than_columns_the_oldest_unrolls_are_finished(self):
+    queue = unroll_queue.UnrollQueue(batch_size=2, capacity=3)
+    put_of_actors(queue, [2, 2, 2])
+    assert_holds_columns(queue.get(), [0, 100])
+    queue.put(make_unroll(10, 2), actor=0)
+    assert_holds_columns(queue.get(), [1, 101])
+    assert_holds_columns(queue.get(), [200, 10])
+
+  def test_what_is_put_into_a_full_queue_is_mixed_already(self):
+    queue = unroll_queue.UnrollQueue(batch_size=6, capacity=1)
+    putters = [
+      in_thread(queue.put, make_unroll(100 * actor, 6), actor)
+      for actor in range(3)
+    ]
+    wait_until(lambda: len(queue) == 3)
+    assert sum(putter.done() for putter in putters) <= 1
+    assert sorted(queue.get().level) == [0, 1, 100, 101, 200, 201]
+    for putter in putters:
+      putter.result(timeout=DEADLINE_S)
+
+  def test_an_unroll_that_was_begun_leaves_its_place(self):
+    queue = unroll_queue.UnrollQueue(batch_size=2, capacity=2)
+    put_of_actors(queue, [4, 4])
+    blocked = in_thread(queue.put, make_unroll(10, 4), 0)
+    wait_until(lambda: len(queue) == 3)
+    queue.get()
+    blocked.result(timeout=DEADLINE_S)
+    assert len(queue) == 1
+
+  def test_every_column_keeps_its_policy_version(self):
+    queue = unroll_queue.UnrollQueue(batch_size=4, capacity=2)
+    for actor, version in ((0, 3), (1, 8)):
+      unroll = make_unroll(100 * actor, 4)
+      version = np.full([4], version)
+      queue.put(unroll._replace(policy_version=version), actor)
+    for _ in range(2):
+      np.testing.assert_array_equal(queue.get().policy_version, [3, 3, 8, 8])
+
+
+class TestTimeout:
+  def test_without_a_batch_there_is_none_and_nothing_is_lost(self):
+    queue = unroll_queue.UnrollQueue(batch_size=5, capacity=2)
+    assert queue.get(timeout=0) is None
+    for start in (0, 2):
+      queue.put(make_unroll(start, 2))
+      assert queue.get(timeout=0) is None
+    queue.put(make_unroll(4, 3))
+    assert_holds_columns(queue.get(timeout=0), range(5))
+    assert queue.get(timeout=0) is None
+    queue.put(make_unroll(7, 3))
+    assert_holds_columns(queue.get(timeout=DEADLINE_S), range(5, 10))
+
+  def test_the_columns_of_a_batch_in_the_making_hold_nobody_back(self):
+    queue = unroll_queue.UnrollQueue(batch_size=5, capacity=1)
+    for start in (0, 2):
+      in_thread(queue.put, make_unroll(start, 2)).result(timeout=DEADLINE_S)
+      assert queue.get(timeout=0) is None
+    assert len(queue) == 0
+    queue.put(make_unroll(4, 2))
+    assert_holds_columns(queue.get(timeout=0), range(5))
 
 
 class TestClose:

@@ -202,6 +202,23 @@ def test_the_best_is_known_after_a_restart(tmp_path):
   assert checkpointer.restore_best() == {'frames': 100}
 
 
+def test_a_score_of_another_measure_is_no_rival(tmp_path):
+  """Returns of old checkpoints, say, and percent of humans."""
+  _, checkpointer = save_frames(tmp_path, [100], scores=[900.0])
+  checkpointer.save(200, {'frames': 200}, 50.0, 'human_normalized_median')
+  assert checkpointer.restore_best() == {'frames': 200}
+  checkpointer.save(300, {'frames': 300}, 40.0, 'human_normalized_median')
+  assert checkpointer.restore_best() == {'frames': 200}
+
+
+def test_a_record_without_a_measure_is_of_returns(tmp_path):
+  _, checkpointer = save_frames(tmp_path, [100], scores=[9.0])
+  best = tmp_path / 'checkpoints' / 'best.json'
+  best.write_text('{"checkpoint": "000000000100", "score": 9.0}')
+  checkpointer.save(200, {'frames': 200}, 8.0)
+  assert checkpointer.restore_best() == {'frames': 100}
+
+
 @pytest.mark.parametrize('content', [None, '', '{}', '[]', '{"score": 1}'])
 def test_without_a_record_of_the_best_the_newest_is_taken(
   tmp_path, warnings, content

@@ -415,6 +415,20 @@ class TestUnroll:
       assert_same(queue.get(), unroll)
     assert_same(recorded, unrolls)
 
+  def test_batches_mix_the_columns_of_actors(self, make_service, one, unrolls):
+    queue = unroll_queue.UnrollQueue(2, capacity=2)
+    service = make_service(queue=queue)
+    for task, unroll in enumerate(unrolls[:2]):
+      sent(learning.ByHand(service, one, task).start(), unroll)
+    for column in range(COLUMNS):
+      first, second = (
+        structures.slice_columns(unroll, column, column + 1)
+        for unroll in unrolls[:2]
+      )
+      batch = queue.get()
+      assert_same(structures.slice_columns(batch, 0, 1), first)
+      assert_same(structures.slice_columns(batch, 1, 2), second)
+
   def test_arrives_in_as_many_streams_as_the_columns_need(
     self, make_service, one, queue, unrolls, monkeypatch
   ):
@@ -716,17 +730,23 @@ def test_calls_from_many_threads_lose_and_double_nothing(one, unrolls):
   for _ in range(num_actors * count):
     longest = max(longest, len(queue))
     batch = in_thread(queue.get).result(DEADLINE_S)
-    (version,) = set(batch.policy_version.tolist())
-    task, i = divmod(version, 1000)
-    seen[task].append(i)
-    expected = unrolls[i % len(unrolls)]
-    assert_same(batch.env_outputs, expected.env_outputs)
-    assert_same(batch.agent_state, expected.agent_state)
+    for column in range(COLUMNS):
+      got = structures.slice_columns(batch, column, column + 1)
+      task, i = divmod(int(got.policy_version[0]), 1000)
+      nth = len(seen[task]) % COLUMNS
+      seen[task].append(i)
+      expected = structures.slice_columns(
+        unrolls[i % len(unrolls)], nth, nth + 1
+      )
+      assert_same(got.env_outputs, expected.env_outputs)
+      assert_same(got.agent_state, expected.agent_state)
   for actor in actors:
     actor.result(DEADLINE_S)
   done.set()
   publisher.result(DEADLINE_S)
-  assert seen == [list(range(count))] * num_actors
+  assert (
+    seen == [[i for i in range(count) for _ in range(COLUMNS)]] * num_actors
+  )
   assert longest <= capacity
   assert len(queue) == 0
   assert len(recorded) == num_actors * count
