@@ -15,7 +15,8 @@ PACKAGES = ('dynamic_batching', 'scalable_agent')
 # Where a module is not named like what installs it.
 DISTRIBUTIONS = {'sonnet': 'dm-sonnet', 'tree': 'dm-tree', 'absl': 'absl-py'}
 # Who uses them asks for them: one has no wheels, the other few have a use for.
-OPTIONAL = {'deepmind_lab', 'kubernetes'}
+# 'stable_baselines3' is a peer to compare with, in an environment of its own.
+OPTIONAL = {'deepmind_lab', 'kubernetes', 'stable_baselines3'}
 
 
 def normalized(name):

@@ -30,7 +30,7 @@ class Signs(NamedTuple):
 class VitalSigns:
   """Collects them update by update; not thread-safe."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     # A slow reader must not fill the memory.
     self._new: collections.deque = collections.deque(maxlen=1000)
     self._window: list[list[float]] = []

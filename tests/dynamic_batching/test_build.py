@@ -110,7 +110,9 @@ def test_who_has_to_wait_is_told_why(package, threads, monkeypatch, capfd):
 
   def second_waits():
     lines.append(capfd.readouterr().err)
-    return 'Waiting for a process that builds' in ''.join(lines)
+    text = ''.join(lines)
+    # The end of a line may come a moment after the rest.
+    return 'Waiting for a process that builds' in text and text[-1] == '\n'
 
   threads.until(second_waits)
   go_on.set()
