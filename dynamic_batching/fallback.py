@@ -1,8 +1,9 @@
 """The batcher in pure Python, for where the native ops cannot be built.
 
-The semantics are those of the native ops, with two limits: inside a
-`tf.function` a cancelled call is computed nevertheless, and errors arrive there
-as InvalidArgumentError or else UnknownError, with the right message.
+The semantics are those of the native ops, with three limits inside a
+`tf.function`: a cancelled call is computed nevertheless, calls may still join
+the batch that a graph was told of but has not taken yet, and errors arrive as
+InvalidArgumentError or else UnknownError, with the right message.
 """
 
 import contextlib

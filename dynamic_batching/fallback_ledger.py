@@ -32,6 +32,12 @@ class Call:
     self.cancelled = False
 
 
+class _Consumer:
+  """One who waits in the ledger; compared by identity."""
+
+  batch: tuple[int, list[Call]] | None = None
+
+
 class Ledger:
   """Decides which calls form a batch, and when. Thread-safe.
 
@@ -46,6 +52,7 @@ class Ledger:
     self._watching = False
     self._calls: collections.deque[Call] = collections.deque()
     self._serving: dict[int, list[Call]] = {}
+    self._consumers: collections.deque[_Consumer] = collections.deque()
     self._rings: list[Ring] = []
     self._ids = itertools.count()
     self._waiting_rows = 0
@@ -65,11 +72,11 @@ class Ledger:
         )
       self._calls.append(call)
       self._waiting_rows += call.rows
-      ready = self._ready()
-      if ready:
+      self._match()
+      if self._ready():
         rings = list(self._rings)
-      # The first call brings a deadline.
-      if ready or len(self._calls) == 1:
+      if len(self._calls) == 1:
+        # There is a deadline now.
         self._changed.notify_all()
       self._watch_deadline()
     for ring in rings:
@@ -84,10 +91,23 @@ class Ledger:
 
   def wait(self) -> tuple[int, list[Call]]:
     """Waits for a batch and takes it: its id and its calls."""
+    consumer = _Consumer()
     with self._changed:
-      while not self._ready():
-        self._changed.wait(self._seconds_left())
-      return self._take_batch()
+      if self._closed:
+        raise fallback_checks.closed_error()
+      self._consumers.append(consumer)
+      try:
+        self._match()
+        while consumer.batch is None:
+          self._changed.wait(self._seconds_left())
+          self._match()
+      except BaseException:
+        if consumer in self._consumers:
+          self._consumers.remove(consumer)
+        elif consumer.batch is not None:
+          self._put_back(*consumer.batch)
+        raise
+      return consumer.batch
 
   def listen(self, ring: Ring) -> None:
     """Has this rung whenever a batch is ready, until one is taken for it."""
@@ -132,6 +152,7 @@ class Ledger:
       calls = list(itertools.chain(self._calls, *self._serving.values()))
       rings = list(self._rings)
       self._calls.clear()
+      self._consumers.clear()
       self._rings.clear()
       self._serving.clear()
       self._waiting_rows = 0
@@ -173,6 +194,19 @@ class Ledger:
       return True
     left = self._seconds_left()
     return left is not None and left <= 0
+
+  def _match(self) -> None:
+    """Gives those who wait here their batches as soon as they are ready."""
+    while self._ready() and self._consumers:
+      self._consumers.popleft().batch = self._take_batch()
+      self._changed.notify_all()
+
+  def _put_back(self, computation_id: int, calls: list[Call]) -> None:
+    """Undoes `_take_batch`, but not its statistics, after an interrupt."""
+    if self._serving.pop(computation_id, None) is not None:
+      self._calls.extendleft(reversed(calls))
+      self._waiting_rows += sum(call.rows for call in calls)
+      self._match()
 
   def _take_batch(self) -> tuple[int, list[Call]]:
     now = time.monotonic()

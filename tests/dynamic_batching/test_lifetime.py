@@ -310,7 +310,12 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize('method', ['compute', 'serve_forever'])
+# The fallback serves in Python, where an interrupt may come in the middle of
+# anything.
+@pytest.mark.parametrize(
+  ('implementation', 'method'),
+  [('op', 'compute'), ('op', 'serve_forever'), ('fallback', 'compute')],
+)
 def test_ctrl_c_reaches_who_waits_in_the_main_thread(
   implementation, threads, method
 ):
