@@ -27,9 +27,7 @@ _AUTO = {
   'total_environment_frames': 15e6,
   # Two, as the policy lag in updates is the larger the smaller the batches.
   'num_actors': 2,
-  # Half the lag of 8 x 20, at the same speed.
-  'batch_size': 16,
-  'unroll_length': 10,
+  'batch_size': 8,
   'entropy_cost': 0.002,
   'lambda_': 0.95,
   'optimizer': 'adam',
