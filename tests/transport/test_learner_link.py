@@ -4,7 +4,6 @@ import threading
 
 import numpy as np
 import pytest
-from tests.scalable_agent.test_unroll_codec import assert_same
 
 from scalable_agent import structures, unroll_queue
 from scalable_agent.transport import (
@@ -15,6 +14,7 @@ from scalable_agent.transport import (
   weights,
 )
 from tests import acting, clockwork, learning, strangers
+from tests.transport.test_unroll_codec import assert_same
 from tests.waiting import DEADLINE_S, in_thread, wait_until
 
 LENGTH = 2  # T

@@ -5,7 +5,6 @@ import threading
 
 import numpy as np
 import pytest
-from tests.scalable_agent.test_unroll_codec import assert_same
 
 from scalable_agent import structures, unroll_queue
 from scalable_agent.transport import (
@@ -16,6 +15,7 @@ from scalable_agent.transport import (
   weights,
 )
 from tests import acting, learning
+from tests.transport.test_unroll_codec import assert_same
 from tests.waiting import DEADLINE_S, in_thread
 
 LENGTH = 2  # T
