@@ -66,7 +66,7 @@ def test_the_agent_is_tested_as_any_other(trained):
     '--test_num_episodes=2',
   )
   assert result.status == 0, result.output
-  assert (logdir / 'test.json').exists()
+  assert len(list((logdir / 'tests').iterdir())) == 1
 
 
 def test_without_the_plugin_its_run_says_so(trained):

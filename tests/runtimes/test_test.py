@@ -60,9 +60,9 @@ class TestSeeds:
     seeds = []
     make = environments.make
 
-    def record(level, num_envs, options, seed):
+    def record(level, num_envs, chosen, seed, **purpose):
       seeds.extend(range(seed, seed + num_envs))
-      return make(level, num_envs, options, seed)
+      return make(level, num_envs, chosen, seed, **purpose)
 
     monkeypatch.setattr(environments, 'make', record)
     for seed in (0, 1, 2_000_000_000):
