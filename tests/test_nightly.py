@@ -13,8 +13,8 @@ pytestmark = pytest.mark.nightly
   ('level', 'num_actions'), [('pong', 6), ('breakout', 4)]
 )
 def test_the_baseline_begins_to_explain_its_targets(level, num_actions):
-  result = probe.run(level, seed=1, frames=200_000)
-  # docs/results has what it is with the defaults, and with pixels and weights
-  # that do not learn: close to 0 on one of the two games.
-  assert result.explained_variance > 0.25
+  result = probe.run(level, seed=1, frames=300_000)
+  # Measured: 0.88 and 0.53; each of the torsos in benchmarks/torsos.py that
+  # treats pixels otherwise stays below 0.23 on one of the two games.
+  assert result.explained_variance > 0.35
   assert 0.3 < result.entropy <= math.log(num_actions)
