@@ -713,7 +713,8 @@ def test_the_learners_seconds_include_the_wait_for_its_device(
     del batch
     clock[0] += 0.5
     # The counters are known at once.
-    return {'frames': 20, 'updates': 1, 'gradient_norm': Late(1.0)}
+    counters = {'frames': 20, 'updates': 1, 'skipped_steps': 0}
+    return {**counters, 'gradient_norm': Late(1.0)}
 
   run._training.learner.update = update
   run._training.update(None)
