@@ -141,7 +141,7 @@ class BatchedEnvironment(abc.ABC):
     if not self._render_enabled:
       raise RuntimeError(
         f'{self.level.name} was made without render. Make it with '
-        'EnvironmentOptions(render=True) to record videos.'
+        'Purpose(render=True) to record videos.'
       )
     self._check_usable()
     return self._render()

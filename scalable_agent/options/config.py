@@ -32,7 +32,7 @@ class Config:
   config.of(level.suite.options)    # those of a suite or an algorithm
   ```
 
-  A value of None is one that `presets.resolve` has yet to fill in.
+  A value of None is one that `options.resolve` has yet to fill in.
 
   Attributes:
     catalog: all options there are.
