@@ -47,7 +47,7 @@ _PART_TIMEOUT = 600.0
 
 _LEVEL = flags.DEFINE_string('level_name', 'pong', 'What to play.')
 _NETWORK = flags.DEFINE_string(
-  'network', None, 'Torso. Default: that of a training, with either preset.'
+  'network', '', 'Torso. Default: that of a training, with either preset.'
 )
 _PRESET = flags.DEFINE_enum(
   'preset', 'paper', ('paper', 'auto'), "Settings: the paper's, batches of 32."
