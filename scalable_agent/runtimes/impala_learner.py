@@ -15,7 +15,13 @@ from absl import logging
 
 from scalable_agent import environments, learner, options, unroll_queue
 from scalable_agent.distribution import cluster as cluster_lib
-from scalable_agent.runtimes import assembly, interruption, threads, training
+from scalable_agent.runtimes import (
+  algorithm,
+  assembly,
+  interruption,
+  threads,
+  training,
+)
 from scalable_agent.transport import learner_link, learner_service, rpc, weights
 
 # Seconds between two looks at signals and reports.
@@ -34,7 +40,7 @@ _LOSSES = (
 )
 
 
-class LostLearner(RuntimeError):
+class LostLearner(algorithm.Ended):
   """Another learner of the run is gone; this one has saved."""
 
 
