@@ -42,7 +42,10 @@ _TIMEOUT = 300.0
 
 _LEVEL = flags.DEFINE_string('level_name', 'pong', 'What to play.')
 _PRESET = flags.DEFINE_enum(
-  'preset', 'auto', ('paper', 'auto'), 'Settings, see presets.py.'
+  'preset',
+  'auto',
+  ('paper', 'auto'),
+  'See --help of experiment.py.',
 )
 _ACTORS = flags.DEFINE_list(
   'actors', ['1', '2', '4', '8'], 'Numbers of actor processes.'

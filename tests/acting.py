@@ -59,7 +59,7 @@ class Acting:
   ):
     """Makes the agent, and resets the environment."""
     self.agent = networks.Agent(
-      environment.spec, 'mlp', frame_stack=frame_stack, lstm=lstm
+      environment.spec, network='mlp', frame_stack=frame_stack, lstm=lstm
     )
     self.layout = unroll_codec.Layout(
       environment.spec, self.agent.initial_state(1), unroll_length

@@ -126,14 +126,14 @@ else:
 # The same with calls.
 ANSWERS = """
 import sys, threading
-from scalable_agent import rpc
+from scalable_agent.transport import rpc
 server = rpc.Server(sys.argv[1], {'echo': lambda request: request})
 print('listens', flush=True)
 threading.Event().wait()
 """
 CALLS = """
 import sys
-from scalable_agent import rpc
+from scalable_agent.transport import rpc
 rpc._SILENCE = 2
 client = rpc.Client(sys.argv[1], 8)
 client.call('echo')

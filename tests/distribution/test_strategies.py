@@ -157,7 +157,7 @@ def finish(process):
 
 ON_ONE_CPU = """
 import tensorflow as tf
-from scalable_agent import strategies
+from scalable_agent.distribution import strategies
 strategy = strategies.make_strategy(None, 2)
 total = strategy.run(
   lambda: tf.distribute.get_replica_context().all_reduce('sum', tf.constant(21))
@@ -167,7 +167,7 @@ print(strategy.num_replicas_in_sync, [int(t) for t in total.values])
 
 TOO_LATE = """
 import tensorflow as tf
-from scalable_agent import strategies
+from scalable_agent.distribution import strategies
 tf.constant(1)
 try:
   strategies.make_strategy(None, 2)
@@ -178,7 +178,7 @@ except RuntimeError as error:
 LEARNER = """
 import sys
 import tensorflow as tf
-from scalable_agent import addresses, strategies
+from scalable_agent.distribution import addresses, strategies
 from scalable_agent.distribution.cluster import Cluster
 task, *learners = sys.argv[1:]
 cluster = Cluster(
@@ -194,7 +194,7 @@ sys.stdin.read()
 
 WAITING = """
 import sys
-from scalable_agent import rendezvous
+from scalable_agent.distribution import rendezvous
 rendezvous._QUIET_SECONDS = 0.0
 rendezvous.meet(sys.argv[2:], int(sys.argv[1]), 60.0)
 """

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from tests.scalable_agent.test_unroll_codec import assert_same
+from tests.transport.test_unroll_codec import assert_same
 
 from scalable_agent import structures, unroll_queue
 from scalable_agent.transport import (

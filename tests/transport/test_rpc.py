@@ -310,7 +310,7 @@ class TestUnreachable:
 
 SERVER = """
 import sys, threading
-from scalable_agent import rpc
+from scalable_agent.transport import rpc
 
 event = threading.Event()
 
