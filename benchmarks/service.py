@@ -66,7 +66,7 @@ class _Drain(unroll_queue.UnrollQueue):
   def __init__(self):
     super().__init__(1, 1)
 
-  def put(self, unroll, wait=True):
+  def put(self, unroll, actor=0, wait=True):
     """See base class."""
 
 
