@@ -9,8 +9,8 @@ from typing import Any
 from scalable_agent.options.catalog import Suite
 from scalable_agent.options.config import Config
 
-# Up to here more actors of fewer environments each were measured: see
-# docs/results.
+# That more actors of fewer environments each pay is a calculation, see
+# docs/results: no more than were tried at all.
 _MOST_ACTORS = 8
 
 # Characters, for lists of levels: file systems take 255 bytes.
