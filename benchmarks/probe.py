@@ -29,10 +29,9 @@ from rich import box, console, table
 from tensorboard.backend.event_processing import event_accumulator
 from tensorboard.util import tensor_util
 
-from scalable_agent.reports import episode_log
+from scalable_agent.reports import episode_log, scores
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-_WINDOW = 100
 # Of a training's frames, at its end.
 _SHARE = 0.1
 # Often, as a probe is short.
@@ -93,7 +92,7 @@ def run(
     )
     accumulator.Reload()
     episodes = episode_log.read(f'{logdir}/episodes.csv')
-  returns = [e.episode_return for e in episodes[-_WINDOW:]]
+  returns = [e.episode_return for e in episodes[-scores.RECENT_EPISODES :]]
   return Probe(
     level,
     seed,

@@ -2,21 +2,15 @@
 
 from typing import Any
 
+from scalable_agent.environments import gymnasium_suite
 from scalable_agent.environments.suite import Level, Purpose, Suite
 
 LEVEL_NAMES = ('catch', 'catch_hidden')
 
 # An LSTM forgets what it learned with CartPole's learning rate.
-_AUTO = {
+_AUTO = gymnasium_suite.AUTO | {
   'total_environment_frames': 3e5,
-  'num_actors': 2,
-  'envs_per_actor': 16,
-  'batch_size': 16,
-  'baseline_cost': 0.05,
-  'lambda_': 0.95,
-  'optimizer': 'adam',
   'learning_rate': 2e-3,
-  'epsilon': 1e-5,
 }
 _PRESETS = {'impala': {'auto': _AUTO}}
 

@@ -12,7 +12,7 @@ from scalable_agent.environments.suite import (
 from scalable_agent.options import RepeatOptions, option
 
 # Found on CartPole-v1.
-_AUTO = {
+AUTO = {
   'total_environment_frames': 6e5,
   'num_actors': 2,
   'envs_per_actor': 16,
@@ -23,7 +23,7 @@ _AUTO = {
   'learning_rate': 3e-3,
   'epsilon': 1e-5,
 }
-_PRESETS = {'impala': {'auto': _AUTO}}
+_PRESETS = {'impala': {'auto': AUTO}}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,6 +68,18 @@ class _PixelConv(snt.Module):
     return self._bias(y)
 
 
+def _check_pixels(
+  network: str, observation: structures.TensorSpec, least: int
+) -> None:
+  """Refuses images in which a kernel of `network` would not fit."""
+  height, width, _ = observation.shape
+  if min(height, width) < least:
+    raise ValueError(
+      f'--network={network} needs at least {least} x {least} pixels; this '
+      f'level gives {height} x {width}. Use larger frames, or --network=deep.'
+    )
+
+
 class Shallow(snt.Module):
   """Two convolutions and a layer of 256 units (A3C; IMPALA on DMLab)."""
 
@@ -76,13 +88,7 @@ class Shallow(snt.Module):
 
   def __init__(self, observation: structures.TensorSpec):
     super().__init__(name='shallow')
-    height, width, _ = observation.shape
-    if min(height, width) < self.MIN_PIXELS:
-      raise ValueError(
-        f'--network=shallow needs at least {self.MIN_PIXELS} x '
-        f'{self.MIN_PIXELS} pixels; this level gives {height} x {width}. Use '
-        'larger frames, or --network=deep.'
-      )
+    _check_pixels('shallow', observation, self.MIN_PIXELS)
     self._conv_1 = _PixelConv(16, 8, 4, padding='VALID')
     self._conv_2 = snt.Conv2D(32, 4, 2, padding='VALID', w_init=_orthogonal())
     self._linear = snt.Linear(256, w_init=_orthogonal())
@@ -105,13 +111,7 @@ class Nature(snt.Module):
 
   def __init__(self, observation: structures.TensorSpec):
     super().__init__(name='nature')
-    height, width, _ = observation.shape
-    if min(height, width) < self.MIN_PIXELS:
-      raise ValueError(
-        f'--network=nature needs at least {self.MIN_PIXELS} x '
-        f'{self.MIN_PIXELS} pixels; this level gives {height} x {width}. Use '
-        'larger frames, or --network=deep.'
-      )
+    _check_pixels('nature', observation, self.MIN_PIXELS)
     self._conv_1 = _PixelConv(32, 8, 4, padding='VALID')
     self._conv_2 = snt.Conv2D(64, 4, 2, padding='VALID')
     self._conv_3 = snt.Conv2D(64, 3, 1, padding='VALID')

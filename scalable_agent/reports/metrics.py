@@ -57,7 +57,7 @@ class Metrics:
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
     silent: bool = False,
-    suite: environments.Suite | None = None,
+    suite: environments.Suite = scores.WITHOUT_SCORES,
   ):
     """Initialises; the files are opened on entering the context.
 
@@ -86,7 +86,7 @@ class Metrics:
     self._episode_count = 0
     self._dropped_batches = 0
     self._elapsed_before = 0.0
-    self._scores = scores.Scores(levels, suite or environments.Suite())
+    self._scores = scores.Scores(levels, suite)
     self._new_episodes: dict[str, list[tuple[float, int]]] = {
       level: [] for level in levels
     }

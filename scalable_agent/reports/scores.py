@@ -13,7 +13,7 @@ RECENT_EPISODES = 100
 MINIMUM_EPISODES = 20
 # Episodes of a level that wait for those of all others.
 _MOST_UNTOLD = 1000
-_WITHOUT_SCORES = environments.Suite()
+WITHOUT_SCORES = environments.Suite()
 # Levels that `describe` names.
 _SHOWN = 4
 
@@ -31,7 +31,7 @@ class Scores:
   def __init__(
     self,
     levels: Sequence[str],
-    suite: environments.Suite = _WITHOUT_SCORES,
+    suite: environments.Suite = WITHOUT_SCORES,
   ):
     """Initialises.
 

@@ -145,9 +145,7 @@ class Run:
         config.batching.inference_minimum_batch_size,
         config.batching.inference_maximum_batch_size,
         config.batching.inference_timeout_ms,
-        {'auto': None, 'op': 'op', 'python': 'fallback'}[
-          config.batching.batcher
-        ],
+        _IMPLEMENTATIONS[config.batching.batcher],
       )
     self._actors = [
       actor.Actor(
