@@ -6,8 +6,8 @@ import sonnet as snt
 import tensorflow as tf
 import tree
 
-from scalable_agent import structures
-from scalable_agent.networks import agent as networks
+from scalable_agent import networks, structures
+from scalable_agent.networks import torsos
 from scalable_agent.structures import FIRST, MID
 from tests.step_types import assert_every_case_occurs, random_step_types
 
@@ -327,7 +327,7 @@ class TestParameterCounts:
     assert without_language + LANGUAGE == published[network]
 
   def test_deep_has_15_convolutions(self):
-    torso = networks.Deep(structures.TensorSpec((72, 96, 3), np.dtype('uint8')))
+    torso = torsos.Deep(structures.TensorSpec((72, 96, 3), np.dtype('uint8')))
     torso(tf.zeros([1, 72, 96, 3], tf.uint8))
     kernels = [v for v in torso.trainable_variables if v.shape.rank == 4]
     assert len(kernels) == 15
@@ -506,7 +506,7 @@ LAYERS = {
 )
 def test_a_torso_is_what_its_definition_says(network, shape):
   observation = structures.TensorSpec(shape, np.dtype(np.float32))
-  torso = networks.find_torso(network, observation)(observation)
+  torso = torsos.find_torso(network, observation)(observation)
   # Of floats, as what a pixel counts is another matter.
   x = np.random.default_rng(1).normal(size=(4, *shape)).astype(np.float32)
   torso(x)
@@ -522,7 +522,7 @@ def test_a_torso_is_what_its_definition_says(network, shape):
 
 @pytest.mark.parametrize('padding', ['VALID', 'SAME'])
 def test_bytes_count_from_the_mean_of_their_image_and_padding_is_black(padding):
-  conv = networks._PixelConv(3, kernel=3, stride=1, padding=padding)
+  conv = torsos._PixelConv(3, kernel=3, stride=1, padding=padding)
   pixels = np.random.default_rng(0).integers(0, 256, (2, 9, 10, 4))
   # One image is darker than the other.
   pixels[0] //= 4
@@ -543,7 +543,7 @@ def test_bytes_count_from_the_mean_of_their_image_and_padding_is_black(padding):
   )
 
 
-@pytest.mark.parametrize('network', ['shallow', 'deep', 'mlp'])
+@pytest.mark.parametrize('network', ['shallow', 'nature', 'deep', 'mlp'])
 def test_weights_of_a_torso_start_orthogonal_and_keep_the_signal(network):
   spec = VECTOR if network == 'mlp' else IMAGE
   agent = make_agent(spec, network=network, frame_stack=4)
@@ -552,7 +552,8 @@ def test_weights_of_a_torso_start_orthogonal_and_keep_the_signal(network):
     for v in agent._torso.trainable_variables
     if v.shape.rank > 1 and 'residual_block' not in v.name
   ]
-  assert len(kernels) == {'shallow': 3, 'deep': 4, 'mlp': 2}[network]
+  expected = {'shallow': 3, 'nature': 4, 'deep': 4, 'mlp': 2}[network]
+  assert len(kernels) == expected
   for kernel in kernels:
     matrix = kernel.reshape([-1, kernel.shape[-1]])
     if len(matrix) < matrix.shape[1]:
@@ -564,7 +565,7 @@ def test_weights_of_a_torso_start_orthogonal_and_keep_the_signal(network):
 
 
 def test_numbers_are_taken_as_they_are():
-  conv = networks._PixelConv(3, kernel=3, stride=2, padding='VALID')
+  conv = torsos._PixelConv(3, kernel=3, stride=2, padding='VALID')
   image = np.random.default_rng(0).normal(size=(2, 9, 10, 4)).astype('float32')
   conv(image)
   _, kernel = sorted(conv.trainable_variables, key=lambda v: v.shape.rank)
@@ -597,12 +598,12 @@ class TestFindTorso:
   IMAGE, VECTOR = IMAGE.observation, VECTOR.observation
 
   def test_auto_is_shallow_for_images_and_mlp_for_vectors(self):
-    assert networks.find_torso('auto', self.IMAGE) is networks.Shallow
-    assert networks.find_torso('auto', self.VECTOR) is networks.Mlp
+    assert torsos.find_torso('auto', self.IMAGE) is torsos.Shallow
+    assert torsos.find_torso('auto', self.VECTOR) is torsos.Mlp
 
   def test_a_name_is_taken_at_its_word(self):
-    assert networks.find_torso('deep', self.IMAGE) is networks.Deep
-    assert networks.find_torso('mlp', self.IMAGE) is networks.Mlp
+    assert torsos.find_torso('deep', self.IMAGE) is torsos.Deep
+    assert torsos.find_torso('mlp', self.IMAGE) is torsos.Mlp
 
   def test_ones_own_class_is_used(self):
     agent = make_agent(VECTOR, network=f'{__name__}:HalfTorso', frame_stack=2)
@@ -616,7 +617,7 @@ class TestFindTorso:
       match=r'--network=shalow is not known\. Choose one of: auto, shallow, '
       'nature, deep, mlp, or module:Class',
     ):
-      networks.find_torso('shalow', self.IMAGE)
+      torsos.find_torso('shalow', self.IMAGE)
 
   @pytest.mark.parametrize('network', ['shallow', 'nature', 'deep'])
   def test_a_net_for_images_refuses_vectors(self, network):
@@ -624,7 +625,7 @@ class TestFindTorso:
       ValueError,
       match=rf'--network={network} needs image .* \(5,\). Use --network=mlp',
     ):
-      networks.find_torso(network, self.VECTOR)
+      torsos.find_torso(network, self.VECTOR)
 
   @pytest.mark.parametrize(
     ('network', 'least'), [('shallow', 20), ('nature', 36)]
@@ -654,7 +655,7 @@ class TestFindTorso:
     with pytest.raises(
       ValueError, match=f'--network={network} cannot be imported: .*{reason}'
     ):
-      networks.find_torso(network, self.VECTOR)
+      torsos.find_torso(network, self.VECTOR)
 
 
 class TestSampling:

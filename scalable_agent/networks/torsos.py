@@ -1,0 +1,209 @@
+"""Torsos: from observations to features.
+
+A torso maps `[N, ...]` observations to `[N, features]`. Your own is any class
+with the constructor `Torso(observation)`, `observation` being the TensorSpec
+of one (stacked) observation, and a `__call__`; name it with
+`--network=module:Class`.
+"""
+
+import importlib
+import math
+
+import sonnet as snt
+import tensorflow as tf
+
+from scalable_agent import structures
+
+
+def _is_image(spec: structures.TensorSpec) -> bool:
+  return len(spec.shape) == 3
+
+
+def _orthogonal() -> snt.initializers.Initializer:
+  """Returns weights that keep the size of a signal through layers of ReLUs."""
+  return snt.initializers.Orthogonal(math.sqrt(2))
+
+
+class _PixelConv(snt.Module):
+  """A first convolution; uint8 pixels x count as (x - mean(x)) / 64.
+
+  The mean is that of one observation. Most of a game's screen is one ground,
+  black, grey or blue; left in, that constant drowns the few pixels that matter,
+  and no fixed number takes it out of all games (see docs/results).
+
+  Convolution is linear: its output is shifted and scaled instead of the input,
+  which has more numbers. Where it pads, the padding counts as black.
+  """
+
+  _UNIT = 64.0
+
+  def __init__(self, channels: int, kernel: int, stride: int, padding: str):
+    super().__init__(name='pixel_conv')
+    self._kernel = snt.Conv2D(
+      channels,
+      kernel,
+      stride,
+      padding=padding,
+      with_bias=False,
+      w_init=_orthogonal(),
+    )
+    self._bias = snt.Bias(bias_dims=[-1])
+
+  def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    pixels = x.dtype == tf.uint8
+    x = tf.cast(x, tf.float32)
+    y = self._kernel(x)
+    if pixels:
+      mean = tf.reduce_mean(x, [1, 2, 3], keepdims=True)
+      y = (y - mean * tf.reduce_sum(self._kernel.w, [0, 1, 2])) / self._UNIT
+    return self._bias(y)
+
+
+def _check_pixels(
+  network: str, observation: structures.TensorSpec, least: int
+) -> None:
+  """Refuses images in which a kernel of `network` would not fit."""
+  height, width, _ = observation.shape
+  if min(height, width) < least:
+    raise ValueError(
+      f'--network={network} needs at least {least} x {least} pixels; this '
+      f'level gives {height} x {width}. Use larger frames, or --network=deep.'
+    )
+
+
+class Shallow(snt.Module):
+  """Two convolutions and a layer of 256 units (A3C; IMPALA on DMLab)."""
+
+  # Without padding, the second kernel of 4 needs as many outputs of the first.
+  MIN_PIXELS = 8 + 3 * 4
+
+  def __init__(self, observation: structures.TensorSpec):
+    super().__init__(name='shallow')
+    _check_pixels('shallow', observation, self.MIN_PIXELS)
+    self._conv_1 = _PixelConv(16, 8, 4, padding='VALID')
+    self._conv_2 = snt.Conv2D(32, 4, 2, padding='VALID', w_init=_orthogonal())
+    self._linear = snt.Linear(256, w_init=_orthogonal())
+
+  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
+    x = tf.nn.relu(self._conv_1(observation))
+    x = tf.nn.relu(self._conv_2(x))
+    return tf.nn.relu(self._linear(snt.flatten(x)))
+
+
+class Nature(snt.Module):
+  """Three convolutions and a layer of 512 units (Mnih et al. 2015, DQN).
+
+  The net of A3C's 57 games and of the IMPALA paper's shallow Atari experts
+  (section 5.3.2, "three convolutional layers").
+  """
+
+  # Without padding: 3 outputs of the second convolution, for the third.
+  MIN_PIXELS = 8 + (4 + 2 * 2 - 1) * 4
+
+  def __init__(self, observation: structures.TensorSpec):
+    super().__init__(name='nature')
+    _check_pixels('nature', observation, self.MIN_PIXELS)
+    self._conv_1 = _PixelConv(32, 8, 4, padding='VALID')
+    self._conv_2 = snt.Conv2D(64, 4, 2, padding='VALID', w_init=_orthogonal())
+    self._conv_3 = snt.Conv2D(64, 3, 1, padding='VALID', w_init=_orthogonal())
+    self._linear = snt.Linear(512, w_init=_orthogonal())
+
+  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
+    x = tf.nn.relu(self._conv_1(observation))
+    x = tf.nn.relu(self._conv_2(x))
+    x = tf.nn.relu(self._conv_3(x))
+    return tf.nn.relu(self._linear(snt.flatten(x)))
+
+
+class _ResidualBlock(snt.Module):
+  """relu, 3x3, relu, 3x3, plus the input.
+
+  What is added to a signal need not be as large as it: Sonnet's weights.
+  """
+
+  def __init__(self, channels: int):
+    super().__init__(name='residual_block')
+    self._conv_1 = snt.Conv2D(channels, 3)
+    self._conv_2 = snt.Conv2D(channels, 3)
+
+  def __call__(self, x: tf.Tensor) -> tf.Tensor:
+    return x + self._conv_2(tf.nn.relu(self._conv_1(tf.nn.relu(x))))
+
+
+class Deep(snt.Module):
+  """The residual net of 15 convolutions (IMPALA paper, Figure 3, right)."""
+
+  def __init__(self, observation: structures.TensorSpec):
+    super().__init__(name='deep')
+    convs = [
+      _PixelConv(16, 3, 1, padding='SAME'),
+      snt.Conv2D(32, 3, w_init=_orthogonal()),
+      snt.Conv2D(32, 3, w_init=_orthogonal()),
+    ]
+    self._sections = [
+      (conv, [_ResidualBlock(channels) for _ in range(2)])
+      for conv, channels in zip(convs, (16, 32, 32), strict=True)
+    ]
+    self._linear = snt.Linear(256, w_init=_orthogonal())
+
+  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
+    x = observation
+    for conv, blocks in self._sections:
+      x = tf.nn.max_pool2d(conv(x), 3, 2, padding='SAME')
+      for block in blocks:
+        x = block(x)
+    x = snt.flatten(tf.nn.relu(x))
+    return tf.nn.relu(self._linear(x))
+
+
+class Mlp(snt.Module):
+  """Two layers of 64 tanh units for vector observations."""
+
+  def __init__(self, observation: structures.TensorSpec):
+    super().__init__(name='mlp')
+    self._layers = [snt.Linear(64, w_init=_orthogonal()) for _ in range(2)]
+
+  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
+    x = snt.flatten(tf.cast(observation, tf.float32))
+    for layer in self._layers:
+      x = tf.nn.tanh(layer(x))
+    return x
+
+
+_TORSOS = {'shallow': Shallow, 'nature': Nature, 'deep': Deep, 'mlp': Mlp}
+
+
+def resolve(network: str, observation: structures.TensorSpec) -> str:
+  """Returns `--network`, with auto replaced by what fits the observation."""
+  if network != 'auto':
+    return network
+  return 'shallow' if _is_image(observation) else 'mlp'
+
+
+def find_torso(network: str, observation: structures.TensorSpec) -> type:
+  """Returns the torso class that `--network` names.
+
+  Raises:
+    ValueError: no such network, or one that does not fit the observation.
+  """
+  network = resolve(network, observation)
+  if ':' in network:
+    module, _, name = network.partition(':')
+    try:
+      return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+      raise ValueError(
+        f'--network={network} cannot be imported: {error}. Give module:Class '
+        'of a module on the Python path.'
+      ) from error
+  if network not in _TORSOS:
+    raise ValueError(
+      f'--network={network} is not known. Choose one of: auto, '
+      f'{", ".join(_TORSOS)}, or module:Class of your own.'
+    )
+  if network != 'mlp' and not _is_image(observation):
+    raise ValueError(
+      f'--network={network} needs image observations; this level gives '
+      f'{observation.shape}. Use --network=mlp.'
+    )
+  return _TORSOS[network]
