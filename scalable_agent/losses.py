@@ -186,7 +186,7 @@ def compute_loss(
     behaviour policy, unclipped), `mean_vs`, `mean_baseline`; `max_rho`;
     `clipped_rho_fraction`, of rhos above clip_rho_threshold, whatever the
     correction does with them; `vs_variance`; `error_variance`, of vs minus
-    baseline; `explained_variance` of vs by the baseline.
+    baseline.
   """
   learner_logits = tf.cast(learner_logits, tf.float32)
   learner_baselines = tf.cast(learner_baselines, tf.float32)
@@ -305,10 +305,6 @@ def _baseline_metrics(
     'mean_baseline': _masked_mean(baselines, mask),
     'vs_variance': variance,
     'error_variance': unexplained,
-    # 0, and not 1, where there is no variance to explain.
-    'explained_variance': tf.math.divide_no_nan(
-      variance - unexplained, variance
-    ),
   }
 
 

@@ -231,14 +231,9 @@ def combine(metrics: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     else:
       combined[name] = mean(x)
   errors = metrics['mean_vs'] - metrics['mean_baseline']
-  vs_variance = variance(metrics['vs_variance'], metrics['mean_vs'])
-  error_variance = variance(metrics['error_variance'], errors)
   return combined | {
-    'vs_variance': vs_variance,
-    'error_variance': error_variance,
-    'explained_variance': tf.math.divide_no_nan(
-      vs_variance - error_variance, vs_variance
-    ),
+    'vs_variance': variance(metrics['vs_variance'], metrics['mean_vs']),
+    'error_variance': variance(metrics['error_variance'], errors),
   }
 
 

@@ -70,6 +70,10 @@ class AtariEnvironment(replay.ReplayedEnvironment):
     self._observation_shape = (num_envs, *shape)
     self._life_loss_is_terminal = options.life_loss_is_terminal
     self._lives = np.zeros([num_envs], np.int32)
+    self._fire = None
+    if options.fire_reset and 'FIRE' in spec.action_meanings:
+      self._fire = self._game_actions[spec.action_meanings.index('FIRE')]
+    self._life_lost = np.zeros([num_envs], bool)
     # The vector environment cannot render. A second emulator with the seed and
     # the actions of environment 0 plays the same game in full colour.
     self._mirror = None
@@ -89,28 +93,29 @@ class AtariEnvironment(replay.ReplayedEnvironment):
     partial = {} if where.all() else {'options': {'reset_mask': where}}
     frames, info = self._envs.reset(seed=seeds[where], **partial)
     self._lives = info['lives']
+    self._life_lost = self._life_lost & ~where
     if self._mirror is not None and where[0]:
       self._screen = self._mirror.reset(seed=seeds[:1])[0][0, 0]
     return frames.reshape(self._observation_shape)
 
   def _advance(self, actions: np.ndarray) -> batched.Arrival:
     actions = self._game_actions[actions]
+    if self._fire is not None:
+      actions = np.where(self._life_lost, self._fire, actions)
     self._envs.send(actions)
     if self._mirror is not None:
       self._screen = self._mirror.step(actions[:1])[0][0, 0]
     # recv hands over arrays that the emulators do not touch again.
     frames, reward, terminated, truncated, info = self._envs.recv()
-    life_lost = None
-    if self._life_loss_is_terminal:
-      # At FIRST this compares two games; BatchedEnvironment ignores it there.
-      life_lost = info['lives'] < self._lives
+    # At FIRST this compares two games; BatchedEnvironment ignores it there.
+    self._life_lost = info['lives'] < self._lives
     self._lives = info['lives']
     return batched.Arrival(
       observation=frames.reshape(self._observation_shape),
       reward=reward,
       terminated=terminated,
       truncated=truncated,
-      life_lost=life_lost,
+      life_lost=self._life_lost if self._life_loss_is_terminal else None,
     )
 
   def _render(self) -> np.ndarray:

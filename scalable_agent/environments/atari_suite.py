@@ -81,7 +81,8 @@ class AtariOptions(FrameOptions, RepeatOptions):
   )
   fire_reset: bool = option(
     False,
-    'Press FIRE at the start of an episode where it exists.',
+    'Press FIRE at the start of an episode and after a lost life, where it '
+    'exists: some games wait for it.',
     part=Part.ACTING,
   )
   full_action_space: bool = option(

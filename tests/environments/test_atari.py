@@ -355,15 +355,45 @@ def test_the_video_shows_environment_zero_in_every_episode():
     output = environment.step(actions)
 
 
-def test_fire_reset_starts_the_ball():
-  def moves(fire_reset):
-    environment = make(num_envs=1, fire_reset=fire_reset, noop_max=0)
-    frames = [environment.reset().observation]
-    frames += [environment.step(np.array([0])).observation for _ in range(12)]
-    return (frames[0] != frames[-1]).any()
+@pytest.mark.parametrize('full_action_space', [False, True])
+def test_fire_reset_starts_the_ball_of_every_life(full_action_space):
+  """Whoever does nothing then loses all five."""
 
-  assert moves(True)
-  assert not moves(False)
+  def lost_lives(fire_reset):
+    environment = make(
+      num_envs=1, fire_reset=fire_reset, full_action_space=full_action_space
+    )
+    environment.reset()
+    outputs = [environment.step(np.array([0]))]
+    while outputs[-1].step_type != LAST and len(outputs) < 300:
+      outputs.append(environment.step(np.array([0])))
+    return sum(output.discount[0] == 0 for output in outputs)
+
+  assert lost_lives(True) == 5
+  assert lost_lives(False) == 0
+
+
+def test_fire_reset_leaves_games_without_fire_alone():
+  with_it, without = (make('freeway', fire_reset=on) for on in (True, False))
+  frames = [e.reset().observation for e in (with_it, without)]
+  np.testing.assert_array_equal(*frames)
+  for actions in contract.random_actions(with_it, 20):
+    frames = [e.step(actions).observation for e in (with_it, without)]
+    np.testing.assert_array_equal(*frames)
+
+
+def test_fire_after_a_lost_life_is_part_of_a_replay():
+  options = {'fire_reset': True, 'num_envs': 2, 'replayable': True}
+  environment = make(**options)
+  environment.reset()
+  lost = False
+  while not lost:
+    lost = (environment.step(np.array([0, 3])).discount == 0).any()
+  resumed = make(**options)
+  resumed.set_state(environment.get_state())
+  for actions in contract.random_actions(environment, 20):
+    one, two = environment.step(actions), resumed.step(actions)
+    np.testing.assert_array_equal(one.observation, two.observation)
 
 
 def test_seeds_beyond_those_of_ale_are_refused():

@@ -465,7 +465,6 @@ def test_explained_variance_and_entropy_are_those_since_the_last_report(
           'entropy': tf.constant(entropy),
           'vs_variance': tf.constant(2.0),
           'error_variance': tf.constant(error),
-          'explained_variance': tf.constant(-7.0),
         },
       )
     clock.now += 11

@@ -176,7 +176,6 @@ def reference(batch, options):
     'mean_baseline': baselines.mean(),
     'vs_variance': vs.var(),
     'error_variance': (vs - baselines).var(),
-    'explained_variance': 1 - (vs - baselines).var() / vs.var(),
     'num_transitions': len(rhos),
   }
   return total, metrics, [d_logits, d_baselines]
