@@ -166,11 +166,13 @@ class Learner:
       learning_rate = self._schedule(self.frames)
       taken = tf.zeros([], tf.int32)
       metrics = {}
+      moments: list[tf.Tensor] = []
       for _ in range(self._updates_per_batch):
-        metrics, finite = self._gradient_step(shards, learning_rate)
+        metrics, moments, finite = self._gradient_step(shards, learning_rate)
         taken += tf.cast(finite, tf.int32)
       # Counted when it is certain that the update takes place.
       learned = tf.cast(taken > 0, tf.int64)
+      self.agent.observe([x * tf.cast(learned, x.dtype) for x in moments])
       steps = tf.cast(metrics['num_transitions'], tf.int64)
       frames = self.frames.assign_add(learned * steps * self._frames_per_step)
       updates = self.updates.assign_add(learned)
@@ -182,10 +184,14 @@ class Learner:
       }
 
   def _gradient_step(self, shards, learning_rate):
-    """Takes a step if its gradients are finite; returns metrics and whether."""
+    """Takes a step if its gradients are finite.
+
+    Returns:
+      Metrics, the agent's moments of the observations, and whether it did.
+    """
     results = self._replicas.run(self._gradients, shards)
-    gradients = [result for result, _ in results]
-    metrics = results[0][1]
+    gradients = [result for result, _, _ in results]
+    _, moments, metrics = results[0]
 
     def apply(gradients):
       self.optimizer.learning_rate.assign(learning_rate)
@@ -204,10 +210,10 @@ class Learner:
         lambda: self._replicas.run(apply, gradients)[0],
         lambda: tf.constant(False),
       )
-    return metrics, finite
+    return metrics, moments, finite
 
   def _gradients(self, shard):
-    """Returns gradients by index of their variable, and metrics, of a batch.
+    """Returns gradients by index of their variable, moments and metrics.
 
     Of the whole batch, that is: the same on each replica.
     """
@@ -231,11 +237,16 @@ class Learner:
       'policy_lag': tf.reduce_mean(lag),
       'max_policy_lag': tf.reduce_max(lag),
     }
-    gradients, metrics = self._replicas.all_reduce(
-      tape.gradient(loss, variables), metrics | lags
+    sums, metrics = self._replicas.all_reduce(
+      [
+        *tape.gradient(loss, variables),
+        *self.agent.moments(shard.env_outputs),
+      ],
+      metrics | lags,
     )
+    gradients, moments = sums[: len(variables)], sums[len(variables) :]
     gradients, norm = optimizers.clip_gradients(
       gradients, self._clip_gradient_norm
     )
     present = {i: g for i, g in enumerate(gradients) if g is not None}
-    return present, metrics | {'gradient_norm': norm}
+    return present, moments, metrics | {'gradient_norm': norm}

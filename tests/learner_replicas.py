@@ -40,18 +40,23 @@ CASES = {
   'clipped': {'optimizer': 'rmsprop', 'clip': 0.5},
   'lstm': {'optimizer': 'rmsprop', 'clip': 0.0, 'lstm': True},
   'adam': {'optimizer': 'adam', 'clip': 1e4, 'updates_per_batch': 2},
+  'pixels': {'optimizer': 'rmsprop', 'clip': 0.5, 'pixels': True},
 }
 SPEC = structures.EnvironmentSpec(
   observation=structures.TensorSpec((4,), np.dtype(np.float32)),
   num_actions=NUM_ACTIONS,
   frames_per_step=4,
 )
+PIXELS = structures.TensorSpec((2, 3, 1), np.dtype(np.uint8))
 
 
 def make_learner(case, seed=SEED):
   """Returns one of CASES; its learning rate depends on the frames."""
   tf.random.set_seed(seed)
-  agent = networks.Agent(SPEC, lstm=case.get('lstm', False), frame_stack=2)
+  spec = SPEC._replace(observation=PIXELS) if case.get('pixels') else SPEC
+  agent = networks.Agent(
+    spec, network='mlp', lstm=case.get('lstm', False), frame_stack=2
+  )
   return learner.Learner(
     agent,
     optimizers.make_optimizer(
@@ -69,6 +74,7 @@ def make_batches(agent, count=3):
   """Returns batches in which columns have more and more ends of episodes."""
   random = np.random.default_rng(1)
   shape = (LENGTH + 1, COLUMNS)
+  has_pixels = len(agent.variables) > len(agent.trainable_variables)
 
   def floats(*last):
     return random.normal(size=[*shape, *last]).astype(np.float32)
@@ -79,12 +85,18 @@ def make_batches(agent, count=3):
     for column in range(1, COLUMNS):
       for t in range(0, LENGTH, COLUMNS - column + 1):
         step_type[t, column], step_type[t + 1, column] = LAST, FIRST
+    if has_pixels:
+      observation = random.integers(
+        256, size=[*shape, *PIXELS.shape], dtype=np.uint8
+      )
+    else:
+      observation = floats(4)
     discount = np.where(step_type == LAST, 0, 1).astype(np.float32)
     batches.append(
       structures.ActorOutput(
         agent_state=agent.initial_state(COLUMNS),
         env_outputs=structures.StepOutput(
-          step_type, floats(), discount, floats(4), ()
+          step_type, floats(), discount, observation, ()
         ),
         agent_outputs=structures.AgentOutput(
           random.integers(NUM_ACTIONS, size=shape, dtype=np.int32),

@@ -52,12 +52,13 @@ class AtariEnvironment(replay.ReplayedEnvironment):
       grayscale=options.grayscale,
     )
     self._game_actions = _game_actions(self._envs, options.full_action_space)
+    meanings = _action_meanings(self._envs, options.full_action_space)
     shape = (options.height, options.width, 1 if options.grayscale else 3)
     spec = structures.EnvironmentSpec(
       observation=structures.TensorSpec(shape, np.dtype(np.uint8)),
       num_actions=len(self._game_actions),
       frames_per_step=options.num_action_repeats,
-      action_meanings=_action_meanings(self._envs, options.full_action_space),
+      action_meanings=meanings,
     )
     super().__init__(
       level,
@@ -71,8 +72,8 @@ class AtariEnvironment(replay.ReplayedEnvironment):
     self._life_loss_is_terminal = options.life_loss_is_terminal
     self._lives = np.zeros([num_envs], np.int32)
     self._fire = None
-    if options.fire_reset and 'FIRE' in spec.action_meanings:
-      self._fire = self._game_actions[spec.action_meanings.index('FIRE')]
+    if options.fire_reset and 'FIRE' in meanings:
+      self._fire = self._game_actions[meanings.index('FIRE')]
     self._life_lost = np.zeros([num_envs], bool)
     # The vector environment cannot render. A second emulator with the seed and
     # the actions of environment 0 plays the same game in full colour.

@@ -25,6 +25,7 @@ _AUTO = {
   # A third of the work of three convolutions.
   'network': 'shallow',
   'total_environment_frames': 15e6,
+  'fire_reset': True,
   # Two, as the policy lag in updates is the larger the smaller the batches.
   'num_actors': 2,
   'batch_size': 8,
@@ -83,6 +84,7 @@ class AtariOptions(FrameOptions, RepeatOptions):
     False,
     'Press FIRE at the start of an episode and after a lost life, where it '
     'exists: some games wait for it.',
+    by_preset=True,
     part=Part.ACTING,
   )
   full_action_space: bool = option(

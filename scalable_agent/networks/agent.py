@@ -1,4 +1,4 @@
-"""The agent: a frame stack, a torso, an optional LSTM, policy and baseline."""
+"""The agent: frame stack, pixels, torso, optional LSTM, policy and baseline."""
 
 import functools
 from typing import Any
@@ -9,7 +9,7 @@ import tensorflow as tf
 import tree
 
 from scalable_agent import structures
-from scalable_agent.networks import frame_stacks, torsos
+from scalable_agent.networks import frame_stacks, pixels, torsos
 from scalable_agent.options import AgentOptions
 from scalable_agent.structures import AgentState
 
@@ -39,8 +39,17 @@ class Agent(snt.Module):
     self._stack = frame_stacks.make_frame_stack(
       spec.observation, chosen.frame_stack
     )
+    dtype = spec.observation.dtype
+    self._pixels: Any = None
+    if pixels.are_in(spec.observation):
+      self._pixels = (
+        pixels.NormalisedPixels
+        if chosen.normalise_pixels
+        else pixels.ScaledPixels
+      )(spec.observation, chosen.frame_stack)
+      dtype = np.dtype(np.float32)
     self._torso = torso_class(
-      structures.TensorSpec(self._stack.stack_shape, spec.observation.dtype)
+      structures.TensorSpec(self._stack.stack_shape, dtype)
     )
     self._last_action_reward = chosen.last_action_reward
     self._core: Any = snt.LSTM(LSTM_SIZE) if chosen.lstm else None
@@ -117,6 +126,8 @@ class Agent(snt.Module):
     """
     first = tf.equal(env_outputs.step_type, structures.FIRST)
     stacks, frames = self._stack(env_outputs.observation, first, state.frames)
+    if self._pixels is not None:
+      stacks = self._pixels(stacks)
     features = snt.BatchApply(self._torso)(stacks)  # [T, B, features]
     if self._last_action_reward:
       action = tf.one_hot(last_actions, self._num_actions)
@@ -129,6 +140,25 @@ class Agent(snt.Module):
     logits = snt.BatchApply(self._policy_logits)(features)
     baseline = tf.squeeze(snt.BatchApply(self._baseline)(features), -1)
     return (logits, baseline), AgentState(frames, core)
+
+  def moments(self, env_outputs: structures.StepOutput) -> list[tf.Tensor]:
+    """Returns what `observe` wants to know of a learner batch.
+
+    Args:
+      env_outputs: StepOutput of [T, B, ...].
+
+    Returns:
+      Tensors, or none. Those of several batches may be added up, and zeros
+      stand for no batch.
+    """
+    if self._pixels is None:
+      return []
+    return self._pixels.moments(env_outputs.observation)
+
+  def observe(self, moments: list[tf.Tensor]) -> None:
+    """Has the agent know what observations look like: see `pixels`."""
+    if self._pixels is not None:
+      self._pixels.observe(moments)
 
   def skip_frames(
     self, observations: np.ndarray, first: np.ndarray, frames: Any

@@ -3,7 +3,7 @@
 A torso maps `[N, ...]` observations to `[N, features]`. Your own is any class
 with the constructor `Torso(observation)`, `observation` being the TensorSpec
 of one (stacked) observation, and a `__call__`; name it with
-`--network=module:Class`.
+`--network=module:Class`. Bytes of images reach it as float32, see `pixels`.
 """
 
 import importlib
@@ -22,41 +22,6 @@ def _is_image(spec: structures.TensorSpec) -> bool:
 def _orthogonal() -> snt.initializers.Initializer:
   """Returns weights that keep the size of a signal through layers of ReLUs."""
   return snt.initializers.Orthogonal(math.sqrt(2))
-
-
-class _PixelConv(snt.Module):
-  """A first convolution; uint8 pixels x count as (x - mean(x)) / 64.
-
-  The mean is that of one observation. Most of a game's screen is one ground,
-  black, grey or blue; left in, that constant drowns the few pixels that matter,
-  and no fixed number takes it out of all games (see docs/results).
-
-  Convolution is linear: its output is shifted and scaled instead of the input,
-  which has more numbers. Where it pads, the padding counts as black.
-  """
-
-  _UNIT = 64.0
-
-  def __init__(self, channels: int, kernel: int, stride: int, padding: str):
-    super().__init__(name='pixel_conv')
-    self._kernel = snt.Conv2D(
-      channels,
-      kernel,
-      stride,
-      padding=padding,
-      with_bias=False,
-      w_init=_orthogonal(),
-    )
-    self._bias = snt.Bias(bias_dims=[-1])
-
-  def __call__(self, x: tf.Tensor) -> tf.Tensor:
-    pixels = x.dtype == tf.uint8
-    x = tf.cast(x, tf.float32)
-    y = self._kernel(x)
-    if pixels:
-      mean = tf.reduce_mean(x, [1, 2, 3], keepdims=True)
-      y = (y - mean * tf.reduce_sum(self._kernel.w, [0, 1, 2])) / self._UNIT
-    return self._bias(y)
 
 
 def _check_pixels(
@@ -80,12 +45,12 @@ class Shallow(snt.Module):
   def __init__(self, observation: structures.TensorSpec):
     super().__init__(name='shallow')
     _check_pixels('shallow', observation, self.MIN_PIXELS)
-    self._conv_1 = _PixelConv(16, 8, 4, padding='VALID')
+    self._conv_1 = snt.Conv2D(16, 8, 4, padding='VALID', w_init=_orthogonal())
     self._conv_2 = snt.Conv2D(32, 4, 2, padding='VALID', w_init=_orthogonal())
     self._linear = snt.Linear(256, w_init=_orthogonal())
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    x = tf.nn.relu(self._conv_1(observation))
+    x = tf.nn.relu(self._conv_1(tf.cast(observation, tf.float32)))
     x = tf.nn.relu(self._conv_2(x))
     return tf.nn.relu(self._linear(snt.flatten(x)))
 
@@ -103,13 +68,13 @@ class Nature(snt.Module):
   def __init__(self, observation: structures.TensorSpec):
     super().__init__(name='nature')
     _check_pixels('nature', observation, self.MIN_PIXELS)
-    self._conv_1 = _PixelConv(32, 8, 4, padding='VALID')
+    self._conv_1 = snt.Conv2D(32, 8, 4, padding='VALID', w_init=_orthogonal())
     self._conv_2 = snt.Conv2D(64, 4, 2, padding='VALID', w_init=_orthogonal())
     self._conv_3 = snt.Conv2D(64, 3, 1, padding='VALID', w_init=_orthogonal())
     self._linear = snt.Linear(512, w_init=_orthogonal())
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    x = tf.nn.relu(self._conv_1(observation))
+    x = tf.nn.relu(self._conv_1(tf.cast(observation, tf.float32)))
     x = tf.nn.relu(self._conv_2(x))
     x = tf.nn.relu(self._conv_3(x))
     return tf.nn.relu(self._linear(snt.flatten(x)))
@@ -135,19 +100,17 @@ class Deep(snt.Module):
 
   def __init__(self, observation: structures.TensorSpec):
     super().__init__(name='deep')
-    convs = [
-      _PixelConv(16, 3, 1, padding='SAME'),
-      snt.Conv2D(32, 3, w_init=_orthogonal()),
-      snt.Conv2D(32, 3, w_init=_orthogonal()),
-    ]
     self._sections = [
-      (conv, [_ResidualBlock(channels) for _ in range(2)])
-      for conv, channels in zip(convs, (16, 32, 32), strict=True)
+      (
+        snt.Conv2D(channels, 3, w_init=_orthogonal()),
+        [_ResidualBlock(channels) for _ in range(2)],
+      )
+      for channels in (16, 32, 32)
     ]
     self._linear = snt.Linear(256, w_init=_orthogonal())
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    x = observation
+    x = tf.cast(observation, tf.float32)
     for conv, blocks in self._sections:
       x = tf.nn.max_pool2d(conv(x), 3, 2, padding='SAME')
       for block in blocks:

@@ -21,6 +21,13 @@ class AgentOptions:
     line=Line.AGENT,
     **_WEIGHTS,
   )
+  normalise_pixels: bool = option(
+    True,
+    'Pixels are deviations from their mean over the run, in units of their '
+    'deviation; else x / 255.',
+    line=Line.AGENT,
+    **_WEIGHTS,
+  )
   lstm: bool = option(
     False,
     'Put an LSTM of 256 units behind the torso.',

@@ -270,8 +270,12 @@ class Checkpointer:
       status.expect_partial()
       status.assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
+      reason = str(error)
+      if missing := re.findall(r"<tf\.Variable '([^']*):0'", reason):
+        # TensorFlow shows their values, too.
+        reason = f'it has no {", ".join(sorted(missing))}.'
       raise ValueError(
-        f'{path} is intact, but of another agent or optimizer: {error} Use '
+        f'{path} is intact, but of another agent or optimizer: {reason} Use '
         f'the options in {os.path.join(self._logdir, "config.json")}, or '
         'another --logdir.'
       ) from error

@@ -520,27 +520,66 @@ def test_a_torso_is_what_its_definition_says(network, shape):
   assert all(0.001 < share < 0.999 for share in definition.zeroed)
 
 
-@pytest.mark.parametrize('padding', ['VALID', 'SAME'])
-def test_bytes_count_from_the_mean_of_their_image_and_padding_is_black(padding):
-  conv = torsos._PixelConv(3, kernel=3, stride=1, padding=padding)
-  pixels = np.random.default_rng(0).integers(0, 256, (2, 9, 10, 4))
-  # One image is darker than the other.
-  pixels[0] //= 4
-  conv(tf.constant(pixels, tf.uint8))
-  bias, kernel = sorted(conv.trainable_variables, key=lambda v: v.shape.rank)
-  bias.assign([-0.5, 0.1, 0.5])
-  means = pixels.mean((1, 2, 3), keepdims=True)
-  if padding == 'SAME':
-    pixels_seen = np.pad(pixels, [(0, 0), (1, 1), (1, 1), (0, 0)])
-  else:
-    pixels_seen = pixels
-  numbers = ((pixels_seen - means) / 64).astype(np.float32)
-  np.testing.assert_allclose(
-    conv(tf.constant(pixels, tf.uint8)),
-    tf.nn.conv2d(numbers, kernel, 1, 'VALID') + bias,
-    rtol=1e-4,
-    atol=1e-4,
+class RawTorso(snt.Module):
+  """A torso of one's own whose features are its input."""
+
+  def __init__(self, observation):
+    super().__init__(name='raw')
+    assert observation.dtype == np.float32
+    self.seen = []
+
+  def __call__(self, observation):
+    self.seen.append(observation)
+    return snt.flatten(observation)
+
+
+@pytest.mark.parametrize('normalise', [True, False])
+def test_a_torso_gets_pixels_as_numbers(normalise):
+  agent = make_agent(
+    IMAGE,
+    network=f'{__name__}:RawTorso',
+    frame_stack=4,
+    normalise_pixels=normalise,
   )
+  env_outputs, actions = random_inputs(IMAGE, 5, 6)
+  agent.observe(agent.moments(env_outputs))
+  agent.unroll(env_outputs, actions, agent.initial_state(6))
+  newest = env_outputs.observation[..., 0].astype(np.float64)
+  if normalise:
+    # Of every fourth step.
+    mean, deviation = newest[::4].mean((0, 1)), newest[::4].std((0, 1))
+    expected = (newest - mean) / np.sqrt(deviation**2 + 8**2)
+  else:
+    expected = newest / 255
+  found = (
+    agent._torso.seen[-1].numpy().reshape(5, 6, *IMAGE.observation.shape[:2], 4)
+  )
+  np.testing.assert_allclose(found[..., -1], expected, atol=1e-3)
+
+
+def test_statistics_of_pixels_are_variables_without_gradients():
+  agent = make_agent(IMAGE, frame_stack=4)
+  trainable = {v.ref() for v in agent.trainable_variables}
+  others = [v for v in agent.variables if v.ref() not in trainable]
+  assert {v.name for v in others} == {
+    'agent/pixels/count:0',
+    'agent/pixels/mean:0',
+    'agent/pixels/mean_square:0',
+  }
+  env_outputs, _ = random_inputs(IMAGE, 5, 6)
+  before = [v.numpy() for v in agent.trainable_variables]
+  agent.observe(agent.moments(env_outputs))
+  assert int(agent._pixels.count) == 2 * 6
+  for v, value in zip(agent.trainable_variables, before, strict=True):
+    np.testing.assert_array_equal(v, value)
+
+
+def test_vectors_have_no_statistics():
+  agent = make_agent(VECTOR)
+  env_outputs, _ = random_inputs(VECTOR, 5, 6)
+  assert agent.moments(env_outputs) == []
+  agent.observe([])
+  assert len(agent.variables) == len(agent.trainable_variables)
 
 
 @pytest.mark.parametrize('network', ['shallow', 'nature', 'deep', 'mlp'])
@@ -562,19 +601,6 @@ def test_weights_of_a_torso_start_orthogonal_and_keep_the_signal(network):
     np.testing.assert_allclose(
       matrix.T @ matrix, 2 * np.eye(matrix.shape[1]), atol=1e-5
     )
-
-
-def test_numbers_are_taken_as_they_are():
-  conv = torsos._PixelConv(3, kernel=3, stride=2, padding='VALID')
-  image = np.random.default_rng(0).normal(size=(2, 9, 10, 4)).astype('float32')
-  conv(image)
-  _, kernel = sorted(conv.trainable_variables, key=lambda v: v.shape.rank)
-  np.testing.assert_allclose(
-    conv(tf.constant(image)),
-    tf.nn.conv2d(image, kernel, 2, 'VALID'),
-    rtol=1e-4,
-    atol=1e-5,
-  )
 
 
 class HalfTorso(snt.Module):

@@ -272,11 +272,11 @@ def test_a_batch_counts_if_only_its_later_steps_are_skipped():
   gradients, steps = one._gradients, []
 
   def broken_in_the_second_step(shard):
-    values, metrics = gradients(shard)
+    values, moments, metrics = gradients(shard)
     steps.append(None)
     if len(steps) > 1:
       metrics = metrics | {'gradient_norm': tf.constant(np.inf)}
-    return values, metrics
+    return values, moments, metrics
 
   one._gradients = broken_in_the_second_step
   (batch,) = make_batches(agent, 1)
@@ -285,6 +285,34 @@ def test_a_batch_counts_if_only_its_later_steps_are_skipped():
   assert int(one.optimizer.iterations) == 1
   assert int(one.updates) == 1
   assert int(one.frames) == FRAMES_PER_STEP * num_transitions(batch)
+
+
+def test_an_update_has_the_agent_observe_the_batch_once():
+  class Observing:
+    def __init__(self, agent):
+      self.seen = tf.Variable(0.0)
+      self._agent = agent
+
+    def __getattr__(self, name):
+      return getattr(self._agent, name)
+
+    def moments(self, env_outputs):
+      return [tf.reduce_sum(env_outputs.observation)]
+
+    def observe(self, moments):
+      self.seen.assign_add(moments[0])
+
+  agent = Observing(make_agent())
+  one = make_learner(agent, updates_per_batch=2, reward_clipping='none')
+  first, second = make_batches(agent, 2)
+  expected = [b.env_outputs.observation.sum() for b in (first, second)]
+  one.update(first)
+  np.testing.assert_allclose(agent.seen, expected[0], rtol=1e-5)
+  # Nothing was learned from it.
+  one.update(with_a_reward(second, np.nan))
+  np.testing.assert_allclose(agent.seen, expected[0], rtol=1e-5)
+  one.update(second)
+  np.testing.assert_allclose(agent.seen, sum(expected), rtol=1e-5)
 
 
 @pytest.mark.parametrize('lstm', [False, True], ids=['mlp', 'lstm'])

@@ -1,0 +1,115 @@
+"""Pixels as numbers around zero."""
+
+import numpy as np
+import sonnet as snt
+import tensorflow as tf
+
+from scalable_agent import structures
+
+# Grey levels. Of a pixel that hardly ever changes, each change is news, but not
+# without bounds.
+_LEAST_DEVIATION = 8.0
+_MOST_DEVIATIONS = 10.0
+# Frames that follow each other are alike.
+_EVERY = 4
+
+
+def are_in(spec: structures.TensorSpec) -> bool:
+  """Whether observations are images of bytes."""
+  return len(spec.shape) == 3 and spec.dtype == np.uint8
+
+
+class ScaledPixels(snt.Module):
+  """Bytes as numbers from 0 to 1."""
+
+  def __init__(self, spec: structures.TensorSpec, num_frames: int):
+    del spec, num_frames
+    super().__init__(name='pixels')
+
+  def __call__(self, stacks: tf.Tensor) -> tf.Tensor:
+    """Returns [..., height, width, num_frames * channels] float32."""
+    return tf.cast(stacks, tf.float32) / 255.0
+
+  def moments(self, observations: tf.Tensor) -> list[tf.Tensor]:
+    """Returns nothing to `observe`."""
+    del observations
+    return []
+
+  def observe(self, moments: list[tf.Tensor]) -> None:
+    """Has nothing to learn."""
+    del moments
+
+
+class NormalisedPixels(snt.Module):
+  """Each pixel of the screen in deviations from its mean, both over the run.
+
+  What never changes, the ground, walls, a score board, is zero, and what moves
+  stands out. Left in, it is most of what the layers see: two fifths of a
+  torso's units are on for each screen of Breakout, two fifths for none, and
+  nothing is learned for millions of frames (see docs/results).
+
+  Mean and deviation are those of all the observations learned from. They are
+  variables, but no gradient reaches them: the learner has them `observe`.
+
+  Attributes:
+    count: [] int64 variable, observations so far.
+    mean: [height, width, channels] float32 variable, 0 at first.
+    mean_square: likewise, 255^2 at first.
+  """
+
+  def __init__(self, spec: structures.TensorSpec, num_frames: int):
+    """Initialises.
+
+    Args:
+      spec: of one observation, an image of bytes.
+      num_frames: observations in a stack.
+    """
+    super().__init__(name='pixels')
+    self._num_frames = num_frames
+    self.count = tf.Variable(0, trainable=False, dtype=tf.int64, name='count')
+    self.mean = tf.Variable(tf.zeros(spec.shape), trainable=False, name='mean')
+    self.mean_square = tf.Variable(
+      tf.fill(spec.shape, 255.0**2), trainable=False, name='mean_square'
+    )
+
+  def __call__(self, stacks: tf.Tensor) -> tf.Tensor:
+    """Normalises.
+
+    Args:
+      stacks: [..., height, width, num_frames * channels] uint8.
+
+    Returns:
+      The same shape, float32.
+    """
+    variance = self.mean_square - tf.square(self.mean)
+    # Rounding may leave a variance below zero.
+    scale = tf.math.rsqrt(tf.maximum(variance, 0.0) + _LEAST_DEVIATION**2)
+    mean, scale = (
+      tf.tile(x, [1, 1, self._num_frames]) for x in (self.mean, scale)
+    )
+    deviations = (tf.cast(stacks, tf.float32) - mean) * scale
+    return tf.clip_by_value(deviations, -_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+
+  def moments(self, observations: tf.Tensor) -> list[tf.Tensor]:
+    """Returns what `observe` wants to know of some observations.
+
+    Those of several batches may be added up.
+
+    Args:
+      observations: [T, B, height, width, channels] uint8.
+
+    Returns:
+      Their number, their sum and that of their squares, float32.
+    """
+    x = tf.cast(observations[::_EVERY], tf.float32)
+    count = tf.cast(tf.reduce_prod(tf.shape(x)[:2]), tf.float32)
+    sums = (tf.reduce_sum(y, [0, 1]) for y in (x, tf.square(x)))
+    return [count, *sums]
+
+  def observe(self, moments: list[tf.Tensor]) -> None:
+    """Takes account of observations; of none where their number is 0."""
+    count, total, squares = moments
+    seen = self.count.assign_add(tf.cast(count, tf.int64))
+    weight = tf.math.divide_no_nan(1.0, tf.cast(seen, tf.float32))
+    for variable, sums in ((self.mean, total), (self.mean_square, squares)):
+      variable.assign_add((sums - count * variable) * weight)

@@ -1,0 +1,111 @@
+"""Pixels against their definition."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from scalable_agent import structures
+from scalable_agent.networks import pixels
+
+SPEC = structures.TensorSpec((5, 6, 2), np.dtype(np.uint8))
+NUM_FRAMES = 3
+
+
+def images(*rows, seed=0):
+  """Noise, brighter to the right and below; its last column never changes."""
+  rng = np.random.default_rng(seed)
+  low = np.arange(30).reshape(5, 6, 1)
+  x = rng.integers(low, 4 * low + 60, (*rows, *SPEC.shape))
+  x[..., -1, :] = 77
+  return x.astype(np.uint8)
+
+
+def observe(normalised, *batches):
+  for batch in batches:
+    normalised.observe(normalised.moments(tf.constant(batch)))
+
+
+def seen(batches):
+  """Every fourth step of each batch, [N, height, width, channels]."""
+  return np.concatenate(
+    [batch[::4].reshape(-1, *SPEC.shape) for batch in batches]
+  ).astype(np.float64)
+
+
+def test_are_in_images_of_bytes_alone():
+  assert pixels.are_in(SPEC)
+  for shape, dtype in (((5, 6, 2), np.float32), ((30,), np.uint8)):
+    assert not pixels.are_in(structures.TensorSpec(shape, np.dtype(dtype)))
+
+
+@pytest.mark.parametrize('lengths', [[9], [9, 1, 6, 21]])
+def test_pixels_are_deviations_from_the_mean_of_all_that_was_seen(lengths):
+  normalised = pixels.NormalisedPixels(SPEC, NUM_FRAMES)
+  batches = [images(t, 3, seed=t) for t in lengths]
+  observe(normalised, *batches)
+  mean, deviation = seen(batches).mean(0), seen(batches).std(0)
+  assert int(normalised.count) == len(seen(batches))
+  np.testing.assert_allclose(normalised.mean, mean, rtol=1e-5)
+  # A stack has the frames one after the other on its last axis.
+  stacks = images(2, 4 * NUM_FRAMES, seed=99).reshape(2, 4, 3, *SPEC.shape)
+  expected = np.clip((stacks - mean) / np.sqrt(deviation**2 + 8**2), -10, 10)
+  numbers = normalised(
+    tf.constant(np.concatenate(np.moveaxis(stacks, 2, 0), -1))
+  )
+  assert numbers.dtype == tf.float32
+  np.testing.assert_allclose(
+    numbers, np.concatenate(np.moveaxis(expected, 2, 0), -1), atol=1e-3
+  )
+
+
+def test_what_never_changes_is_zero_and_a_change_of_it_is_bounded():
+  normalised = pixels.NormalisedPixels(SPEC, 1)
+  observe(normalised, np.full((40, 8, *SPEC.shape), 200, np.uint8))
+  screen = np.full((2, *SPEC.shape), 200, np.uint8)
+  screen[1, 0, 0] = 0
+  numbers = normalised(tf.constant(screen)).numpy()
+  np.testing.assert_allclose(numbers[1, 0, 0], -10)
+  numbers[1, 0, 0] = 0
+  np.testing.assert_allclose(numbers, 0, atol=1e-2)
+
+
+def test_moments_of_several_batches_are_added_and_zeros_are_no_batch():
+  one, other = (pixels.NormalisedPixels(SPEC, 1) for _ in range(2))
+  batches = [images(5, 2, seed=seed) for seed in range(2)]
+  both = [one.moments(tf.constant(batch)) for batch in batches]
+  nothing = [tf.zeros_like(x) for x in both[0]]
+  # Also before there was any.
+  one.observe(nothing)
+  for variable in one.variables:
+    assert np.isfinite(variable.numpy()).all()
+  one.observe([a + b for a, b in zip(*both, strict=True)])
+  one.observe(nothing)
+  observe(other, np.concatenate(batches, axis=1))
+  for a, b in zip(one.variables, other.variables, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_before_anything_was_seen_pixels_are_small_numbers():
+  numbers = pixels.NormalisedPixels(SPEC, 1)(tf.constant(images(3)))
+  assert 0 <= numbers.numpy().min() < numbers.numpy().max() <= 1
+
+
+def test_after_a_long_run_means_are_still_right():
+  """Sums of so many squares would have no digits left for one."""
+  normalised = pixels.NormalisedPixels(SPEC, 1)
+  normalised.count.assign(2**31)
+  normalised.mean.assign(tf.fill(SPEC.shape, 200.0))
+  normalised.mean_square.assign(tf.fill(SPEC.shape, 200.0**2 + 30.0**2))
+  for _ in range(20):
+    observe(normalised, images(8, 4))
+  np.testing.assert_allclose(normalised.mean, 200, atol=0.01)
+  assert int(normalised.count) == 2**31 + 20 * 8
+
+
+def test_scaled_pixels_are_from_0_to_1():
+  scaled = pixels.ScaledPixels(SPEC, 1)
+  stacks = images(3)
+  scaled.observe(scaled.moments(tf.constant(stacks[None])))
+  np.testing.assert_allclose(
+    scaled(tf.constant(stacks)), stacks / 255, rtol=1e-6
+  )
