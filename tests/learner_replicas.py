@@ -39,8 +39,8 @@ SEED = 2
 CASES = {
   'clipped': {'optimizer': 'rmsprop', 'clip': 0.5},
   'lstm': {'optimizer': 'rmsprop', 'clip': 0.0, 'lstm': True},
+  'pixels': {'optimizer': 'rmsprop', 'clip': 0.0, 'pixels': True},
   'adam': {'optimizer': 'adam', 'clip': 1e4, 'updates_per_batch': 2},
-  'pixels': {'optimizer': 'rmsprop', 'clip': 0.5, 'pixels': True},
 }
 SPEC = structures.EnvironmentSpec(
   observation=structures.TensorSpec((4,), np.dtype(np.float32)),

@@ -589,7 +589,7 @@ class TestLearning:
       'batch_size': 8,
       'unroll_length': 20,
       'learning_rate': 1e-3,
-      'total_environment_frames': 40_000,
+      'total_environment_frames': 60_000,
     }
     train(tmp_path, **options)
     returns = [float(row['episode_return']) for row in episodes(tmp_path)]
