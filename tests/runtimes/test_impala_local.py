@@ -581,7 +581,7 @@ class TestLearning:
   @pytest.mark.slow
   @pytest.mark.parametrize('ground', pixel_catch.GROUNDS)
   def test_catch_is_solved_from_pixels_on_any_ground(self, tmp_path, ground):
-    # Fails on black if 128 is subtracted, on grey and white if nothing is.
+    # With x / 255 it stays unsolved on grey and on white.
     options = SERIAL | {
       'level_name': pixel_catch.level_name(ground),
       'network': 'shallow',
