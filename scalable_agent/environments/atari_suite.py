@@ -20,7 +20,7 @@ _TWO_PLAYERS = frozenset({'combat', 'joust', 'maze_craze', 'warlords'})
 
 _DEFAULTS = {'frame_stack': 4, 'num_action_repeats': 4}
 
-# Found on Pong with two cores and half an hour: see docs/results.
+# Found with two cores and half an hour: see docs/results.
 _AUTO = {
   # A third of the work of three convolutions.
   'network': 'shallow',
@@ -29,7 +29,7 @@ _AUTO = {
   # Two, as the policy lag in updates is the larger the smaller the batches.
   'num_actors': 2,
   'batch_size': 8,
-  'entropy_cost': 0.002,
+  'entropy_cost': 0.01,
   'lambda_': 0.95,
   'optimizer': 'adam',
   'learning_rate': 4e-4,
