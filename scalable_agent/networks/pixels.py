@@ -44,9 +44,9 @@ class NormalisedPixels(snt.Module):
   """Each pixel of the screen in deviations from its mean, both over the run.
 
   What never changes, the ground, walls, a score board, is zero, and what moves
-  stands out. Left in, it is most of what the layers see: two fifths of a
-  torso's units are on for each screen of Breakout, two fifths for none, and
-  nothing is learned for millions of frames (see docs/results).
+  stands out. Left in, it is most of what the layers see: most units are on for
+  each screen or for none, and Breakout is not learned for millions of frames
+  (see docs/results).
 
   Mean and deviation are those of all the observations learned from. They are
   variables, but no gradient reaches them: the learner has them `observe`.
