@@ -5,6 +5,8 @@ import signal
 
 import pytest
 
+from tests import programs
+
 # Before TensorFlow is imported: no start-up notes, and no test may depend on
 # the memory or the rounding of a GPU.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -17,3 +19,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 # Not tests themselves, so their assertions would fail without an explanation.
 pytest.register_assert_rewrite('tests.environments.contract')
+
+
+def pytest_sessionfinish():
+  programs.end()

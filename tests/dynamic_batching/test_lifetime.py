@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import dynamic_batching
 from dynamic_batching import build, fallback, ops
+from tests import programs
 from tests.waiting import DEADLINE_S
 
 SPEC = tf.TensorSpec([None], tf.int32)
@@ -319,12 +320,8 @@ except KeyboardInterrupt:
 def test_ctrl_c_reaches_who_waits_in_the_main_thread(
   implementation, threads, method
 ):
-  process = subprocess.Popen(
-    [sys.executable, '-c', INTERRUPTED, implementation, method],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    cwd=build.PACKAGE_DIRECTORY.parent,
+  process = programs.start(
+    ['-c', INTERRUPTED, implementation, method], stderr=subprocess.PIPE
   )
   with process:
     try:
