@@ -1,5 +1,6 @@
 """Set-up of all tests."""
 
+import gc
 import os
 import signal
 
@@ -19,6 +20,12 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 # Not tests themselves, so their assertions would fail without an explanation.
 pytest.register_assert_rewrite('tests.environments.contract')
+
+
+def pytest_collection_finish():
+  # Every full collection would look again at all that TensorFlow consists of.
+  gc.collect()
+  gc.freeze()
 
 
 def pytest_sessionfinish():
