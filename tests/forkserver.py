@@ -6,6 +6,7 @@ takes requests from a socket until its other end is closed, and then ends with
 all its forks. `programs.py` says what for, and what a fork is like.
 """
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -68,7 +69,9 @@ def _report_ends(reports: dict[int, int]) -> None:
     if not fork:
       return
     report = reports.pop(fork)
-    os.write(report, b'%d\n' % os.waitstatus_to_exitcode(status))
+    # Who asked for it may not care any more.
+    with contextlib.suppress(BrokenPipeError):
+      os.write(report, b'%d\n' % os.waitstatus_to_exitcode(status))
     os.close(report)
 
 

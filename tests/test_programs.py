@@ -116,6 +116,16 @@ def test_it_can_be_talked_to_and_stopped():
   assert process.returncode == -signal.SIGTERM
 
 
+def test_one_that_nobody_waits_for_does_no_harm_to_others():
+  process = programs.start(
+    ['-c', 'import sys; sys.stdin.read()'], stdin=subprocess.PIPE
+  )
+  pid = process.pid
+  del process  # Its standard input ends with it.
+  wait_until(lambda: not psutil.pid_exists(pid))
+  assert programs.run(['-c', ''], DEADLINE_S).returncode == 0
+
+
 def test_tensorflow_runs_in_it_without_an_import_of_its_own():
   code = """
     import sys
