@@ -1,11 +1,11 @@
 """Benchmarks end when what they measure fails."""
 
-import os
 import pathlib
 import subprocess
-import sys
 
 import pytest
+
+from tests import programs
 
 BENCHMARKS = pathlib.Path(__file__).parent.parent / 'benchmarks'
 FAILING = 'lambda *_: (_ for _ in ()).throw(OSError("the worker broke"))'
@@ -21,19 +21,15 @@ CASES = {
 @pytest.mark.parametrize('case', CASES.values(), ids=CASES)
 def test_a_failing_worker_ends_the_throughput_benchmark(case):
   # In a process of its own, as its flags are those of experiment.py, too.
-  result = subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      f'import throughput\ndef main(argv):\n    {case.strip()}\n'
-      'throughput.app.run(main)',
-      '--level_name=catch',
-    ],
-    cwd=BENCHMARKS,
-    env=os.environ | {'PYTHONPATH': str(BENCHMARKS)},
-    capture_output=True,
-    text=True,
+  program = (
+    f'import throughput\ndef main(argv):\n    {case.strip()}\n'
+    'throughput.app.run(main)'
+  )
+  result = programs.run(
+    ['-c', program, '--level_name=catch'],
     timeout=300,
+    cwd=BENCHMARKS,
+    stderr=subprocess.PIPE,
   )
   assert result.returncode == 1
   assert result.stderr.rstrip().endswith('OSError: the worker broke')

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests.ports import free_address, free_addresses
 from tests.processes import (
   DEADLINE_S,
   ROOT,
@@ -17,8 +18,6 @@ from tests.processes import (
   checkpoints,
   environment_variables,
   episodes,
-  free_address,
-  free_addresses,
   run,
   wait_for,
 )
