@@ -158,6 +158,27 @@ def test_a_learner_with_a_batch_and_one_without_end_together(tmp_path, number):
     assert actor.process.poll() is None
 
 
+@pytest.mark.parametrize('failing', [0, 1])
+def test_a_learner_that_cannot_go_on_fails_the_other(tmp_path, failing):
+  options = SMALL | {'learner_address': free_addresses(2), 'num_learners': 2}
+  with Jobs(tmp_path, options | ENDLESS) as jobs:
+    # There are no actors, and only one of them minds.
+    learners = [
+      jobs.learner(task, actor_timeout=1 if task == failing else 0)
+      for task in range(2)
+    ]
+    results = [learner.finish() for learner in learners]
+    for task, result in enumerate(results):
+      assert result.status == 1, result
+      assert 'Traceback' not in result.output
+      line = result.output.splitlines()[-1]
+      if task == failing:
+        assert 'no actor was heard of' in line
+      else:
+        assert 'another learner cannot go on' in line
+    assert 'Saved 0 frames' in results[0].output
+
+
 @pytest.mark.parametrize('lost', [0, 1])
 def test_a_learner_that_loses_another_saves_and_says_so(tmp_path, lost):
   options = SMALL | {'learner_address': free_addresses(2), 'num_learners': 2}
