@@ -4,8 +4,16 @@ import collections
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 # Of the learner's metrics; see `losses.compute_loss`.
-_NAMES = ('entropy', 'vs_variance', 'error_variance')
+_NAMES = (
+  'entropy',
+  'vs_variance',
+  'mean_vs',
+  'error_variance',
+  'mean_baseline',
+)
 _WINDOW_FRAMES = 250_000
 # A game whose rewards are rare may take a while to begin.
 _PATIENCE_FRAMES = 1_000_000
@@ -96,7 +104,14 @@ class VitalSigns:
 
 
 def _signs(values: list[list[float]]) -> Signs:
-  entropies, variances, errors = zip(*values, strict=True)
-  variance = sum(variances)
-  explained = 1 - sum(errors) / variance if variance > 0 else 0.0
-  return Signs(sum(entropies) / len(entropies), explained)
+  entropy, *moments = np.array(values).T
+  variances, means, error_variances, baselines = moments
+  variance = _pooled(variances, means)
+  errors = _pooled(error_variances, means - baselines)
+  explained = 1 - errors / variance if variance > 0 else 0.0
+  return Signs(float(entropy.mean()), explained)
+
+
+def _pooled(variances: np.ndarray, means: np.ndarray) -> float:
+  """Returns the variance of all batches as one, all of the same weight."""
+  return float(np.mean(variances + (means - means.mean()) ** 2))
