@@ -348,6 +348,7 @@ class Metrics:
     self._dropped_batches = state.get('dropped_batches', 0)
     self._elapsed_before = state['elapsed_seconds']
     self._scores.set_state(state['scores'])
+    self._signs = vital_signs.VitalSigns(resumed=True)
 
   def _elapsed(self) -> float:
     return self._elapsed_before + self._clock() - self._start

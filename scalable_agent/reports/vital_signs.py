@@ -38,13 +38,20 @@ class Signs(NamedTuple):
 class VitalSigns:
   """Collects them update by update; not thread-safe."""
 
-  def __init__(self) -> None:
+  def __init__(self, resumed: bool = False) -> None:
+    """Initialises.
+
+    Args:
+      resumed: whether the run goes on from a checkpoint. It is never warned: a
+        solved game that stays solved looks like one that never begins, and the
+        signs of the start are not in the checkpoint.
+    """
     # A slow reader must not fill the memory.
     self._new: collections.deque = collections.deque(maxlen=1000)
     self._window: list[list[float]] = []
-    self._start = self._window_start = -1
+    self._window_start = 0
     self._first: Signs | None = None
-    self._warned = False
+    self._judged = resumed
 
   def add(self, learner_metrics: Mapping[str, Any]) -> None:
     """Takes an update's metrics, whose tensors are kept as they are."""
@@ -72,8 +79,6 @@ class VitalSigns:
     if not new:
       return None, None
     values = [[float(value) for value in update] for update in new]
-    if self._start < 0:
-      self._start = self._window_start = frames
     self._window += values
     warning = None
     if frames - self._window_start >= _WINDOW_FRAMES:
@@ -86,13 +91,13 @@ class VitalSigns:
       self._first = signs
     change = abs(signs.entropy - self._first.entropy)
     if (
-      self._warned
-      or frames - self._start < _PATIENCE_FRAMES
+      self._judged
+      or frames < _PATIENCE_FRAMES
       or change >= _LEAST_CHANGE * abs(self._first.entropy)
       or signs.explained_variance >= _LEAST_EXPLAINED
     ):
       return None
-    self._warned = True
+    self._judged = True
     return (
       f'This run does not seem to learn. After {frames:,} frames the entropy '
       f'of its policy is {signs.entropy:.3f} nats, as it was at the start, and '

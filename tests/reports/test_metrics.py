@@ -478,14 +478,20 @@ def test_explained_variance_and_entropy_are_those_since_the_last_report(
   assert written['loss/entropy'][0] == (100, 1.5)
 
 
-def test_a_run_that_does_not_learn_is_warned(tmp_path, caplog):
+@pytest.mark.parametrize('resumed', [False, True])
+def test_a_run_that_does_not_learn_is_warned_unless_resumed(
+  tmp_path, caplog, resumed
+):
   clock = Clock()
-  with make_metrics(tmp_path, clock, total_frames=1e7) as m:
+  m = make_metrics(tmp_path, clock, total_frames=1e7)
+  if resumed:
+    m.set_state(m.get_state(), 1)
+  with m:
     for frames in range(0, 2_000_000, 100_000):
       m.record_update(frames, 1, vital(1.386, 2.0))
       clock.now += 11
       m.maybe_report()
-  assert caplog.text.count('does not seem to learn') == 1
+  assert caplog.text.count('does not seem to learn') == (not resumed)
 
 
 class FullDisk:
