@@ -19,6 +19,10 @@ _WINDOW_FRAMES = 250_000
 _PATIENCE_FRAMES = 1_000_000
 _LEAST_CHANGE = 0.02
 _LEAST_EXPLAINED = 0.05
+# A slow reader must not fill the memory.
+_MOST_UPDATES = 1000
+# They come at times of their own.
+_READERS = ('line', 'summary')
 
 
 class Signs(NamedTuple):
@@ -46,8 +50,10 @@ class VitalSigns:
         solved game that stays solved looks like one that never begins, and the
         signs of the start are not in the checkpoint.
     """
-    # A slow reader must not fill the memory.
-    self._new: collections.deque = collections.deque(maxlen=1000)
+    self._new: collections.deque = collections.deque(maxlen=_MOST_UPDATES)
+    self._unread: dict[str, collections.deque] = {
+      reader: collections.deque(maxlen=_MOST_UPDATES) for reader in _READERS
+    }
     self._window: list[list[float]] = []
     self._window_start = 0
     self._first: Signs | None = None
@@ -64,10 +70,8 @@ class VitalSigns:
     self._new.clear()
     return new
 
-  def look(
-    self, frames: int, new: list[list[Any]]
-  ) -> tuple[Signs | None, str | None]:
-    """Returns the signs over `new` updates, and a warning where one is due.
+  def look(self, frames: int, new: list[list[Any]]) -> str | None:
+    """Looks at `new` updates; returns a warning where one is due.
 
     It waits for their tensors. It warns once, after a million frames, if the
     entropy is what it was at the start and the baseline explains nothing.
@@ -77,14 +81,27 @@ class VitalSigns:
       new: of `take`.
     """
     if not new:
-      return None, None
+      return None
     values = [[float(value) for value in update] for update in new]
     self._window += values
+    for unread in self._unread.values():
+      unread.extend(values)
     warning = None
     if frames - self._window_start >= _WINDOW_FRAMES:
       warning = self._judge(frames, _signs(self._window))
       self._window, self._window_start = [], frames
-    return _signs(values), warning
+    return warning
+
+  def read(self, reader: str) -> Signs | None:
+    """Returns the signs over all that was looked at since this reader's last.
+
+    Args:
+      reader: 'line' or 'summary'.
+    """
+    unread = self._unread[reader]
+    signs = _signs(list(unread)) if unread else None
+    unread.clear()
+    return signs
 
   def _judge(self, frames: int, signs: Signs) -> str | None:
     if self._first is None:

@@ -478,6 +478,25 @@ def test_explained_variance_and_entropy_are_those_since_the_last_report(
   assert written['loss/entropy'][0] == (100, 1.5)
 
 
+def test_a_summary_has_the_signs_since_the_last_summary_not_the_last_line(
+  tmp_path,
+):
+  stream, clock = io.StringIO(), Clock()
+  stream.isatty = lambda: True
+  with make_metrics(
+    tmp_path, clock, stream=stream, progress_secs=2, summary_secs=5
+  ) as m:
+    for entropy in (1.0, 2.0):
+      clock.now += 2
+      m.record_update(100, 1, vital(entropy, 0.0))
+    assert 'entropy 1.00' in stream.getvalue()
+    assert 'entropy 2.00' in stream.getvalue()
+    clock.now += 1  # No update since the last line.
+    m.maybe_report()
+  assert scalars(tmp_path)['loss/entropy'][0] == (100, 1.5)
+  assert scalars(tmp_path)['learner/explained_variance'] == [(100, 1.0)]
+
+
 @pytest.mark.parametrize('resumed', [False, True])
 def test_a_run_that_does_not_learn_is_warned_unless_resumed(
   tmp_path, caplog, resumed

@@ -27,7 +27,7 @@ def warnings(updates, start=0, step=50_000, **options):
   found = []
   for frames in range(start + step, start + 3_000_000, step):
     signs.add(updates(frames))
-    _, warning = signs.look(frames, signs.take())
+    warning = signs.look(frames, signs.take())
     if warning is not None:
       found.append((frames, warning))
   return found
@@ -54,8 +54,8 @@ def test_explained_variance_is_that_of_all_targets_together():
         'other': None,
       }
     )
-  found, warning = signs.look(1000, signs.take())
-  assert warning is None
+  assert signs.look(1000, signs.take()) is None
+  found = signs.read('line')
   assert found.entropy == pytest.approx(1.5)
   assert found.explained_variance == pytest.approx(
     1 - np.var(all_errors) / np.var(all_targets), rel=1e-4
@@ -65,21 +65,27 @@ def test_explained_variance_is_that_of_all_targets_together():
 def test_targets_without_variance_are_not_explained():
   signs = vital_signs.VitalSigns()
   signs.add(STUCK | {'vs_variance': 0.0, 'error_variance': 0.0})
-  assert signs.look(1, signs.take())[0].explained_variance == 0
+  signs.look(1, signs.take())
+  assert signs.read('line').explained_variance == 0
 
 
 def test_nothing_is_said_of_no_updates_or_of_metrics_without_signs():
   signs = vital_signs.VitalSigns()
-  assert signs.look(1, signs.take()) == (None, None)
+  assert signs.look(1, signs.take()) is None
   signs.add({'total_loss': 1.0, 'entropy': 2.0})
-  assert signs.look(1, signs.take()) == (None, None)
+  assert signs.look(1, signs.take()) is None
+  assert signs.read('line') is None
 
 
-def test_each_look_is_at_what_is_new():
+def test_each_reader_has_all_since_it_last_read():
   signs = vital_signs.VitalSigns()
   for entropy in (1.0, 2.0):
     signs.add(STUCK | {'entropy': entropy})
-    assert signs.look(1, signs.take())[0].entropy == entropy
+    signs.look(1, signs.take())
+    assert signs.read('line').entropy == entropy
+  assert signs.read('line') is None
+  assert signs.read('summary').entropy == 1.5
+  assert signs.read('summary') is None
 
 
 def test_a_run_that_does_not_move_for_a_million_frames_is_told_once():
