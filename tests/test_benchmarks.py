@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
+
+from benchmarks import probe
 
 BENCHMARKS = pathlib.Path(__file__).parent.parent / 'benchmarks'
 FAILING = 'lambda *_: (_ for _ in ()).throw(OSError("the worker broke"))'
@@ -37,3 +40,11 @@ def test_a_failing_worker_ends_the_throughput_benchmark(case):
   )
   assert result.returncode == 1
   assert result.stderr.rstrip().endswith('OSError: the worker broke')
+
+
+def test_a_probe_that_learned_nothing_says_so(tmp_path):
+  accumulator = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+  with pytest.raises(
+    RuntimeError, match=r'^the training wrote no loss/entropy: .*Raise --frames'
+  ):
+    probe._mean_at_the_end(accumulator, 'loss/entropy')
