@@ -135,7 +135,7 @@ class TestResults:
     assert test._protocol(config, level) == {
       'policy': 'greedy',
       'episodes': 10,
-      'fire_reset': False,
+      'fire_reset': True,
       'full_action_space': False,
       'grayscale': True,
       'height': 84,
