@@ -118,9 +118,11 @@ def test_a_sign_of_learning_is_enough(sign):
 def test_noise_is_no_sign_of_learning():
   rng = np.random.default_rng(0)
   assert warnings(
-    lambda frames: STUCK
-    | {
-      'entropy': 1.386 + rng.normal(scale=0.01),
-      'error_variance': 1.0 + rng.normal(scale=0.1),
-    }
+    lambda frames: (
+      STUCK
+      | {
+        'entropy': 1.386 + rng.normal(scale=0.01),
+        'error_variance': 1.0 + rng.normal(scale=0.1),
+      }
+    )
   )
