@@ -74,7 +74,7 @@ benchmark-batcher: setup ## Measures the dynamic batcher beside TensorFlow's.
 
 .PHONY: test
 test: setup-dev ## Runs all Python tests. ARGS='-k vtrace' runs some.
-	$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=loadscope \
+	$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=worksteal \
 	  $(ARGS)
 
 .PHONY: nightly

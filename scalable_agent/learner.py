@@ -13,12 +13,15 @@ from scalable_agent.distribution import replicas
 class Step(enum.IntEnum):
   """What a process does next; one that wants a greater one decides for all.
 
-  Values are such that no number of processes that wait adds up to a stop.
+  Values are such that no number of processes that want one of them adds up to
+  the next.
   """
 
   LEARN = 0
   WAIT = 1
-  STOP = 1 << 32
+  STOP = 1 << 24
+  # Stop, as this process cannot go on.
+  FAIL = 1 << 48
 
 
 class Learner:

@@ -1,9 +1,12 @@
 """Set-up of all tests."""
 
+import gc
 import os
 import signal
 
 import pytest
+
+from tests import programs
 
 # Before TensorFlow is imported: no start-up notes, and no test may depend on
 # the memory or the rounding of a GPU.
@@ -17,3 +20,13 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 # Not tests themselves, so their assertions would fail without an explanation.
 pytest.register_assert_rewrite('tests.environments.contract')
+
+
+def pytest_collection_finish():
+  # Every full collection would look again at all that TensorFlow consists of.
+  gc.collect()
+  gc.freeze()
+
+
+def pytest_sessionfinish():
+  programs.end()

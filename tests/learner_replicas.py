@@ -1,12 +1,12 @@
 """A learner under each strategy, for `test_learner_strategies`.
 
-As a program, it writes what happened to a file. It is one of its own since
+As a program, `main` writes what happened to a file. It is one of its own since
 logical devices and a process's place in a cluster are fixed once TensorFlow
 runs:
 
 ```
-python -m tests.learner_replicas mirrored RESULT REPLICAS
-python -m tests.learner_replicas worker RESULT INDEX PORT PORT SAVED_BY_ONE
+mirrored RESULT REPLICAS
+worker RESULT INDEX PORT PORT SAVED_BY_ONE
 ```
 """
 
@@ -265,7 +265,3 @@ def main():
     write(run_worker(int(index), [one, two], saved, result + '.logdir'))
   # At once: TensorFlow would wait for a dead process to say goodbye.
   os._exit(0)
-
-
-if __name__ == '__main__':
-  main()

@@ -3,9 +3,6 @@
 import csv
 import dataclasses
 import os
-import pathlib
-import random
-import socket
 import subprocess
 import sys
 import threading
@@ -13,7 +10,9 @@ import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from tests import programs
+
+ROOT = programs.ROOT
 DEADLINE_S = 120
 
 
@@ -35,13 +34,36 @@ def environment_variables(python_path=ROOT):
   }
 
 
-def start(*argv, python_path=ROOT):
+def start(
+  *argv,
+  python_path=ROOT,
+  variables=None,
+  prefix=(),
+  fresh=False,
+  output=subprocess.PIPE,
+):
+  """Starts experiment.py; returns a subprocess.Popen, or what acts as one.
+
+  Args:
+    *argv: flags.
+    python_path: where it finds modules of a test.
+    variables: more environment variables.
+    prefix: of the command, such as one that runs it on another host.
+    fresh: whether an interpreter starts for it, as for a user; see
+      `programs.py`. It does with a prefix.
+    output: a file for what it prints; default: a pipe.
+  """
+  program = [str(ROOT / 'experiment.py'), *argv]
+  env = environment_variables(python_path) | (variables or {})
+  if not prefix and not fresh:
+    return programs.start(program, env, stdout=output)
   return subprocess.Popen(
-    [sys.executable, str(ROOT / 'experiment.py'), *argv],
-    stdout=subprocess.PIPE,
+    [*prefix, sys.executable, *program],
+    stdin=subprocess.DEVNULL,
+    stdout=output,
     stderr=subprocess.STDOUT,
     text=True,
-    env=environment_variables(python_path),
+    env=env,
   )
 
 
@@ -63,12 +85,24 @@ def run(*argv, **kwargs):
 def wait_for(condition, process):
   """Polls until `condition`; a process that ends before fails the test."""
   deadline = time.monotonic() + DEADLINE_S
-  while not condition():
+  while not _holds(condition):
     if process.poll() is not None:
       pytest.fail(f'ended too early:\n{process.communicate()[0]}')
     if time.monotonic() > deadline:
       pytest.fail(f'never happened:\n{finish(process).output}')
-    threading.Event().wait(0.02)
+
+
+def _holds(condition):
+  """Returns whether it does; if not, pauses before the next look.
+
+  Most looks read a file that grows, on cores that those need whom one waits
+  for: they may take a tenth of the time.
+  """
+  start = time.thread_time()
+  if condition():
+    return True
+  threading.Event().wait(max(0.02, 10 * (time.thread_time() - start)))
+  return False
 
 
 def checkpoints(logdir):
@@ -90,28 +124,20 @@ class Job:
   """A process in the background that writes into a file.
 
   Attributes:
-    process: subprocess.Popen.
+    process: see `start`.
   """
 
-  def __init__(self, path, argv, variables=None, python_path=ROOT, prefix=()):
+  def __init__(self, path, argv, **kwargs):
     """Starts it.
 
     Args:
       path: of the file.
       argv: flags of experiment.py.
-      variables: more environment variables.
-      python_path: where it finds modules of a test.
-      prefix: of the command, such as one that runs it on another host.
+      **kwargs: see `start`.
     """
     self._path = path
     with open(path, 'ab') as file:
-      self.process = subprocess.Popen(
-        [*prefix, sys.executable, str(ROOT / 'experiment.py'), *argv],
-        stdin=subprocess.DEVNULL,
-        stdout=file,
-        stderr=subprocess.STDOUT,
-        env=environment_variables(python_path) | (variables or {}),
-      )
+      self.process = start(*argv, output=file, **kwargs)
 
   @property
   def output(self):
@@ -125,12 +151,11 @@ class Job:
     if isinstance(condition, str):
       text, condition = condition, lambda: text in self.output
     deadline = time.monotonic() + deadline_s
-    while not condition():
+    while not _holds(condition):
       if self.process.poll() is not None and not condition():
         pytest.fail(f'ended too early:\n{self.output}')
       if time.monotonic() > deadline:
         pytest.fail(f'never happened:\n{self.output}')
-      threading.Event().wait(0.02)
 
   def send(self, number):
     self.process.send_signal(number)
@@ -169,9 +194,9 @@ class Jobs:
     job = Job(
       self._folder / f'{len(self._jobs)}_{job_name}_{task}.txt',
       [f'--{name}={value}' for name, value in options.items()],
-      variables,
-      self._python_path,
-      prefix,
+      variables=variables,
+      python_path=self._python_path,
+      prefix=prefix,
     )
     self._jobs.append(job)
     return job
@@ -193,26 +218,3 @@ class Jobs:
     for job in self._jobs:
       job.process.kill()
       job.process.wait()
-
-
-def free_addresses(count):
-  """Returns localhost:port, separated by commas.
-
-  The ports follow each other, below those that the system hands out by itself;
-  those for other learners are free, too.
-  """
-  for first in random.SystemRandom().sample(range(20000, 31000), 100):
-    ports = range(first, first + count)
-    try:
-      for port in (*ports, *(port + 1000 for port in ports)):
-        with socket.socket() as probe:
-          probe.bind(('localhost', port))
-      return ','.join(f'localhost:{port}' for port in ports)
-    except OSError:
-      continue
-  raise RuntimeError('no free ports')
-
-
-def free_address():
-  """Returns localhost:port, see `free_addresses`."""
-  return free_addresses(1)

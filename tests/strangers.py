@@ -2,7 +2,6 @@
 
 import contextlib
 import http.server
-import os
 import socket
 import subprocess
 import sys
@@ -10,22 +9,16 @@ import threading
 
 import grpc
 
-
-def free_port():
-  """Returns a port that nobody listens on now."""
-  with socket.create_server(('127.0.0.1', 0)) as server:
-    return server.getsockname()[1]
+from tests import programs
 
 
 @contextlib.contextmanager
 def python(script, *arguments):
   """Runs a script in another process; yields it with pipes for text."""
-  process = subprocess.Popen(
-    [sys.executable, '-c', script, *map(str, arguments)],
+  process = programs.start(
+    ['-c', script, *arguments],
     stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    text=True,
-    env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
+    stderr=sys.__stderr__,
   )
   try:
     yield process

@@ -1,16 +1,14 @@
 """Benchmarks end when what they measure fails."""
 
-import os
 import pathlib
 import subprocess
-import sys
 
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
 from benchmarks import probe
 from scalable_agent import options
-from tests import configs
+from tests import configs, programs
 
 BENCHMARKS = pathlib.Path(__file__).parent.parent / 'benchmarks'
 FAILING = 'lambda *_: (_ for _ in ()).throw(OSError("the worker broke"))'
@@ -25,19 +23,15 @@ CASES = {
 
 def run_throughput(code, *arguments):
   """Runs code in a process of its own: its flags are experiment.py's, too."""
-  return subprocess.run(
-    [
-      sys.executable,
-      '-c',
-      f'import throughput\ndef main(argv):\n    {code.strip()}\n'
-      'throughput.app.run(main)',
-      *arguments,
-    ],
-    cwd=BENCHMARKS,
-    env=os.environ | {'PYTHONPATH': str(BENCHMARKS)},
-    capture_output=True,
-    text=True,
+  program = (
+    f'import throughput\ndef main(argv):\n    {code.strip()}\n'
+    'throughput.app.run(main)'
+  )
+  return programs.run(
+    ['-c', program, *arguments],
     timeout=300,
+    cwd=BENCHMARKS,
+    stderr=subprocess.PIPE,
   )
 
 

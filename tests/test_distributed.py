@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests.ports import free_address, free_addresses
 from tests.processes import (
   DEADLINE_S,
   ROOT,
@@ -17,8 +18,6 @@ from tests.processes import (
   checkpoints,
   environment_variables,
   episodes,
-  free_address,
-  free_addresses,
   run,
   wait_for,
 )
@@ -157,6 +156,27 @@ def test_a_learner_with_a_batch_and_one_without_end_together(tmp_path, number):
       assert result.status == 1
       assert 'has lost another learner' in result.output.splitlines()[-1]
     assert actor.process.poll() is None
+
+
+@pytest.mark.parametrize('failing', [0, 1])
+def test_a_learner_that_cannot_go_on_fails_the_other(tmp_path, failing):
+  options = SMALL | {'learner_address': free_addresses(2), 'num_learners': 2}
+  with Jobs(tmp_path, options | ENDLESS) as jobs:
+    # There are no actors, and only one of them minds.
+    learners = [
+      jobs.learner(task, actor_timeout=1 if task == failing else 0)
+      for task in range(2)
+    ]
+    results = [learner.finish() for learner in learners]
+    for task, result in enumerate(results):
+      assert result.status == 1, result
+      assert 'Traceback' not in result.output
+      line = result.output.splitlines()[-1]
+      if task == failing:
+        assert 'no actor was heard of' in line
+      else:
+        assert 'another learner cannot go on' in line
+    assert 'Saved 0 frames' in results[0].output
 
 
 @pytest.mark.parametrize('lost', [0, 1])

@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from tests.processes import (
-  Result,
   checkpoints,
   environment_variables,
   episodes,
@@ -33,43 +32,12 @@ ENDLESS = {
   'learning_rate_schedule': 'constant',
 }
 
-# Runs each command line of a JSON list in a fork: the imports, done once, take
-# longer than the mistakes. No operation has run before, hence no thread.
-SERVER = """
-import json, os, sys, traceback
-import experiment
-from absl import app
-from scalable_agent.runtimes import impala_local, test
-
-for index, argv in enumerate(json.loads(sys.argv[1])):
-  sys.stdout.flush()
-  child = os.fork()
-  if child == 0:
-    output = os.open(f'{sys.argv[2]}/{index}', os.O_WRONLY | os.O_CREAT)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    # As the interpreter ends, but at once: it takes a second to tidy up.
-    try:
-      app.run(experiment.main, ['experiment.py', *argv])
-    except SystemExit as error:
-      if isinstance(error.code, str):
-        print(error.code, file=sys.stderr)
-      sys.stdout.flush()
-      sys.stderr.flush()
-      os._exit(error.code if isinstance(error.code, int) else 1)
-    except BaseException:
-      traceback.print_exc()
-      os._exit(70)
-  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-  print(json.dumps(status))
-"""
-
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
   """A logdir and what the training in it printed."""
   logdir = tmp_path_factory.mktemp('trained')
-  return logdir, run(*flags(logdir, SMALL))
+  return logdir, run(*flags(logdir, SMALL), fresh=True)
 
 
 class TestTrainAndTest:
@@ -111,6 +79,7 @@ class TestTrainAndTest:
       f'--logdir={logdir}',
       '--test_num_episodes=5',
       f'--video_dir={logdir}/videos',
+      fresh=True,
     )
     assert result.status == 0, result.output
     assert 'Traceback' not in result.output
@@ -238,7 +207,11 @@ def test_ctrl_c_before_the_work_ends_it_with_one_line(tmp_path, mode):
     'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n'
   )
   result = run(
-    '--level_name=slow_module:Slow-v0', f'--mode={mode}', python_path=tmp_path
+    '--level_name=slow_module:Slow-v0',
+    f'--mode={mode}',
+    python_path=tmp_path,
+    # Without TensorFlow, that is at once.
+    fresh=mode == 'train',
   )
   assert result.status == 130
   assert 'Traceback' not in result.output
@@ -418,13 +391,9 @@ class TestMistakes:
 
   @pytest.fixture(scope='class')
   @classmethod
-  def tmp(cls, tmp_path_factory):
-    return tmp_path_factory.mktemp('mistakes')
-
-  @pytest.fixture(scope='class')
-  @classmethod
-  def results(cls, tmp, trained):
-    """Runs all mistakes; returns the Results by name."""
+  def tmp(cls, tmp_path_factory, trained):
+    """A folder of logdirs in which something is wrong."""
+    tmp = tmp_path_factory.mktemp('mistakes')
     (tmp / 'file').touch()
     for name in 'damaged', 'broken', 'unfilmable':
       (tmp / name).mkdir()
@@ -433,63 +402,43 @@ class TestMistakes:
     config = json.loads((trained[0] / 'config.json').read_text())
     config['level_name'] = 'tests.environments.toys:Toys/Unfilmable-v0'
     (tmp / 'unfilmable' / 'config.json').write_text(json.dumps(config))
-    places = {'tmp': tmp, 'trained': trained[0]}
-    argvs = []
-    for name, (options, _) in MISTAKES.items():
-      given = {'logdir': f'{tmp}/{name}'} | options
-      if given.get('mode') != 'test':
-        given = SMALL | given
-      argvs.append([flag.format(**places) for flag in flags(None, given)])
-    (tmp / 'outputs').mkdir()
-    process = subprocess.Popen(
-      [sys.executable, '-c', SERVER, json.dumps(argvs), str(tmp / 'outputs')],
-      stdout=subprocess.PIPE,
-      text=True,
-      env=environment_variables(),
-    )
-    result = finish(process)
-    assert result.status == 0
-    statuses = [json.loads(line) for line in result.output.splitlines()]
-    return {
-      name: Result(status, (tmp / 'outputs' / str(index)).read_text())
-      for index, (name, status) in enumerate(
-        zip(MISTAKES, statuses, strict=True)
-      )
-    }
+    return tmp
 
   @pytest.mark.parametrize('name', MISTAKES)
-  def test_a_mistake_is_answered_by_one_clear_line(self, results, name):
-    result = results[name]
+  def test_a_mistake_is_answered_by_one_clear_line(self, trained, tmp, name):
+    options, parts = MISTAKES[name]
+    given = {'logdir': f'{tmp}/{name}'} | options
+    if given.get('mode') != 'test':
+      given = SMALL | given
+    places = {'tmp': tmp, 'trained': trained[0]}
+    result = run(*(flag.format(**places) for flag in flags(None, given)))
     assert result.status == 1, result.output
     assert 'Traceback' not in result.output, result.output
     line = result.output.splitlines()[-1]
     assert line.startswith('experiment.py: ')
-    for part in MISTAKES[name][1]:
+    for part in parts:
       assert part in line
-
-  @pytest.mark.usefixtures('results')
-  def test_a_mistake_leaves_no_options_behind(self, tmp):
-    # Else the corrected command might be refused because of them.
+    # No options are left, or the corrected command might be refused for them.
     left = {path.parent.name for path in tmp.glob('*/config.json')}
     assert left == {'damaged', 'unfilmable'}
 
 
 def test_an_unknown_flag_is_named():
-  result = run('--learning_rat=1')
+  result = run('--learning_rat=1', fresh=True)
   assert result.status == 1
   assert "Unknown command line flag 'learning_rat'" in result.output
   assert 'learning_rate' in result.output
 
 
 def test_what_is_no_flag_is_refused():
-  result = run('pong')
+  result = run('pong', fresh=True)
   assert result.status == 1
   (line,) = result.output.splitlines()
   assert line.startswith('experiment.py: unexpected arguments: pong. Options')
 
 
 def test_help_explains_every_flag():
-  result = run('--help')
+  result = run('--help', fresh=True)
   assert result.status == 0
   titles = ['The run:', 'Actors and batches:', 'Loss:', 'Atari:', 'Levels (']
   assert [t for t in titles if f'\n{t}' in result.output] == titles

@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from tests.processes import Jobs, checkpoints, episodes, free_address
+from tests.ports import free_address
+from tests.processes import Jobs, checkpoints, episodes
 
 # Two levels with the same look: episodes.csv tells whose episodes arrive.
 TOYS = """

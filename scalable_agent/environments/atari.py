@@ -71,10 +71,10 @@ class AtariEnvironment(replay.ReplayedEnvironment):
     self._observation_shape = (num_envs, *shape)
     self._life_loss_is_terminal = options.life_loss_is_terminal
     self._lives = np.zeros([num_envs], np.int32)
-    self._fire = None
-    if options.fire_reset and 'FIRE' in meanings:
-      self._fire = self._game_actions[meanings.index('FIRE')]
-    self._life_lost = np.zeros([num_envs], bool)
+    self._over = np.zeros([num_envs], bool)
+    self._fire = _fire(self._envs) if options.fire_reset else None
+    # Where FIRE is to be pressed.
+    self._waiting = np.zeros([num_envs], bool)
     # The vector environment cannot render. A second emulator with the seed and
     # the actions of environment 0 plays the same game in full colour.
     self._mirror = None
@@ -94,7 +94,8 @@ class AtariEnvironment(replay.ReplayedEnvironment):
     partial = {} if where.all() else {'options': {'reset_mask': where}}
     frames, info = self._envs.reset(seed=seeds[where], **partial)
     self._lives = info['lives']
-    self._life_lost = self._life_lost & ~where
+    self._over = self._over & ~where
+    self._waiting = self._waiting | where
     if self._mirror is not None and where[0]:
       self._screen = self._mirror.reset(seed=seeds[:1])[0][0, 0]
     return frames.reshape(self._observation_shape)
@@ -102,21 +103,24 @@ class AtariEnvironment(replay.ReplayedEnvironment):
   def _advance(self, actions: np.ndarray) -> batched.Arrival:
     actions = self._game_actions[actions]
     if self._fire is not None:
-      actions = np.where(self._life_lost, self._fire, actions)
+      # Not by ale-py: it presses for one frame, which a sticky action drops.
+      actions = np.where(self._waiting, self._fire, actions)
     self._envs.send(actions)
     if self._mirror is not None:
       self._screen = self._mirror.step(actions[:1])[0][0, 0]
     # recv hands over arrays that the emulators do not touch again.
     frames, reward, terminated, truncated, info = self._envs.recv()
-    # At FIRST this compares two games; BatchedEnvironment ignores it there.
-    self._life_lost = info['lives'] < self._lives
+    # Where a game was over another one has begun, with lives of its own.
+    life_lost = (info['lives'] < self._lives) & ~self._over
+    self._waiting = life_lost | self._over
     self._lives = info['lives']
+    self._over = terminated | truncated
     return batched.Arrival(
       observation=frames.reshape(self._observation_shape),
       reward=reward,
       terminated=terminated,
       truncated=truncated,
-      life_lost=self._life_lost if self._life_loss_is_terminal else None,
+      life_lost=life_lost if self._life_loss_is_terminal else None,
     )
 
   def _render(self) -> np.ndarray:
@@ -143,6 +147,14 @@ def _game_actions(
   legal = [action.value for action in envs.ale.get_action_set()]
   actions = range(_FULL_ACTION_SPACE)
   return np.array([legal.index(a) if a in legal else 0 for a in actions], 'i4')
+
+
+def _fire(envs: vector_env.AtariVectorEnv) -> int | None:
+  """Returns what FIRE is called by ale-py, None where a game has none."""
+  legal = envs.ale.get_action_set()
+  return (
+    legal.index(ale_py.Action.FIRE) if ale_py.Action.FIRE in legal else None
+  )
 
 
 def _action_meanings(
@@ -185,5 +197,5 @@ def _make_vector_env(
     episodic_life=False,
     life_loss_info=False,
     reward_clipping=False,
-    use_fire_reset=options.fire_reset,
+    use_fire_reset=False,
   )

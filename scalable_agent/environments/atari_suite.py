@@ -82,8 +82,8 @@ class AtariOptions(FrameOptions, RepeatOptions):
   )
   fire_reset: bool = option(
     False,
-    'Press FIRE at the start of an episode and after a lost life, where it '
-    'exists: some games wait for it.',
+    'Press FIRE at the first step of an episode and after a lost life, '
+    'whatever the agent chose, where the game has it: some wait for it.',
     by_preset=True,
     part=Part.ACTING,
   )

@@ -41,7 +41,7 @@ class Agent(snt.Module):
     )
     dtype = spec.observation.dtype
     self._pixels: Any = None
-    if pixels.are_in(spec.observation):
+    if pixels.are_pixels(spec.observation):
       self._pixels = (
         pixels.NormalisedPixels
         if chosen.normalise_pixels

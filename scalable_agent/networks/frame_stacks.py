@@ -1,6 +1,9 @@
 """Frame stacks: the latest observations of an episode as one.
 
-They are made in the agent, so that an unroll carries each frame once.
+They are made in the agent, so that an unroll carries each frame once. While an
+episode is younger than a stack is long, its first observation stands for those
+that are missing, as in Gymnasium's wrapper. ale-py's zeros are no observation:
+on a ground that is not black they are further from it than anything in a game.
 """
 
 import sys
@@ -54,12 +57,15 @@ class PackedFrameStack(snt.Module):
       state: [B, height, width] uint32, the stack before column 0.
 
     Returns:
-      [T, B, height, width, 4] uint8, the newest frame last, zeros where the
-      episode is younger; and the state after the last column.
+      [T, B, height, width, 4] uint8, the newest frame last; and the state after
+      the last column.
     """
     byte = tf.constant(8, tf.uint32)
-    newest = tf.bitwise.left_shift(
-      tf.cast(tf.squeeze(frames, -1), tf.uint32), 3 * byte
+    # A factor puts the byte into the last place, or into all four.
+    last, everywhere = (tf.constant(x, tf.uint32) for x in (1 << 24, 0x1010101))
+    newest = (
+      tf.cast(tf.squeeze(frames, -1), tf.uint32)
+      * tf.where(first, everywhere, last)[:, :, None, None]
     )
     keep = tf.cast(~first, tf.uint32)[:, :, None, None]
     stacks = []
@@ -78,8 +84,8 @@ class PackedFrameStack(snt.Module):
     # What is older than the stack is long is forgotten.
     for t in range(len(frames))[-self.NUM_FRAMES :]:
       state >>= 8
-      state[first[t]] = 0
       channels[..., -1] = frames[t, ..., 0]
+      channels[first[t]] = frames[t][first[t]]
     return state
 
 
@@ -94,7 +100,7 @@ class FrameStack(snt.Module):
     self.stack_shape = (*rest, num_frames * channels)
 
   def initial_state(self, batch_size: int) -> tuple[tf.Tensor, ...]:
-    """Returns the num_frames - 1 observations of zeros before an episode."""
+    """Returns num_frames - 1 observations of zeros."""
     return tuple(
       tf.zeros((batch_size, *self._spec.shape), self._spec.dtype)
       for _ in range(self._num_frames - 1)
@@ -107,14 +113,13 @@ class FrameStack(snt.Module):
     if self._num_frames == 1:
       # A tensor also where numpy came in: BatchApply leaves arrays alone.
       return tf.convert_to_tensor(frames), ()
-    keep = tf.cast(~first, frames.dtype)
-    keep = tf.reshape(
-      keep,
-      tf.concat([tf.shape(keep), [1] * len(self._spec.shape)], 0),
+    first = tf.reshape(
+      first, tf.concat([tf.shape(first), [1] * len(self._spec.shape)], 0)
     )
     stacks = []
     for t in range(frames.shape[0]):
-      window = [*(frame * keep[t] for frame in state), frames[t]]
+      older = [tf.where(first[t], frames[t], frame) for frame in state]
+      window = [*older, frames[t]]
       state = tuple(window[1:])
       stacks.append(tf.concat(window, -1))
     return tf.stack(stacks), state
@@ -126,9 +131,10 @@ class FrameStack(snt.Module):
     state: tuple[np.ndarray, ...],
   ) -> tuple[np.ndarray, ...]:
     """Returns only the state; see `PackedFrameStack`."""
-    keep = ~first.reshape(*first.shape, *[1] * len(self._spec.shape))
+    first = first.reshape(*first.shape, *[1] * len(self._spec.shape))
     for t in range(len(frames))[-self._num_frames :]:
-      state = (*(frame * keep[t] for frame in state), frames[t])[1:]
+      older = (np.where(first[t], frames[t], frame) for frame in state)
+      state = (*older, frames[t])[1:]
     return state
 
 

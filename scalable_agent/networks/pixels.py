@@ -14,7 +14,7 @@ _MOST_DEVIATIONS = 10.0
 _EVERY = 4
 
 
-def are_in(spec: structures.TensorSpec) -> bool:
+def are_pixels(spec: structures.TensorSpec) -> bool:
   """Whether observations are images of bytes."""
   return len(spec.shape) == 3 and spec.dtype == np.uint8
 
@@ -48,11 +48,12 @@ class NormalisedPixels(snt.Module):
   each screen or for none, and Breakout is not learned for millions of frames
   (see docs/results).
 
-  Mean and deviation are those of all the observations learned from. They are
-  variables, but no gradient reaches them: the learner has them `observe`.
+  Mean and deviation are those of every fourth observation learned from, of all
+  levels alike. They are variables, but no gradient reaches them: the learner
+  has them `observe`.
 
   Attributes:
-    count: [] int64 variable, observations so far.
+    count: [] int64 variable, observations taken account of so far.
     mean: [height, width, channels] float32 variable, 0 at first.
     mean_square: likewise, 255^2 at first.
   """
@@ -73,7 +74,7 @@ class NormalisedPixels(snt.Module):
     )
 
   def __call__(self, stacks: tf.Tensor) -> tf.Tensor:
-    """Normalises.
+    """Normalises: clip((x - mean) / sqrt(variance + 8^2), -10, 10).
 
     Args:
       stacks: [..., height, width, num_frames * channels] uint8.
@@ -99,7 +100,7 @@ class NormalisedPixels(snt.Module):
       observations: [T, B, height, width, channels] uint8.
 
     Returns:
-      Their number, their sum and that of their squares, float32.
+      Of every fourth step: number, sum and sum of squares, float32.
     """
     x = tf.cast(observations[::_EVERY], tf.float32)
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:2]), tf.float32)

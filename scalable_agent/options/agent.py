@@ -23,8 +23,8 @@ class AgentOptions:
   )
   normalise_pixels: bool = option(
     True,
-    'Pixels are deviations from their mean over the run, in units of their '
-    'deviation; else x / 255.',
+    'Pixels of images of bytes are deviations from their mean over the run, in '
+    'units of their deviation; else x / 255.',
     line=Line.AGENT,
     **_WEIGHTS,
   )

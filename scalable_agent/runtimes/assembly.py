@@ -164,11 +164,17 @@ def resolve_network(
   """Returns `config` with the network that --network=auto stands for.
 
   Raises:
-    ValueError: the first level cannot be made with these options.
+    ValueError: the first level cannot be made with these options, or has no
+      pixels to leave as they are.
   """
-  if config.agent.network != 'auto':
+  if config.agent.network != 'auto' and config.agent.normalise_pixels:
     return config
   observation = find_spec(config, levels[0]).observation
+  if not (config.agent.normalise_pixels or networks.are_pixels(observation)):
+    raise ValueError(
+      f'--nonormalise_pixels has no effect: {levels[0].name} shows no images '
+      f'of bytes, but {_describe(observation)}. Leave it out.'
+    )
   return config.replace(
     network=networks.resolve(config.agent.network, observation)
   )

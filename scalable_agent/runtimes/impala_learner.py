@@ -48,6 +48,11 @@ _LOSSES = (
 )
 
 
+def _ending(group: threads.ThreadGroup) -> learner.Step:
+  """Returns what to tell the other learners once the queue is closed."""
+  return learner.Step.FAIL if group.failing else learner.Step.STOP
+
+
 class LostLearner(algorithm.Ended):
   """Another learner of the run is gone; this one has saved."""
 
@@ -189,7 +194,7 @@ class Run:
       self._group.fail(error)
 
   def _learn_until_done(self, group: threads.ThreadGroup) -> None:
-    batch = None
+    batch, step = None, learner.Step.LEARN
     while not self._training.done():
       step = learner.Step.LEARN
       try:
@@ -197,21 +202,26 @@ class Run:
         if batch is None:
           batch = self._training.next_batch(_TICK)
       except unroll_queue.Closed:
-        step = learner.Step.STOP
+        step = _ending(group)
       else:
         if batch is None:
           step = learner.Step.WAIT
         elif self._training.queue.closed:
           # With others that have no batch, this one could not be learned from.
-          step = learner.Step.STOP
+          step = _ending(group)
       step = self._learner.agree(step)
-      if step == learner.Step.STOP:
+      if step >= learner.Step.STOP:
         break
       if step == learner.Step.LEARN:
         self._training.update(batch)
         batch = None
         self._publish()
         self._training.save_if_due()
+    if step == learner.Step.FAIL and not group.failing:
+      raise training.RunError(
+        'another learner cannot go on: see what it printed. Mend that, and run '
+        'the same commands to go on.'
+      )
     group.stop()
 
   def _publish(self) -> None:

@@ -43,6 +43,11 @@ class ThreadGroup:
     return self._stopping.is_set()
 
   @property
+  def failing(self) -> bool:
+    """Whether leaving the group will raise."""
+    return self._failure is not None
+
+  @property
   def running(self) -> list[str]:
     """Names of the threads that have not ended."""
     return [thread.name for thread in self._threads if thread.is_alive()]

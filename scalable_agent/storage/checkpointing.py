@@ -275,9 +275,10 @@ class Checkpointer:
         # TensorFlow shows their values, too.
         reason = f'it has no {", ".join(sorted(missing))}.'
       raise ValueError(
-        f'{path} is intact, but of another agent or optimizer: {reason} Use '
-        f'the options in {os.path.join(self._logdir, "config.json")}, or '
-        'another --logdir.'
+        f'{path} is intact, but of another agent, optimizer or version of this '
+        f'program: {reason} Use the options in '
+        f'{os.path.join(self._logdir, "config.json")}, the version that wrote '
+        'it, or another --logdir.'
       ) from error
 
 

@@ -1,13 +1,8 @@
 """The learner under `tf.distribute` strategies against one without."""
 
 import itertools
-import os
-import pathlib
 import pickle
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,22 +12,13 @@ import tensorflow as tf
 from scalable_agent import structures
 from scalable_agent.distribution import replicas
 from scalable_agent.learner import Step
-from tests import learner_replicas
+from tests import learner_replicas, programs
 from tests.learner_replicas import CASES
+from tests.ports import free_port
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 DEADLINE_S = 120
 NUM_WORKERS = 2
-
-
-def free_ports(count):
-  sockets = [socket.socket() for _ in range(count)]
-  for one in sockets:
-    one.bind(('localhost', 0))
-  ports = [one.getsockname()[1] for one in sockets]
-  for one in sockets:
-    one.close()
-  return ports
+PROGRAM = 'from tests import learner_replicas; learner_replicas.main()'
 
 
 class Program:
@@ -42,15 +28,8 @@ class Program:
     self._result = folder / name
     self._log = folder / f'{name}.log'
     with self._log.open('w') as log:
-      self._process = subprocess.Popen(
-        [
-          *(sys.executable, '-m', 'tests.learner_replicas'),
-          *(kind, str(self._result), *map(str, arguments)),
-        ],
-        cwd=ROOT,
-        env=os.environ | {'PYTHONPATH': str(ROOT)},
-        stdout=log,
-        stderr=subprocess.STDOUT,
+      self._process = programs.start(
+        ['-c', PROGRAM, kind, self._result, *arguments], stdout=log
       )
 
   def result(self, status=0):
@@ -90,16 +69,16 @@ def workers(alone, tmp_path_factory) -> Iterator[list[dict]]:
   folder = tmp_path_factory.mktemp('workers')
   saved = folder / 'saved'
   learner_replicas.checkpointer(alone['learner'], saved).save(1, None)
-  ports = free_ports(NUM_WORKERS)
-  programs = [
+  ports = [free_port() for _ in range(NUM_WORKERS)]
+  pair = [
     Program(folder, f'result_{index}', 'worker', index, *ports, saved)
     for index in range(NUM_WORKERS)
   ]
   try:
-    results = [programs[0].result(), programs[1].result(-signal.SIGKILL)]
+    results = [pair[0].result(), pair[1].result(-signal.SIGKILL)]
     yield [r | {'folder': folder / 'result_0.logdir'} for r in results]
   finally:
-    for program in programs:
+    for program in pair:
       program.kill()
 
 

@@ -3,21 +3,17 @@
 What configures TensorFlow's devices runs in processes of its own.
 """
 
-import os
-import pathlib
 import signal
 import socket
 import subprocess
-import sys
 
 import pytest
 import tensorflow as tf
 
 from scalable_agent.distribution import addresses, strategies
 from scalable_agent.distribution.cluster import Cluster
-from tests import waiting
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+from tests import programs, waiting
+from tests.ports import free_address
 
 
 def make_cluster(*learners, task=0, job_name='learner'):
@@ -121,27 +117,13 @@ def test_a_port_of_the_collectives_in_use_is_named(task):
 
 
 def free_learners():
-  """Returns two addresses whose ports and collectives' ports are free."""
-  learners = []
-  while len(learners) < 2:
-    with socket.create_server(('', 0)) as server:
-      port = server.getsockname()[1] - addresses.COLLECTIVE_OFFSET
-    try:
-      addresses.check_free(f'0.0.0.0:{port}')
-    except ValueError:
-      continue
-    learners.append(f'localhost:{port}')
-  return learners
+  """Returns two addresses."""
+  return [free_address(), free_address()]
 
 
 def start(code, *args):
-  return subprocess.Popen(
-    [sys.executable, '-c', code, *args],
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    env=os.environ | {'PYTHONPATH': str(ROOT)},
+  return programs.start(
+    ['-c', code, *args], stdin=subprocess.PIPE, stderr=subprocess.PIPE
   )
 
 

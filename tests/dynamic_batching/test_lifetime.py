@@ -9,11 +9,13 @@ import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 
 import dynamic_batching
 from dynamic_batching import build, fallback, fallback_ledger, ops
+from tests import programs
 from tests.waiting import DEADLINE_S
 
 SPEC = tf.TensorSpec([None], tf.int32)
@@ -319,18 +321,17 @@ except KeyboardInterrupt:
 def test_ctrl_c_reaches_who_waits_in_the_main_thread(
   implementation, threads, method
 ):
-  process = subprocess.Popen(
-    [sys.executable, '-c', INTERRUPTED, implementation, method],
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-    cwd=build.PACKAGE_DIRECTORY.parent,
+  process = programs.start(
+    ['-c', INTERRUPTED, implementation, method], stderr=subprocess.PIPE
   )
   with process:
     try:
       line = threads.result(threads.start(process.stdout.readline))
       assert line == 'waits\n'
       answer = threads.start(process.stdout.readline)
+      # Python does not hear of a signal in the moment before it waits.
+      main_thread = psutil.Process(process.pid)
+      threads.until(lambda: main_thread.status() == psutil.STATUS_SLEEPING)
       os.kill(process.pid, signal.SIGINT)
       assert threads.result(answer) == (
         f'interrupted {method == "serve_forever"}\n'

@@ -232,7 +232,7 @@ def test_sticky_actions_are_those_of_the_emulator(
     assert same == (p == probability)
 
 
-def test_the_stack_of_four_frames_is_ales_own():
+def test_frames_are_those_that_ale_stacks():
   environment = make(max_episode_frames=60)
   bare = make_bare(stack_num=4, max_num_frames_per_episode=60)
   output = environment.reset()
@@ -355,22 +355,56 @@ def test_the_video_shows_environment_zero_in_every_episode():
     output = environment.step(actions)
 
 
-@pytest.mark.parametrize('full_action_space', [False, True])
-def test_fire_reset_starts_the_ball_of_every_life(full_action_space):
-  """Whoever does nothing then loses all five."""
+@pytest.mark.parametrize(
+  ('name', 'full_action_space'),
+  [('breakout', False), ('breakout', True), ('ALE/Breakout-v5', False)],
+)
+def test_fire_reset_starts_the_ball_of_every_life(name, full_action_space):
+  """Whoever does nothing then loses all five, also with sticky actions."""
+  num_envs = 8
 
   def lost_lives(fire_reset):
     environment = make(
-      num_envs=1, fire_reset=fire_reset, full_action_space=full_action_space
+      name,
+      num_envs=num_envs,
+      fire_reset=fire_reset,
+      full_action_space=full_action_space,
     )
     environment.reset()
-    outputs = [environment.step(np.array([0]))]
-    while outputs[-1].step_type != LAST and len(outputs) < 300:
-      outputs.append(environment.step(np.array([0])))
-    return sum(output.discount[0] == 0 for output in outputs)
+    steps = (environment.step(np.zeros([num_envs], int)) for _ in range(300))
+    return sum(step.discount == 0 for step in steps)
 
-  assert lost_lives(True) == 5
-  assert lost_lives(False) == 0
+  assert (lost_lives(True) >= 5).all()
+  assert (lost_lives(False) == 0).all()
+
+
+@pytest.mark.parametrize('fire_reset', [False, True])
+def test_fire_is_pressed_at_starts_and_after_lost_lives_alone(
+  monkeypatch, fire_reset
+):
+  pressed = []
+  monkeypatch.setattr(
+    FakeVectorEnv,
+    'send',
+    lambda self, actions: (
+      pressed.append(int(actions[0])) or setattr(self, '_t', self._t + 1)
+    ),
+  )
+  play_script(
+    monkeypatch,
+    (5, False, False),
+    (5, False, False),  # Served.
+    (4, False, False),
+    (4, False, False),  # Served.
+    (4, False, True),
+    (3, False, False),  # Another game, whatever was pressed.
+    (3, False, False),  # Served.
+    (3, False, False),
+    fire_reset=fire_reset,
+  )
+  fire = Action.FIRE.value
+  expected = [fire, 0, fire, 0, 0, fire, 0] if fire_reset else [0] * 7
+  assert pressed == expected
 
 
 def test_fire_reset_leaves_games_without_fire_alone():
@@ -403,10 +437,11 @@ def test_seeds_beyond_those_of_ale_are_refused():
     make(num_envs=0)
 
 
+@pytest.mark.parametrize('fire_reset', [False, True])
 @pytest.mark.parametrize('noop_max', [0, 1, 2])
-def test_episodes_start_with_up_to_noop_max_no_ops(noop_max):
+def test_episodes_start_with_up_to_noop_max_no_ops(noop_max, fire_reset):
   """All numbers of them occur, the greatest and none as well."""
-  environment = make(num_envs=12, noop_max=noop_max)
+  environment = make(num_envs=12, noop_max=noop_max, fire_reset=fire_reset)
   noops = environment._envs.reset(seed=np.arange(12))[1]['frame_number']
   assert sorted(set(noops.tolist())) == list(range(noop_max + 1))
 

@@ -25,19 +25,24 @@ def random_inputs(spec, time, batch):
 
 
 def stacks_by_definition(frames, step_types, num_frames):
-  """The latest `num_frames` frames of the episode, zeros before its first."""
+  """The latest `num_frames` frames; the first stands for those before it.
+
+  Zeros stand for what was before the first column, unless it is a start.
+  """
   time, batch, *_, channels = frames.shape
   stacks = np.zeros((*frames.shape[:-1], num_frames * channels), frames.dtype)
   for b in range(batch):
-    start = 0
+    start = None
     for t in range(time):
       if step_types[t, b] == FIRST:
         start = t
-      for age in range(min(num_frames, t - start + 1)):
-        place = num_frames - 1 - age
-        stacks[t, b, ..., place * channels : (place + 1) * channels] = frames[
-          t - age, b
-        ]
+      for age in range(num_frames):
+        source = t - age if start is None else max(t - age, start)
+        if source >= 0:
+          place = num_frames - 1 - age
+          stacks[t, b, ..., place * channels : (place + 1) * channels] = frames[
+            source, b
+          ]
   return stacks
 
 

@@ -32,10 +32,10 @@ def seen(batches):
   ).astype(np.float64)
 
 
-def test_are_in_images_of_bytes_alone():
-  assert pixels.are_in(SPEC)
+def test_are_images_of_bytes_alone():
+  assert pixels.are_pixels(SPEC)
   for shape, dtype in (((5, 6, 2), np.float32), ((30,), np.uint8)):
-    assert not pixels.are_in(structures.TensorSpec(shape, np.dtype(dtype)))
+    assert not pixels.are_pixels(structures.TensorSpec(shape, np.dtype(dtype)))
 
 
 @pytest.mark.parametrize('lengths', [[9], [9, 1, 6, 21]])

@@ -48,6 +48,7 @@ REACHED = (
   ('Agent', 'last_action_reward', True),
   ('Agent', 'lstm', True),
   ('Agent', 'network', 'deep'),
+  ('Agent', 'normalise_pixels', False),
   ('Batched', 'batcher', 'op', 'implementation'),
   ('Batched', 'inference_maximum_batch_size', 77, 'maximum_batch_size'),
   ('Batched', 'inference_minimum_batch_size', 7, 'minimum_batch_size'),
@@ -314,3 +315,18 @@ def test_no_option_is_forgotten():
   reached = {row[1] for row in REACHED}
   assert not set(CATALOG.options) - reached - OTHERS
   assert not reached & OTHERS
+
+
+@pytest.mark.parametrize('network', ['auto', 'mlp'])
+def test_pixels_cannot_be_left_as_they_are_where_there_are_none(network):
+  levels = environments.parse_levels('catch')
+  config = resolve(
+    make_config(level_name='catch', network=network, normalise_pixels=False),
+    'catch',
+  )
+  with pytest.raises(
+    ValueError,
+    match='^--nonormalise_pixels has no effect: catch shows no images of '
+    r'bytes, but float32 \[.*\]\. Leave it out\.$',
+  ):
+    assembly.resolve_network(config, levels)

@@ -132,15 +132,27 @@ def log(caplog):
     yield caplog
 
 
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """The logdir of a training in serial mode that nothing interrupted."""
+  logdir = tmp_path_factory.mktemp('whole')
+  run = train(logdir, **SERIAL)
+  assert run.frames() >= SERIAL['total_environment_frames']
+  return logdir
+
+
 class TestWhatATrainingLeaves:
-  @pytest.fixture(scope='class', params=['serial', 'threads'])
+  @pytest.fixture(scope='class')
   @classmethod
-  def logdir(cls, request, tmp_path_factory):
-    logdir = tmp_path_factory.mktemp(request.param)
-    options = {'serial': SERIAL, 'threads': THREADS}[request.param]
-    run = train(logdir, **options)
-    assert run.frames() >= options['total_environment_frames']
+  def of_threads(cls, tmp_path_factory):
+    logdir = tmp_path_factory.mktemp('threads')
+    run = train(logdir, **THREADS)
+    assert run.frames() >= THREADS['total_environment_frames']
     return logdir
+
+  @pytest.fixture(params=['whole', 'of_threads'], ids=['serial', 'threads'])
+  def logdir(self, request):
+    return request.getfixturevalue(request.param)
 
   def test_a_checkpoint_of_the_frames_learned_from(self, logdir):
     variables = saved_variables(logdir)
@@ -223,14 +235,12 @@ class TestSerialMode:
     assert_same_bits(tmp_path / 'one', tmp_path / 'two')
     assert len(episodes(tmp_path / 'one')) > 40
 
-  def test_another_seed_gives_another_run(self, tmp_path):
-    for seed in 1, 2:
-      train(tmp_path / str(seed), **(SERIAL | {'seed': seed}))
-    one, two = saved_variables(tmp_path / '1'), saved_variables(tmp_path / '2')
+  def test_another_seed_gives_another_run(self, whole, tmp_path):
+    assert make_config(**SERIAL).run.seed != 2
+    train(tmp_path, **(SERIAL | {'seed': 2}))
+    one, two = saved_variables(whole), saved_variables(tmp_path)
     assert any((one[n] != two[n]).any() for n in one if n.startswith('agent'))
-    assert episodes_without_time(tmp_path / '1') != episodes_without_time(
-      tmp_path / '2'
-    )
+    assert episodes_without_time(whole) != episodes_without_time(tmp_path)
 
   @pytest.mark.parametrize(
     'options',
@@ -254,17 +264,15 @@ class TestSerialMode:
     train(tmp_path / 'parts', **options)
     assert_same_bits(tmp_path / 'whole', tmp_path / 'parts')
 
-  def test_a_run_prolonged_by_more_frames_is_the_same(self, tmp_path):
-    train(tmp_path / 'whole', **SERIAL)
-    train(tmp_path / 'parts', **(SERIAL | {'total_environment_frames': 200}))
-    train(tmp_path / 'parts', **SERIAL)
-    assert_same_bits(tmp_path / 'whole', tmp_path / 'parts')
+  def test_a_run_prolonged_by_more_frames_is_the_same(self, whole, tmp_path):
+    train(tmp_path, **(SERIAL | {'total_environment_frames': 200}))
+    train(tmp_path, **SERIAL)
+    assert_same_bits(whole, tmp_path)
 
-  def test_a_run_that_crashed_goes_on_from_its_checkpoint(self, tmp_path):
-    train(tmp_path / 'whole', **SERIAL)
-    run = make_run(
-      tmp_path / 'parts', **(SERIAL | {'save_checkpoint_secs': 0.0})
-    )
+  def test_a_run_that_crashed_goes_on_from_its_checkpoint(
+    self, whole, tmp_path
+  ):
+    run = make_run(tmp_path, **(SERIAL | {'save_checkpoint_secs': 0.0}))
     update, count = run._training.learner.update, []
 
     def crash(batch):
@@ -277,8 +285,8 @@ class TestSerialMode:
     with pytest.raises(RuntimeError, match='has crashed'):
       impala_local.train(run)
     # Episodes that ended after the checkpoint are played once more.
-    train(tmp_path / 'parts', **SERIAL)
-    assert_same_bits(tmp_path / 'whole', tmp_path / 'parts')
+    train(tmp_path, **SERIAL)
+    assert_same_bits(whole, tmp_path)
 
   def test_with_other_sizes_episodes_begin_anew(self, tmp_path, log):
     one = train(tmp_path, **SERIAL)

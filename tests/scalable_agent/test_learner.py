@@ -234,12 +234,10 @@ def all_values(one):
   return [v.numpy() for v in [*variables, *slots]]
 
 
-# The greatest float: finite, but the gradients are not.
-@pytest.mark.parametrize('poison', [np.nan, np.finfo(np.float32).max])
 @pytest.mark.parametrize(
   ('lstm', 'xla'), [(True, False), (False, True)], ids=['lstm', 'xla']
 )
-def test_gradients_that_are_not_finite_change_nothing(poison, lstm, xla):
+def test_gradients_that_are_not_finite_change_nothing(lstm, xla):
   agent, other_agent = make_agent(lstm), make_agent(lstm)
   one, other = (
     make_learner(a, clip=40.0, updates_per_batch=2, reward_clipping='none')
@@ -253,10 +251,12 @@ def test_gradients_that_are_not_finite_change_nothing(poison, lstm, xla):
   first, second = make_batches(other_agent, 2)
   one.update(first)
   before = all_values(one)
-  values = one.update(with_a_reward(second, poison))
-  assert int(values['skipped_steps']) == 2
-  assert not np.isfinite(values['gradient_norm'])
-  assert_all_close(all_values(one), before, rtol=0, atol=0)
+  # The greatest float: finite, but the gradients are not.
+  for poison in (np.nan, np.finfo(np.float32).max):
+    values = one.update(with_a_reward(second, poison))
+    assert int(values['skipped_steps']) == 2
+    assert not np.isfinite(values['gradient_norm'])
+    assert_all_close(all_values(one), before, rtol=0, atol=0)
   # As if there had been no such batch.
   other.update(first)
   for each in (one, other):

@@ -14,6 +14,7 @@ from scalable_agent.transport import (
   weights,
 )
 from tests import acting, clockwork, learning, strangers
+from tests.ports import free_port
 from tests.transport.test_unroll_codec import assert_same
 from tests.waiting import DEADLINE_S, in_thread, wait_until
 
@@ -42,7 +43,7 @@ class Learner:
 
   def __init__(self):
     self.one = make_acting()
-    self.address = f'127.0.0.1:{strangers.free_port()}'
+    self.address = f'127.0.0.1:{free_port()}'
     self._services = [None]
     self.restart()
     self.server = learning.serve(self.address, self._services)
@@ -274,7 +275,7 @@ class TestRefused:
 
 class TestNobodyThere:
   def test_is_an_error_after_the_timeout(self, make_link):
-    link = make_link(f'127.0.0.1:{strangers.free_port()}', timeout=0.05)
+    link = make_link(f'127.0.0.1:{free_port()}', timeout=0.05)
     with pytest.raises(
       learner_link.LinkError,
       match=r'no learner at --learner_address=127\S+ for '
@@ -283,7 +284,7 @@ class TestNobodyThere:
       link.register()
 
   def test_is_waited_for(self, make_link, learner, actor, capsys):
-    address = f'127.0.0.1:{strangers.free_port()}'
+    address = f'127.0.0.1:{free_port()}'
     link = make_link(address)
     registered = in_thread(link.register)
     wait_until(lambda: 'waits for the learner' in capsys.readouterr().out)
@@ -461,7 +462,7 @@ class TestAfterAFailure:
 class TestStopping:
   @pytest.mark.parametrize('when', ['before', 'while'])
   def test_ends_the_wait_for_a_learner(self, make_link, stopping, when, capsys):
-    link = make_link(f'127.0.0.1:{strangers.free_port()}')
+    link = make_link(f'127.0.0.1:{free_port()}')
     if when == 'before':
       stopping.set()
     registered = in_thread(link.register)

@@ -10,6 +10,7 @@ import pytest
 
 from scalable_agent.transport import protocol, rpc
 from tests import strangers
+from tests.ports import free_port
 from tests.waiting import DEADLINE_S, in_thread, wait_until
 
 SECONDS = 20.0
@@ -53,7 +54,7 @@ def handlers():
 
 @pytest.fixture(scope='module')
 def address():
-  return f'127.0.0.1:{strangers.free_port()}'
+  return f'127.0.0.1:{free_port()}'
 
 
 @pytest.fixture(scope='module')
@@ -192,7 +193,7 @@ class TestRefusals:
     assert client.call('echo', b'x') == b'x'
 
   def test_are_counted_and_only_the_first_are_logged(self, log):
-    address = f'127.0.0.1:{strangers.free_port()}'
+    address = f'127.0.0.1:{free_port()}'
     server = rpc.Server(address, Handlers().as_dict())
 
     def calls():
@@ -277,7 +278,7 @@ class TestStrangers:
 
 class TestUnreachable:
   def test_nobody_listens(self):
-    client = rpc.Client(f'127.0.0.1:{strangers.free_port()}', timeout=1000)
+    client = rpc.Client(f'127.0.0.1:{free_port()}', timeout=1000)
     with pytest.raises(rpc.Unreachable, match='refused') as error:
       client.call('echo')
     assert not error.value.strange
@@ -329,7 +330,7 @@ for line in sys.stdin:
 
 class TestAServerInAProcessOfItsOwn:
   def test_is_found_again_after_a_restart(self):
-    address = f'127.0.0.1:{strangers.free_port()}'
+    address = f'127.0.0.1:{free_port()}'
     client = rpc.Client(address, timeout=SECONDS)
     with strangers.python(SERVER, address, 'one') as process:
       assert process.stdout.readline() == 'ready\n'
@@ -349,7 +350,7 @@ class TestAServerInAProcessOfItsOwn:
 
   def test_answers_nobody_while_handlers_in_all_its_threads_wait(self):
     """Which is why no handler may wait; afterwards it answers again."""
-    address = f'127.0.0.1:{strangers.free_port()}'
+    address = f'127.0.0.1:{free_port()}'
     with strangers.python(SERVER, address, '') as process:
       assert process.stdout.readline() == 'ready\n'
       waiters = []
