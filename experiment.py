@@ -149,10 +149,12 @@ def test(config: options.Config, given: set[str]) -> None:
   """Tests the agent in the logdir."""
   _load_tensorflow()
   from scalable_agent.runtimes import test as test_runtime
+  from scalable_agent.storage import files
 
   with _one_line_errors():
     parts = test_runtime.prepare(config, given)
-  test_runtime.test(*parts)
+  with _one_line_errors(files.WriteError):
+    test_runtime.test(*parts)
 
 
 @contextlib.contextmanager

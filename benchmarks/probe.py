@@ -7,8 +7,9 @@ What follows `--` goes to experiment.py. A table tells, over the last tenth of
 the frames, which share of the variance of its targets the baseline explains
 (the first thing that is learned, long before returns rise), the entropy of the
 policy in nats, and the mean return of the last 100 episodes. Serial trainings
-are the same bit for bit each time, so differences come from the settings or
-from the seed, never from the load of the machine.
+are the same bit for bit each time, and so are their returns. The other two are
+means over reports, which come by the clock: the load of the machine decides
+which updates each is made of, and may move them a little.
 """
 
 import argparse
@@ -68,7 +69,7 @@ def run(
     arguments: further ones of experiment.py.
 
   Raises:
-    RuntimeError: the training failed; has what it wrote.
+    RuntimeError: the training failed, and what it wrote; or it told too little.
   """
   with tempfile.TemporaryDirectory() as logdir:
     command = [
@@ -103,6 +104,11 @@ def run(
 
 
 def _mean_at_the_end(accumulator, tag: str) -> float:
+  if tag not in accumulator.Tags()['tensors']:
+    raise RuntimeError(
+      f'the training wrote no {tag}: it ended before its first update. Raise '
+      '--frames, or lower --batch_size or --unroll_length.'
+    )
   events = accumulator.Tensors(tag)
   start = (1 - _SHARE) * events[-1].step
   values = [

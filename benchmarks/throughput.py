@@ -32,7 +32,13 @@ from absl import app, flags
 from rich import box, console, table
 
 from scalable_agent import actor as actor_lib
-from scalable_agent import environments, options, policies, runtimes
+from scalable_agent import (
+  environments,
+  options,
+  policies,
+  runtimes,
+  structures,
+)
 from scalable_agent.runtimes import (
   assembly,
   cores,
@@ -73,7 +79,12 @@ def _config() -> tuple[options.Config, environments.Level]:
     summary_secs=5.0,
     progress_secs=1e9,
   )
-  return options.resolve(config, level.suite, level.options), level
+  config = options.resolve(config, level.suite, level.options)
+  # As experiment.py does.
+  return (
+    options.follow_cores(config, level.suite, (), cores.usable_cores()),
+    level,
+  )
 
 
 def _rate(step, num_threads: int) -> float:
@@ -168,7 +179,7 @@ def _learner(config, level) -> float:
 
 
 def _columns(path, x: np.ndarray, size: int) -> np.ndarray:
-  axis = 1 if path[0] in ('env_outputs', 'agent_outputs') else 0
+  axis = structures.column_axis(path)
   return np.take(x, np.arange(size) % x.shape[axis], axis)
 
 
@@ -230,11 +241,14 @@ def main(argv: list[str]) -> None:
     part: statistics.median(r['steps_per_second'] for r in rows)
     for part, rows in results.items()
   }
+  actors = _config()[0].actors
   of_parts = 1 / sum(1 / rates[part] for part in PARTS[:3])
   summary = {
     'level_name': _LEVEL.value,
     'preset': _PRESET.value,
     'cores': cores.usable_cores(),
+    'num_actors': actors.num_actors,
+    'envs_per_actor': actors.envs_per_actor,
     'steps_per_second': rates,
     'sum_of_parts': of_parts,
     'training_to_sum_of_parts': rates['training'] / of_parts,
@@ -253,8 +267,9 @@ def main(argv: list[str]) -> None:
 def _print(summary: dict) -> None:
   level, cores = summary['level_name'], summary['cores']
   rows = table.Table(
-    title=f'{level}, --preset={summary["preset"]}, {cores} cores: agent steps '
-    'per second',
+    title=f'{level}, --preset={summary["preset"]}, {cores} cores, '
+    f'{summary["num_actors"]} actors of {summary["envs_per_actor"]} '
+    'environments: agent steps per second',
     box=box.SIMPLE,
   )
   rows.add_column('part')

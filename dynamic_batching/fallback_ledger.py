@@ -72,13 +72,10 @@ class Ledger:
         )
       self._calls.append(call)
       self._waiting_rows += call.rows
-      self._match()
-      if self._ready():
-        rings = list(self._rings)
+      rings = self._offer()
       if len(self._calls) == 1:
         # There is a deadline now.
         self._changed.notify_all()
-      self._watch_deadline()
     for ring in rings:
       ring()
 
@@ -92,22 +89,27 @@ class Ledger:
   def wait(self) -> tuple[int, list[Call]]:
     """Waits for a batch and takes it: its id and its calls."""
     consumer = _Consumer()
-    with self._changed:
-      if self._closed:
-        raise fallback_checks.closed_error()
-      self._consumers.append(consumer)
-      try:
-        self._match()
-        while consumer.batch is None:
-          self._changed.wait(self._seconds_left())
+    rings: list[Ring] = []
+    try:
+      with self._changed:
+        if self._closed:
+          raise fallback_checks.closed_error()
+        self._consumers.append(consumer)
+        try:
           self._match()
-      except BaseException:
-        if consumer in self._consumers:
-          self._consumers.remove(consumer)
-        elif consumer.batch is not None:
-          self._put_back(*consumer.batch)
-        raise
-      return consumer.batch
+          while consumer.batch is None:
+            self._changed.wait(self._seconds_left())
+            self._match()
+        except BaseException:
+          if consumer in self._consumers:
+            self._consumers.remove(consumer)
+          elif consumer.batch is not None:
+            rings = self._put_back(*consumer.batch)
+          raise
+        return consumer.batch
+    finally:
+      for ring in rings:
+        ring()
 
   def listen(self, ring: Ring) -> None:
     """Has this rung whenever a batch is ready, until one is taken for it."""
@@ -201,12 +203,22 @@ class Ledger:
       self._consumers.popleft().batch = self._take_batch()
       self._changed.notify_all()
 
-  def _put_back(self, computation_id: int, calls: list[Call]) -> None:
-    """Undoes `_take_batch`, but not its statistics, after an interrupt."""
-    if self._serving.pop(computation_id, None) is not None:
-      self._calls.extendleft(reversed(calls))
-      self._waiting_rows += sum(call.rows for call in calls)
-      self._match()
+  def _offer(self) -> list[Ring]:
+    """Gives calls that came to whoever waits; returns whom to ring."""
+    self._match()
+    self._watch_deadline()
+    return list(self._rings) if self._ready() else []
+
+  def _put_back(self, computation_id: int, calls: list[Call]) -> list[Ring]:
+    """Undoes `_take_batch`, but not its statistics, after an interrupt.
+
+    Returns whom to ring: somebody else has to come for the batch.
+    """
+    if self._serving.pop(computation_id, None) is None:
+      return []
+    self._calls.extendleft(reversed(calls))
+    self._waiting_rows += sum(call.rows for call in calls)
+    return self._offer()
 
   def _take_batch(self) -> tuple[int, list[Call]]:
     now = time.monotonic()

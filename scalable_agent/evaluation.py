@@ -125,6 +125,9 @@ def report(
     console: where to print; default: standard output.
     circumstances: what else the file says: of what agent the results are, and
       how they came about.
+
+  Raises:
+    files.WriteError: the file cannot be written; the table has been printed.
   """
   console = console or rich.console.Console()
   console.print(_table(results))
@@ -145,9 +148,12 @@ def report(
     )
   if path is not None:
     levels = [{**r._asdict(), **_statistics(r.returns)} for r in results]
-    files.write_json(
-      path, {**circumstances, 'levels': levels, 'aggregate': aggregate}
-    )
+    try:
+      files.write_json(
+        path, {**circumstances, 'levels': levels, 'aggregate': aggregate}
+      )
+    except OSError as error:
+      raise files.write_error(path, error) from error
 
 
 class _Film:

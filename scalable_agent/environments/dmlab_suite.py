@@ -1,24 +1,14 @@
 """The suite of DeepMind Lab: levels that this version cannot make yet."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 from scalable_agent.environments.suite import Level, Suite
-from scalable_agent.options import option
 from scalable_agent.suites import dmlab30
-
-
-@dataclasses.dataclass(frozen=True)
-class DmLabOptions:
-  """DeepMind Lab."""
-
-  dataset_path: str = option('', 'Folder of the psychlab data sets.')
 
 
 class DmLab(Suite):
   name = 'dmlab'
   help = 'DeepMind Lab, which this version does not support.'
-  options = DmLabOptions
 
   def parse(self, level_name: str) -> Level | None:
     last = level_name.rpartition('/')[2]

@@ -267,7 +267,7 @@ class Metrics:
       counters = {'frames': frames, 'updates': int(self._updates), **stages}
     self._rates.add(self._clock(), counters)
     lag = float(np.mean([mean for mean, _ in lags])) if lags else None
-    signs, warning = self._signs.look(frames, new_signs)
+    warning = self._signs.look(frames, new_signs)
     if warning is not None:
       logging.warning('%s', warning)
     values: dict[str, Any] = {
@@ -286,7 +286,7 @@ class Metrics:
           returns=returns,
           bottleneck=progress.bottleneck(busy),
           actors=gauges.get('actors'),
-          signs=signs,
+          signs=self._signs.read('line'),
           **values,
         )
       )
@@ -294,6 +294,7 @@ class Metrics:
       self._next_summary = self._clock() + self._summary_secs
       for level, finished in episodes.items():
         self._summaries.episodes(frames, level, finished)
+      signs = self._signs.read('summary')
       if signs is not None:
         learner_metrics = {**learner_metrics, **signs._asdict()}
       self._summaries.learner(frames, learner_metrics)
@@ -348,6 +349,7 @@ class Metrics:
     self._dropped_batches = state.get('dropped_batches', 0)
     self._elapsed_before = state['elapsed_seconds']
     self._scores.set_state(state['scores'])
+    self._signs = vital_signs.VitalSigns(resumed=True)
 
   def _elapsed(self) -> float:
     return self._elapsed_before + self._clock() - self._start

@@ -4,13 +4,25 @@ import collections
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 # Of the learner's metrics; see `losses.compute_loss`.
-_NAMES = ('entropy', 'vs_variance', 'error_variance')
+_NAMES = (
+  'entropy',
+  'vs_variance',
+  'mean_vs',
+  'error_variance',
+  'mean_baseline',
+)
 _WINDOW_FRAMES = 250_000
 # A game whose rewards are rare may take a while to begin.
 _PATIENCE_FRAMES = 1_000_000
 _LEAST_CHANGE = 0.02
 _LEAST_EXPLAINED = 0.05
+# A slow reader must not fill the memory.
+_MOST_UPDATES = 1000
+# They come at times of their own.
+_READERS = ('line', 'summary')
 
 
 class Signs(NamedTuple):
@@ -30,13 +42,22 @@ class Signs(NamedTuple):
 class VitalSigns:
   """Collects them update by update; not thread-safe."""
 
-  def __init__(self) -> None:
-    # A slow reader must not fill the memory.
-    self._new: collections.deque = collections.deque(maxlen=1000)
+  def __init__(self, resumed: bool = False) -> None:
+    """Initialises.
+
+    Args:
+      resumed: whether the run goes on from a checkpoint. It is never warned: a
+        solved game that stays solved looks like one that never begins, and the
+        signs of the start are not in the checkpoint.
+    """
+    self._new: collections.deque = collections.deque(maxlen=_MOST_UPDATES)
+    self._unread: dict[str, collections.deque] = {
+      reader: collections.deque(maxlen=_MOST_UPDATES) for reader in _READERS
+    }
     self._window: list[list[float]] = []
-    self._start = self._window_start = -1
+    self._window_start = 0
     self._first: Signs | None = None
-    self._warned = False
+    self._judged = resumed
 
   def add(self, learner_metrics: Mapping[str, Any]) -> None:
     """Takes an update's metrics, whose tensors are kept as they are."""
@@ -49,10 +70,8 @@ class VitalSigns:
     self._new.clear()
     return new
 
-  def look(
-    self, frames: int, new: list[list[Any]]
-  ) -> tuple[Signs | None, str | None]:
-    """Returns the signs over `new` updates, and a warning where one is due.
+  def look(self, frames: int, new: list[list[Any]]) -> str | None:
+    """Looks at `new` updates; returns a warning where one is due.
 
     It waits for their tensors. It warns once, after a million frames, if the
     entropy is what it was at the start and the baseline explains nothing.
@@ -62,29 +81,40 @@ class VitalSigns:
       new: of `take`.
     """
     if not new:
-      return None, None
+      return None
     values = [[float(value) for value in update] for update in new]
-    if self._start < 0:
-      self._start = self._window_start = frames
     self._window += values
+    for unread in self._unread.values():
+      unread.extend(values)
     warning = None
     if frames - self._window_start >= _WINDOW_FRAMES:
       warning = self._judge(frames, _signs(self._window))
       self._window, self._window_start = [], frames
-    return _signs(values), warning
+    return warning
+
+  def read(self, reader: str) -> Signs | None:
+    """Returns the signs over all that was looked at since this reader's last.
+
+    Args:
+      reader: 'line' or 'summary'.
+    """
+    unread = self._unread[reader]
+    signs = _signs(list(unread)) if unread else None
+    unread.clear()
+    return signs
 
   def _judge(self, frames: int, signs: Signs) -> str | None:
     if self._first is None:
       self._first = signs
     change = abs(signs.entropy - self._first.entropy)
     if (
-      self._warned
-      or frames - self._start < _PATIENCE_FRAMES
+      self._judged
+      or frames < _PATIENCE_FRAMES
       or change >= _LEAST_CHANGE * abs(self._first.entropy)
       or signs.explained_variance >= _LEAST_EXPLAINED
     ):
       return None
-    self._warned = True
+    self._judged = True
     return (
       f'This run does not seem to learn. After {frames:,} frames the entropy '
       f'of its policy is {signs.entropy:.3f} nats, as it was at the start, and '
@@ -96,7 +126,14 @@ class VitalSigns:
 
 
 def _signs(values: list[list[float]]) -> Signs:
-  entropies, variances, errors = zip(*values, strict=True)
-  variance = sum(variances)
-  explained = 1 - sum(errors) / variance if variance > 0 else 0.0
-  return Signs(sum(entropies) / len(entropies), explained)
+  entropy, *moments = np.array(values).T
+  variances, means, error_variances, baselines = moments
+  variance = _pooled(variances, means)
+  errors = _pooled(error_variances, means - baselines)
+  explained = 1 - errors / variance if variance > 0 else 0.0
+  return Signs(float(entropy.mean()), explained)
+
+
+def _pooled(variances: np.ndarray, means: np.ndarray) -> float:
+  """Returns the variance of all batches as one, all of the same weight."""
+  return float(np.mean(variances + (means - means.mean()) ** 2))

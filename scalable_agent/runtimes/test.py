@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import itertools
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 import scalable_agent
 from scalable_agent import environments, evaluation, networks, options
 from scalable_agent.runtimes import assembly, training
-from scalable_agent.storage import checkpointing, logdirs
+from scalable_agent.storage import checkpointing, files, logdirs
 
 
 class Test(NamedTuple):
@@ -109,11 +109,34 @@ def test(
     levels: to play.
     checkpoint: that the weights are of, below the logdir.
     frames: environment frames that the agent has learned from.
+
+  Raises:
+    files.WriteError: the results could not be saved; where it could not be
+      known beforehand, they have been printed.
   """
-  results = []
   date = datetime.datetime.now(datetime.timezone.utc)
-  path = _new_path(config.run.logdir, date)
-  written = [path]
+  with _new_file(config.run.logdir, date) as path:
+    results, videos = _play(config, agent, levels)
+    circumstances = {
+      'date': date.isoformat(timespec='seconds'),
+      'version': scalable_agent.__version__,
+      'checkpoint': checkpoint,
+      'frames': frames,
+      'seed': config.run.seed,
+      'protocol': _protocol(config, levels[0]),
+    }
+    evaluation.report(results, path, circumstances=circumstances)
+  print(f'Wrote {" and ".join([path, *videos])}.')
+
+
+def _play(
+  config: options.Config,
+  agent: networks.Agent,
+  levels: Sequence[environments.Level],
+) -> tuple[list[evaluation.LevelResult], list[str]]:
+  """Plays one level after the other; returns results and paths of videos."""
+  results = []
+  written = []
   num_envs = min(config.test.test_num_episodes, config.actors.envs_per_actor)
   for level in levels:
     video_path = None
@@ -132,29 +155,32 @@ def test(
           video_path=video_path,
         )
       )
-  circumstances = {
-    'date': date.isoformat(timespec='seconds'),
-    'version': scalable_agent.__version__,
-    'checkpoint': checkpoint,
-    'frames': frames,
-    'seed': config.run.seed,
-    'protocol': _protocol(config, levels[0]),
-  }
-  evaluation.report(results, path, circumstances=circumstances)
-  print(f'Wrote {" and ".join(written)}.')
+  return results, written
 
 
-def _new_path(logdir: str, date: datetime.datetime) -> str:
-  """Returns where the results of a test go, beside those of all others."""
+@contextlib.contextmanager
+def _new_file(logdir: str, date: datetime.datetime) -> Iterator[str]:
+  """Reserves where the results of a test go, beside those of all others.
+
+  Of a test that fails, nothing is left.
+  """
   folder = os.path.join(logdir, 'tests')
-  os.makedirs(folder, exist_ok=True)
   name = f'{date:%Y-%m-%d_%H-%M-%S}'
-  for number in itertools.count(1):
-    suffix = f'_{number}' if number > 1 else ''
-    path = os.path.join(folder, f'{name}{suffix}.json')
-    if not os.path.exists(path):
-      break
-  return path
+  try:
+    os.makedirs(folder, exist_ok=True)
+    for number in itertools.count(1):
+      suffix = f'_{number}' if number > 1 else ''
+      path = os.path.join(folder, f'{name}{suffix}.json')
+      # Another test may begin within the same second.
+      with contextlib.suppress(FileExistsError), open(path, 'x'):
+        break
+  except OSError as error:
+    raise files.write_error(folder, error) from error
+  try:
+    yield path
+  except BaseException:
+    os.remove(path)
+    raise
 
 
 def _protocol(

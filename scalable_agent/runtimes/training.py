@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -170,13 +171,17 @@ class Training:
     float(values['gradient_norm'])
     frames, updates = int(values['frames']), int(values['updates'])
     self.learner_seconds += time.perf_counter() - start
-    if int(values['skipped_steps']):
+    skipped_steps = int(values['skipped_steps'])
+    if skipped_steps == self._config.actors.updates_per_batch:
       self._dropped_in_a_row += 1
       self.metrics.record_dropped_batch()
       self._complain(frames)
       values = {}  # They are no numbers either.
     else:
       self._dropped_in_a_row = 0
+      if skipped_steps:
+        # Of a step that was not taken: some are no numbers.
+        values = {k: v for k, v in values.items() if np.isfinite(v)}
     self.metrics.record_update(frames, updates, values)
 
   def _complain(self, frames: int) -> None:

@@ -229,7 +229,7 @@ class Checkpointer:
 
   def _prune(self, past: list[str]) -> None:
     kept = {*past[-self._keep :], self._best(past).get('checkpoint')}
-    for name in os.listdir(self._folder):
+    for name in files.read(os.listdir, self._folder):
       known = _NAME.match(name.removesuffix(_REPLACED)) or name == _SCRATCH
       if known and name not in kept:
         shutil.rmtree(self._path(name), ignore_errors=True)

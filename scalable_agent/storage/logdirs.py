@@ -75,11 +75,10 @@ def prepare_logdir(logdir: str, config: options.Config) -> LogdirLock:
   except OSError as error:
     raise _not_writable(logdir, error) from error
   try:
-    if os.path.exists(_config_path(logdir)):
-      old_config = load_config(logdir, config.catalog)
-      # Without a checkpoint there is nothing to go on from.
-      if checkpointing.saved_frames(logdir):
-        _compare(logdir, old_config, config)
+    old_config = _read_config(logdir, config.catalog)
+    # Without a checkpoint there is nothing to go on from.
+    if old_config is not None and checkpointing.saved_frames(logdir):
+      _compare(logdir, old_config, config)
   except BaseException:
     lock.close()
     raise
@@ -120,14 +119,26 @@ def load_config(logdir: str, catalog: options.Catalog) -> options.Config:
   Raises:
     ValueError: there is no config.json, or it cannot be read.
   """
-  path = _config_path(logdir)
-  if not os.path.exists(path):
+  config = _read_config(logdir, catalog)
+  if config is None:
     raise ValueError(
       f'--logdir={logdir} has no config.json: nothing was trained there. '
       'Give the folder of a run.'
     )
+  return config
+
+
+def _read_config(
+  logdir: str, catalog: options.Catalog
+) -> options.Config | None:
+  """Like `load_config`; None where there is no config.json."""
+  path = _config_path(logdir)
   try:
-    config = options.from_dict(catalog, files.read_json(path))
+    config = options.from_dict(catalog, files.read(files.read_json, path))
+  except FileNotFoundError:
+    return None
+  except files.UnreadableError as error:
+    raise ValueError(f'--logdir={logdir}: {error}') from error
   except (OSError, ValueError, TypeError) as error:
     raise ValueError(
       f'--logdir={logdir}: {path} cannot be read: {error}. Repair it, delete '

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import dynamic_batching
-from dynamic_batching import build, fallback, ops
+from dynamic_batching import build, fallback, fallback_ledger, ops
 from tests import programs
 from tests.waiting import DEADLINE_S
 
@@ -339,3 +339,26 @@ def test_ctrl_c_reaches_who_waits_in_the_main_thread(
       assert process.wait(DEADLINE_S) == 0
     finally:
       process.kill()
+
+
+def test_the_batch_of_an_interrupted_consumer_goes_to_a_graph_that_listens():
+  ledger = fallback_ledger.Ledger(
+    dynamic_batching.structures.Options(timeout_ms=None)
+  )
+  call = fallback_ledger.Call([rows(1)], reply=lambda answer, error: None)
+  taken = []
+
+  def ring():
+    taken.append(ledger.take(ring))
+
+  def interrupt(seconds):
+    ledger.listen(ring)
+    ledger.enqueue(call)  # It is for who waits, and was here first.
+    assert not taken
+    raise KeyboardInterrupt
+
+  ledger._changed.wait = interrupt
+  with pytest.raises(KeyboardInterrupt):
+    ledger.wait()
+  ((_, calls),) = taken
+  assert calls == [call]

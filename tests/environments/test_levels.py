@@ -206,12 +206,12 @@ def test_an_option_of_another_suite_is_answered_with_its_own():
   level = environments.parse_level('pong')
   with pytest.raises(
     ValueError,
-    match=r'^--dataset_path=/data has no effect on pong, .* atari suite; it is '
-    r'for dmlab\. Leave it empty\.$',
+    match=r'^--env_processes=1 has no effect on pong, .* atari suite; it is '
+    r'for gymnasium\. Leave it at 0\.$',
   ):
     options.check_suite(
-      make_config(dataset_path='/data'),
-      {'dataset_path'},
+      make_config(env_processes=1),
+      {'env_processes'},
       level.suite,
       level.name,
     )

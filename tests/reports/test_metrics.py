@@ -450,6 +450,17 @@ def test_the_only_report_of_a_short_run_has_rates_since_its_start(tmp_path):
   assert scalars(tmp_path)['frames_per_second'] == [(1200, 100)]
 
 
+def vital(entropy, error_variance):
+  """Learner metrics of which vital signs are made."""
+  return {
+    'entropy': tf.constant(entropy),
+    'vs_variance': tf.constant(2.0),
+    'mean_vs': tf.constant(0.0),
+    'error_variance': tf.constant(error_variance),
+    'mean_baseline': tf.constant(0.0),
+  }
+
+
 def test_explained_variance_and_entropy_are_those_since_the_last_report(
   tmp_path,
 ):
@@ -458,15 +469,7 @@ def test_explained_variance_and_entropy_are_those_since_the_last_report(
     tmp_path, clock, stream=stream, total_frames=1e7, summary_secs=10
   ) as m:
     for entropy, error in ((1.0, 0.0), (2.0, 3.0)):
-      m.record_update(
-        100,
-        1,
-        {
-          'entropy': tf.constant(entropy),
-          'vs_variance': tf.constant(2.0),
-          'error_variance': tf.constant(error),
-        },
-      )
+      m.record_update(100, 1, vital(entropy, error))
     clock.now += 11
     m.maybe_report()
   assert 'entropy 1.50 | explained variance 0.25' in stream.getvalue()
@@ -475,18 +478,39 @@ def test_explained_variance_and_entropy_are_those_since_the_last_report(
   assert written['loss/entropy'][0] == (100, 1.5)
 
 
-def test_a_run_that_does_not_learn_is_warned(tmp_path, caplog):
+def test_a_summary_has_the_signs_since_the_last_summary_not_the_last_line(
+  tmp_path,
+):
+  stream, clock = io.StringIO(), Clock()
+  stream.isatty = lambda: True
+  with make_metrics(
+    tmp_path, clock, stream=stream, progress_secs=2, summary_secs=5
+  ) as m:
+    for entropy in (1.0, 2.0):
+      clock.now += 2
+      m.record_update(100, 1, vital(entropy, 0.0))
+    assert 'entropy 1.00' in stream.getvalue()
+    assert 'entropy 2.00' in stream.getvalue()
+    clock.now += 1  # No update since the last line.
+    m.maybe_report()
+  assert scalars(tmp_path)['loss/entropy'][0] == (100, 1.5)
+  assert scalars(tmp_path)['learner/explained_variance'] == [(100, 1.0)]
+
+
+@pytest.mark.parametrize('resumed', [False, True])
+def test_a_run_that_does_not_learn_is_warned_unless_resumed(
+  tmp_path, caplog, resumed
+):
   clock = Clock()
-  with make_metrics(tmp_path, clock, total_frames=1e7) as m:
+  m = make_metrics(tmp_path, clock, total_frames=1e7)
+  if resumed:
+    m.set_state(m.get_state(), 1)
+  with m:
     for frames in range(0, 2_000_000, 100_000):
-      m.record_update(
-        frames,
-        1,
-        {'entropy': 1.386, 'vs_variance': 1.0, 'error_variance': 1.0},
-      )
+      m.record_update(frames, 1, vital(1.386, 2.0))
       clock.now += 11
       m.maybe_report()
-  assert caplog.text.count('does not seem to learn') == 1
+  assert caplog.text.count('does not seem to learn') == (not resumed)
 
 
 class FullDisk:

@@ -108,7 +108,6 @@ OTHERS = {
   'algorithm',
   'actor_timeout',
   'checkpoint',
-  'dataset_path',
   'job_name',
   'learner_address',
   'learner_devices',

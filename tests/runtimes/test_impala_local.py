@@ -482,6 +482,31 @@ def test_a_poisoned_batch_is_dropped_counted_and_told_once(tmp_path, log):
   assert 'its gradients are not finite. Look at the rewards' in log.text
 
 
+def test_a_batch_that_lost_a_later_step_is_no_dropped_one(tmp_path, log):
+  run = make_run(
+    tmp_path,
+    **(SERIAL | {'updates_per_batch': 2, 'total_environment_frames': 1000}),
+  )
+  update, recorded = run._training.learner.update, []
+
+  def lose_the_second_step(batch):
+    broken = {'skipped_steps': 1, 'gradient_norm': np.nan}
+    return update(batch) | broken
+
+  def record(frames, updates, values):
+    recorded.append(values)
+
+  run._training.learner.update = lose_the_second_step
+  run._training.metrics.record_update = record
+  impala_local.train(run)
+  assert len(recorded) == run._training.updates() > 10
+  assert all({'total_loss', 'entropy'} <= set(values) for values in recorded)
+  # What is no number would spoil the means.
+  assert not any('gradient_norm' in values for values in recorded)
+  assert saved_state(tmp_path)['metrics']['dropped_batches'] == 0
+  assert 'Dropped a batch' not in log.text
+
+
 @pytest.mark.parametrize(
   'options', [SERIAL, THREADS], ids=['serial', 'threads']
 )

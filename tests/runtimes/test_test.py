@@ -1,14 +1,18 @@
 """Which agent of a logdir is tested, on what, and what is told of it."""
 
+import datetime
+import errno
 import json
 import os
+import re
 
 import pytest
 
+import experiment
 import scalable_agent
 from scalable_agent import environments, options, policies
 from scalable_agent.runtimes import assembly, test, training
-from scalable_agent.storage import checkpointing, logdirs
+from scalable_agent.storage import checkpointing, files, logdirs
 from tests.configs import make_config, resolve
 
 
@@ -131,7 +135,7 @@ class TestResults:
     assert test._protocol(config, level) == {
       'policy': 'greedy',
       'episodes': 10,
-      'fire_reset': False,
+      'fire_reset': True,
       'full_action_space': False,
       'grayscale': True,
       'height': 84,
@@ -142,6 +146,46 @@ class TestResults:
       'sticky_actions': 0.25,
       'width': 84,
     }
+
+
+def test_tests_that_begin_within_one_second_have_files_of_their_own(tmp_path):
+  date = datetime.datetime(2020, 1, 2, 3, 4, 5)
+  with (
+    test._new_file(str(tmp_path), date) as one,
+    test._new_file(str(tmp_path), date) as other,
+  ):
+    pass
+  assert [os.path.basename(path) for path in (one, other)] == [
+    '2020-01-02_03-04-05.json',
+    '2020-01-02_03-04-05_2.json',
+  ]
+
+
+def test_a_test_that_fails_leaves_no_file(tmp_path):
+  date = datetime.datetime(2020, 1, 2, 3, 4, 5)
+  with pytest.raises(ZeroDivisionError), test._new_file(str(tmp_path), date):
+    raise ZeroDivisionError
+  assert not os.listdir(tmp_path / 'tests')
+
+
+def test_a_full_disk_after_the_games_costs_the_file_only(
+  logdir, monkeypatch, capsys
+):
+  def full(path, value):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+  monkeypatch.setattr(assembly, 'use_threads', lambda config: None)
+  monkeypatch.setattr(experiment, '_load_tensorflow', lambda: None)
+  monkeypatch.setattr(files, 'write_json', full)
+  config = make_config(mode='test', logdir=logdir, test_num_episodes=1)
+  with pytest.raises(SystemExit) as ended:
+    experiment.test(config, {'mode', 'logdir', 'test_num_episodes'})
+  assert re.fullmatch(
+    rf'experiment\.py: cannot write {logdir}/tests/\S+\.json: No space left on '
+    r'device\. Free .*',
+    ended.value.code,
+  )
+  assert re.search('catch +sample +1 ', capsys.readouterr().out)
 
 
 def test_where_no_result_can_be_written_no_game_is_played(logdir, monkeypatch):

@@ -415,6 +415,31 @@ def test_nothing_is_deleted_while_the_best_is_not_known(
   assert checkpointer.restore_best() == {'frames': 100}
 
 
+@pytest.mark.parametrize(
+  ('failures', 'kept'), [(1, [200, 300]), (10**6, [100, 200, 300])]
+)
+def test_a_good_save_outlives_a_folder_that_cannot_be_read_to_tidy_up(
+  tmp_path, monkeypatch, warnings, failures, kept
+):
+  counter, checkpointer = save_frames(tmp_path, [100, 200], keep=2)
+  listdir, calls = os.listdir, []
+
+  def fail_after_the_first(path):
+    if path.endswith('checkpoints'):
+      calls.append(path)
+      if 1 < len(calls) <= 1 + failures:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+    return listdir(path)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(files, '_PAUSE', 0.0)
+    patch.setattr(os, 'listdir', fail_after_the_first)
+    counter.assign(300)
+    checkpointer.save(300, {'frames': 300})
+  assert saved(tmp_path) == kept
+  assert any('Old checkpoints' in w for w in warnings) == (len(kept) > 2)
+
+
 def test_saving_twice_at_the_same_frames_replaces(tmp_path):
   counter, checkpointer = save_frames(tmp_path, [100, 200])
   counter.assign(7)

@@ -1,5 +1,6 @@
 """A logdir is of one run: its options, and who may use it."""
 
+import errno
 import json
 import os
 import subprocess
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from scalable_agent.storage import checkpointing, logdirs
+from scalable_agent.storage import checkpointing, files, logdirs
 from tests import configs
 from tests.configs import CATALOG
 
@@ -118,6 +119,32 @@ def test_a_corrupt_config_is_named_with_the_remedy(tmp_path, content):
     assert f'--logdir={tmp_path}' in str(error.value)
     assert 'config.json' in str(error.value)
     assert 'Repair it' in str(error.value)
+
+
+@pytest.mark.parametrize('failures', [2, 10**6])
+def test_options_that_cannot_be_read_now_are_not_taken_for_absent(
+  tmp_path, monkeypatch, failures
+):
+  begin(tmp_path)
+  save(tmp_path)
+  path, left = str(tmp_path / 'config.json'), [failures]
+
+  def stale(function):
+    def call(name, *args, **kwargs):
+      if str(name) == path and left[0]:
+        left[0] -= 1
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+      return function(name, *args, **kwargs)
+
+    return call
+
+  monkeypatch.setattr(files, '_PAUSE', 0.0)
+  # os.path.exists asks os.stat.
+  monkeypatch.setattr(os, 'stat', stale(os.stat))
+  monkeypatch.setattr(files, 'open', stale(open), raising=False)
+  said = '--lstm was' if failures == 2 else r'may be intact: .*Stale'
+  with pytest.raises(ValueError, match=f'^--logdir={tmp_path}.*{said}'):
+    begin(tmp_path, lstm=True)
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
