@@ -334,7 +334,6 @@ MISTAKES = {
     {'task': 1},
     ['--task=1', '--num_learners=1', 'Lower --task'],
   ),
-  'a_data_set': ({'dataset_path': '/data'}, ['--dataset_path=/data']),
   'a_video_of_a_training': (
     {'video_dir': 'videos'},
     ['--video_dir=videos has no effect with --mode=train'],

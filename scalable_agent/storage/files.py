@@ -43,15 +43,16 @@ def read(function: Callable[[str], _T], path: str) -> _T:
     path: of it.
 
   Raises:
-    FileNotFoundError: there is none.
+    FileNotFoundError, NotADirectoryError: there is none.
+    PermissionError: it may not be read.
     UnreadableError: all attempts failed.
     Exception: what else `function` raises of what it has read.
   """
   for attempt in range(1, _ATTEMPTS + 1):
     try:
       return function(path)
-    except FileNotFoundError:
-      raise
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+      raise  # For good.
     except OSError as error:
       logging.warning('%s cannot be read: %s.', path, error)
       if attempt == _ATTEMPTS:
