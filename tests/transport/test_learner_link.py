@@ -355,7 +355,7 @@ class TestAfterAFailure:
     # It goes on where an older checkpoint was, with other weights.
     learner.restart(
       version=0,
-      values=[np.zeros(v.shape, np.float32) for v in actor.agent.variables],
+      values=[np.zeros_like(v) for v in actor.agent.variables],
     )
     link.send(of_version(actor.unroll(), 0))  # Is lost.
     assert (link.reconnects, link.sent_unrolls) == (1, 3)
