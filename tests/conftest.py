@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pathlib
 import signal
 
 import pytest
@@ -20,6 +21,13 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 # Not tests themselves, so their assertions would fail without an explanation.
 pytest.register_assert_rewrite('tests.environments.contract')
+
+
+def pytest_collection_modifyitems(items):
+  # Those of whole programs, the longest, lie beside this file. Left to the end,
+  # one of them keeps a process busy after the others have nothing left to do.
+  here = pathlib.Path(__file__).parent
+  items.sort(key=lambda item: item.path.parent != here)
 
 
 def pytest_collection_finish():
