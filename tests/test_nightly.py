@@ -14,7 +14,6 @@ pytestmark = pytest.mark.nightly
 )
 def test_the_baseline_begins_to_explain_its_targets(level, num_actions):
   result = probe.run(level, seed=1, frames=300_000)
-  # Measured: 0.88 and 0.53; each of the torsos in benchmarks/torsos.py that
-  # treats pixels otherwise stays below 0.23 on one of the two games.
-  assert result.explained_variance > 0.35
+  # Measured: NIGHTLY; with --nonormalise_pixels RAW.
+  assert result.explained_variance > 0.6
   assert 0.3 < result.entropy <= math.log(num_actions)
