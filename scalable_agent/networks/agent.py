@@ -39,17 +39,11 @@ class Agent(snt.Module):
     self._stack = frame_stacks.make_frame_stack(
       spec.observation, chosen.frame_stack
     )
-    dtype = spec.observation.dtype
-    self._pixels: Any = None
-    if pixels.are_pixels(spec.observation):
-      self._pixels = (
-        pixels.NormalisedPixels
-        if chosen.normalise_pixels
-        else pixels.ScaledPixels
-      )(spec.observation, chosen.frame_stack)
-      dtype = np.dtype(np.float32)
+    self._pixels = pixels.make_pixels(
+      spec.observation, chosen.frame_stack, chosen.normalise_pixels
+    )
     self._torso = torso_class(
-      structures.TensorSpec(self._stack.stack_shape, dtype)
+      structures.TensorSpec(self._stack.stack_shape, self._pixels.dtype)
     )
     self._last_action_reward = chosen.last_action_reward
     self._core: Any = snt.LSTM(LSTM_SIZE) if chosen.lstm else None
@@ -126,9 +120,9 @@ class Agent(snt.Module):
     """
     first = tf.equal(env_outputs.step_type, structures.FIRST)
     stacks, frames = self._stack(env_outputs.observation, first, state.frames)
-    if self._pixels is not None:
-      stacks = self._pixels(stacks)
-    features = snt.BatchApply(self._torso)(stacks)  # [T, B, features]
+    features = snt.BatchApply(self._torso)(
+      self._pixels(stacks)
+    )  # [T, B, features]
     if self._last_action_reward:
       action = tf.one_hot(last_actions, self._num_actions)
       action *= tf.cast(~first, tf.float32)[..., None]
@@ -151,14 +145,11 @@ class Agent(snt.Module):
       Tensors, or none. Those of several batches may be added up, and zeros
       stand for no batch.
     """
-    if self._pixels is None:
-      return []
     return self._pixels.moments(env_outputs.observation)
 
   def observe(self, moments: list[tf.Tensor]) -> None:
     """Has the agent know what observations look like: see `pixels`."""
-    if self._pixels is not None:
-      self._pixels.observe(moments)
+    self._pixels.observe(moments)
 
   def skip_frames(
     self, observations: np.ndarray, first: np.ndarray, frames: Any

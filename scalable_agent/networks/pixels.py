@@ -19,16 +19,20 @@ def are_pixels(spec: structures.TensorSpec) -> bool:
   return len(spec.shape) == 3 and spec.dtype == np.uint8
 
 
-class ScaledPixels(snt.Module):
-  """Bytes as numbers from 0 to 1."""
+class Numbers:
+  """Observations that are numbers already.
+
+  Attributes:
+    dtype: numpy dtype of what it returns.
+  """
 
   def __init__(self, spec: structures.TensorSpec, num_frames: int):
-    del spec, num_frames
-    super().__init__(name='pixels')
+    del num_frames
+    self.dtype = spec.dtype
 
   def __call__(self, stacks: tf.Tensor) -> tf.Tensor:
-    """Returns [..., height, width, num_frames * channels] float32."""
-    return tf.cast(stacks, tf.float32) / 255.0
+    """Returns them as they are."""
+    return stacks
 
   def moments(self, observations: tf.Tensor) -> list[tf.Tensor]:
     """Returns nothing to `observe`."""
@@ -38,6 +42,18 @@ class ScaledPixels(snt.Module):
   def observe(self, moments: list[tf.Tensor]) -> None:
     """Has nothing to learn."""
     del moments
+
+
+class ScaledPixels(Numbers):
+  """Bytes as numbers from 0 to 1."""
+
+  def __init__(self, spec: structures.TensorSpec, num_frames: int):
+    super().__init__(spec, num_frames)
+    self.dtype = np.dtype(np.float32)
+
+  def __call__(self, stacks: tf.Tensor) -> tf.Tensor:
+    """Returns [..., height, width, num_frames * channels] float32."""
+    return tf.cast(stacks, tf.float32) / 255.0
 
 
 class NormalisedPixels(snt.Module):
@@ -53,6 +69,7 @@ class NormalisedPixels(snt.Module):
   has them `observe`.
 
   Attributes:
+    dtype: numpy dtype of what it returns.
     count: [] int64 variable, observations taken account of so far.
     mean: [height, width, channels] float32 variable, 0 at first.
     mean_square: likewise, 255^2 at first.
@@ -66,6 +83,7 @@ class NormalisedPixels(snt.Module):
       num_frames: observations in a stack.
     """
     super().__init__(name='pixels')
+    self.dtype = np.dtype(np.float32)
     self._num_frames = num_frames
     self.count = tf.Variable(0, trainable=False, dtype=tf.int64, name='count')
     self.mean = tf.Variable(tf.zeros(spec.shape), trainable=False, name='mean')
@@ -114,3 +132,10 @@ class NormalisedPixels(snt.Module):
     weight = tf.math.divide_no_nan(1.0, tf.cast(seen, tf.float32))
     for variable, sums in ((self.mean, total), (self.mean_square, squares)):
       variable.assign_add((sums - count * variable) * weight)
+
+
+def make_pixels(spec: structures.TensorSpec, num_frames: int, normalise: bool):
+  """Returns what makes numbers of stacks of such observations."""
+  if not are_pixels(spec):
+    return Numbers(spec, num_frames)
+  return (NormalisedPixels if normalise else ScaledPixels)(spec, num_frames)
