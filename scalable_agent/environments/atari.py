@@ -52,13 +52,12 @@ class AtariEnvironment(replay.ReplayedEnvironment):
       grayscale=options.grayscale,
     )
     self._game_actions = _game_actions(self._envs, options.full_action_space)
-    meanings = _action_meanings(self._envs, options.full_action_space)
     shape = (options.height, options.width, 1 if options.grayscale else 3)
     spec = structures.EnvironmentSpec(
       observation=structures.TensorSpec(shape, np.dtype(np.uint8)),
       num_actions=len(self._game_actions),
       frames_per_step=options.num_action_repeats,
-      action_meanings=meanings,
+      action_meanings=_action_meanings(self._envs, options.full_action_space),
     )
     super().__init__(
       level,

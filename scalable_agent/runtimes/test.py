@@ -135,15 +135,14 @@ def _play(
   levels: Sequence[environments.Level],
 ) -> tuple[list[evaluation.LevelResult], list[str]]:
   """Plays one level after the other; returns results and paths of videos."""
-  results = []
-  written = []
+  results, videos = [], []
   num_envs = min(config.test.test_num_episodes, config.actors.envs_per_actor)
   for level in levels:
     video_path = None
     if config.test.video_dir:
       name = level.name.replace('/', '_').replace(':', '_')
       video_path = os.path.join(config.test.video_dir, f'{name}.mp4')
-      written.append(video_path)
+      videos.append(video_path)
     with _environment(config, level, num_envs) as environment:
       results.append(
         evaluation.evaluate(
@@ -155,7 +154,7 @@ def _play(
           video_path=video_path,
         )
       )
-  return results, written
+  return results, videos
 
 
 @contextlib.contextmanager
