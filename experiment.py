@@ -39,6 +39,10 @@ def _define_flags(catalog: options.Catalog) -> None:
       )
     else:
       _DEFINE[one.kind](name, one.flag_default, text, allow_override=True)
+    for alias in one.aliases:
+      if alias in flags.FLAGS:
+        delattr(flags.FLAGS, alias)
+      flags.DEFINE_alias(alias, name)
 
 
 _define_flags(runtimes.make_catalog())

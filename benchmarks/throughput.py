@@ -168,12 +168,12 @@ def _learner(config, level) -> float:
     config.actors.unroll_length,
   ).unroll()
   batch = tree.map_structure_with_path(
-    lambda path, x: _columns(path, x, config.actors.batch_size), batch
+    lambda path, x: _columns(path, x, config.batches.batch_size), batch
   )
 
   def step(_) -> int:
     int(learner.update(batch)['updates'])
-    return config.actors.batch_size * config.actors.unroll_length
+    return config.batches.batch_size * config.actors.unroll_length
 
   return _rate(step, 1)
 

@@ -1,12 +1,14 @@
 """The learner: batch in, gradients, new variables and metrics out."""
 
 import enum
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 import tree
 
-from scalable_agent import losses, networks, optimizers, structures
+from scalable_agent import networks, objectives, structures
 from scalable_agent.distribution import replicas
 
 
@@ -25,7 +27,7 @@ class Step(enum.IntEnum):
 
 
 class Learner:
-  """Owns the optimizer, the frame counter and the update function.
+  """Owns the optimizers, the frame counter and the update function.
 
   A batch whose gradients are not finite is dropped inside of the update: no
   variable changes, and its frames do not count, as nothing was learned from
@@ -39,9 +41,15 @@ class Learner:
   exchanges anything (`update`, `agree`, `broadcast`) must be called by
   all processes in the same order, and by one thread at a time.
 
+  Without a strategy, any number of threads may update at once, without a lock
+  (Recht et al. 2011, "Hogwild!"). Each addition to a variable takes place, none
+  is lost: weights, frames and updates. What is read, computed and written back
+  may lose an update that another thread makes meanwhile: the optimizers' slots
+  and Keras's count of iterations. See docs/family.md.
+
   Attributes:
     agent: the networks.Agent whose variables it updates.
-    optimizer: Keras optimizer, built.
+    optimizers: Keras optimizers, built.
     frames: int64 variable, environment frames learned from so far, those of all
       replicas. `int` refuses the variables of a strategy: use `.numpy()`.
     updates: int64 variable, batches learned from so far; the policy version.
@@ -50,46 +58,46 @@ class Learner:
   def __init__(
     self,
     agent: networks.Agent,
-    optimizer: Any,
-    schedule: Any,
-    loss_options: losses.LossOptions,
-    clip_gradient_norm: float,
+    optimizers: Sequence[Any],
+    schedule: Callable[[Any], Any],
+    loss: Callable[..., objectives.Loss],
+    clip: Callable[[Sequence[Any]], tuple[list[Any], tf.Tensor]],
     frames_per_step: int,
     updates_per_batch: int = 1,
   ):
-    """Builds the optimizer's slots, for the strategy in whose scope it is.
+    """Builds the optimizers' slots, for the strategy in whose scope it is.
 
     Args:
       agent: with all its variables created.
-      optimizer: of `optimizers.make_optimizer`.
+      optimizers: of `optimizers.make_optimizer`: one of the whole loss, or one
+        of its policy's part and one of its baseline's.
       schedule: frames -> learning rate, of `optimizers.learning_rate_schedule`.
-      loss_options: what the loss needs to know.
-      clip_gradient_norm: global norm; 0 = no clipping.
+      loss: of `objectives`, but for its options.
+      clip: `optimizers.clip_gradients`, but for its other arguments.
       frames_per_step: frames that one agent step counts for.
       updates_per_batch: optimizer steps on each batch.
     """
     self.agent = agent
-    self.optimizer = optimizer
-    self.optimizer.build(agent.trainable_variables)
+    self.optimizers = self._build(optimizers)
     self.frames = tf.Variable(0, dtype=tf.int64, name='frames')
     self.updates = tf.Variable(0, dtype=tf.int64, name='updates')
     self._schedule = schedule
-    self._loss_options = loss_options
-    self._clip_gradient_norm = clip_gradient_norm
+    self._loss = loss
+    self._clip = clip
     self._frames_per_step = frames_per_step
     self._updates_per_batch = updates_per_batch
     self._replicas = replicas.Replicas(tf.distribute.get_strategy())
-    # Without autograph for the same reason as in `policies.make_step`.
-    self._update = tf.function(self._update_on_shards, autograph=False)
+    self._update = self._make_update(agent, self.optimizers)
 
   def checkpoint_items(self) -> dict[str, Any]:
     """Everything that must survive a restart, by name."""
-    return {
+    items = {
       'agent': self.agent,
-      'optimizer': self.optimizer,
       'frames': self.frames,
       'updates': self.updates,
     }
+    names = ('optimizer', 'baseline_optimizer')
+    return items | dict(zip(names, self.optimizers, strict=False))
 
   def update(self, batch: structures.ActorOutput) -> dict[str, tf.Tensor]:
     """Learns from one batch, or from this process's share of it.
@@ -116,13 +124,20 @@ class Learner:
         heartbeats, and ends what waits. Nothing can be exchanged until this
         process, too, is started anew; its variables can be read and saved.
     """
-    # What the update does not read is not copied into tensors.
-    batch = batch._replace(
-      env_outputs=batch.env_outputs._replace(info=()),
-      agent_outputs=batch.agent_outputs._replace(baseline=()),
-      level=(),
-    )
-    return self._update(self._replicas.split(batch))
+    return self._update(self._replicas.split(_needed(batch)))
+
+  def make_worker(
+    self, agent: networks.Agent, optimizers: Sequence[Any] | None = None
+  ) -> 'Worker':
+    """Returns a worker with a copy of the weights; not under a strategy.
+
+    Args:
+      agent: of the same options as the learner's.
+      optimizers: like the learner's, of its own statistics; None: shares the
+        learner's.
+    """
+    chosen = self._build(optimizers) if optimizers else self.optimizers
+    return Worker(agent, chosen, self.agent, self._make_update(agent, chosen))
 
   def agree(self, step: 'Step') -> 'Step':
     """Returns what all processes do next: the same answer in each.
@@ -149,7 +164,7 @@ class Learner:
         changed.
     """
     # Keras wraps its variables.
-    slots = [v.value for v in self.optimizer.variables]
+    slots = [v.value for one in self.optimizers for v in one.variables]
     self._replicas.broadcast(
       [*self.agent.variables, *slots, self.frames, self.updates]
     )
@@ -164,14 +179,29 @@ class Learner:
     """
     return [v.read_value() for v in self.agent.variables]
 
-  def _update_on_shards(self, shards):
+  def _build(self, optimizers: Sequence[Any]) -> tuple[Any, ...]:
+    for one in optimizers:
+      one.build(self.agent.trainable_variables)
+    return tuple(optimizers)
+
+  def _make_update(self, agent, optimizers):
+    # Without autograph for the same reason as in `policies.make_step`.
+    return tf.function(
+      functools.partial(self._update_on_shards, agent, optimizers),
+      autograph=False,
+      reduce_retracing=True,
+    )
+
+  def _update_on_shards(self, agent, optimizers, shards):
     with self._replicas.scope():
       learning_rate = self._schedule(self.frames)
       taken = tf.zeros([], tf.int32)
       metrics = {}
       moments: list[tf.Tensor] = []
       for _ in range(self._updates_per_batch):
-        metrics, moments, finite = self._gradient_step(shards, learning_rate)
+        metrics, moments, finite = self._gradient_step(
+          agent, optimizers, shards, learning_rate
+        )
         taken += tf.cast(finite, tf.int32)
       # Counted when it is certain that the update takes place.
       learned = tf.cast(taken > 0, tf.int64)
@@ -186,22 +216,25 @@ class Learner:
         'skipped_steps': self._updates_per_batch - taken,
       }
 
-  def _gradient_step(self, shards, learning_rate):
+  def _gradient_step(self, agent, optimizers, shards, learning_rate):
     """Takes a step if its gradients are finite.
 
     Returns:
       Metrics, the agent's moments of the observations, and whether it did.
     """
-    results = self._replicas.run(self._gradients, shards)
+    results = self._replicas.run(
+      functools.partial(self._gradients, agent, len(optimizers)), shards
+    )
     gradients = [result for result, _, _ in results]
     _, moments, metrics = results[0]
 
     def apply(gradients):
-      self.optimizer.learning_rate.assign(learning_rate)
       variables = self.agent.trainable_variables
-      self.optimizer.apply(
-        list(gradients.values()), [variables[index] for index in gradients]
-      )
+      for optimizer, part in zip(optimizers, gradients, strict=True):
+        optimizer.learning_rate.assign(learning_rate)
+        optimizer.apply(
+          list(part.values()), [variables[index] for index in part]
+        )
       return tf.constant(True)
 
     # Not even the optimizer's counter may move before all that the others send
@@ -215,41 +248,94 @@ class Learner:
       )
     return metrics, moments, finite
 
-  def _gradients(self, shard):
-    """Returns gradients by index of their variable, moments and metrics.
+  def _gradients(self, agent, num_parts, shard):
+    """Returns gradients, moments and metrics.
 
-    Of the whole batch, that is: the same on each replica.
+    Of the whole batch, that is: the same on each replica. Gradients are those
+    of `agent`, for each part of the loss, by index of their variable.
     """
     # Arrays that enter as tensors of unknown identity are converted once here.
     shard = tree.map_structure(tf.convert_to_tensor, shard)
     lag = tf.cast(self.updates - shard.policy_version, tf.float32)  # [B]
-    variables = self.agent.trainable_variables
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
+    variables = agent.trainable_variables
+    with tf.GradientTape(
+      watch_accessed_variables=False, persistent=num_parts > 1
+    ) as tape:
       tape.watch(variables)
-      (logits, baselines), _ = self.agent.unroll(
+      (logits, baselines), _ = agent.unroll(
         shard.env_outputs, shard.agent_outputs.action, shard.agent_state
       )
-      loss, metrics = losses.compute_loss(
-        self._loss_options,
-        logits,
-        baselines,
-        shard.env_outputs,
-        shard.agent_outputs,
+      loss = self._loss(
+        logits, baselines, shard.env_outputs, shard.agent_outputs
       )
+      total = loss.total
+    parts = [total] if num_parts == 1 else [loss.policy, loss.baseline]
+    gradients = [g for part in parts for g in tape.gradient(part, variables)]
     lags = {
       'policy_lag': tf.reduce_mean(lag),
       'max_policy_lag': tf.reduce_max(lag),
     }
     sums, metrics = self._replicas.all_reduce(
-      [
-        *tape.gradient(loss, variables),
-        *self.agent.moments(shard.env_outputs),
-      ],
-      metrics | lags,
+      [*gradients, *agent.moments(shard.env_outputs)],
+      loss.metrics | lags,
     )
-    gradients, moments = sums[: len(variables)], sums[len(variables) :]
-    gradients, norm = optimizers.clip_gradients(
-      gradients, self._clip_gradient_norm
-    )
-    present = {i: g for i, g in enumerate(gradients) if g is not None}
+    gradients, moments = sums[: len(gradients)], sums[len(gradients) :]
+    gradients, norm = self._clip(gradients)
+    present: list[dict[int, Any]] = [{} for _ in parts]
+    for index, gradient in enumerate(gradients):
+      if gradient is not None:
+        part, variable = divmod(index, len(variables))
+        present[part][variable] = gradient
     return present, moments, metrics | {'gradient_norm': norm}
+
+
+class Worker:
+  """Learns from batches of its own with a copy of the learner's weights.
+
+  As in A3C (Mnih et al. 2016, algorithm S3): gradients are those of the copy,
+  and they are applied to the learner's variables.
+
+  Attributes:
+    agent: the copy.
+    optimizers: that apply its gradients.
+  """
+
+  def __init__(
+    self,
+    agent: networks.Agent,
+    optimizers: tuple[Any, ...],
+    shared: networks.Agent,
+    update: Callable[[list[structures.ActorOutput]], dict[str, tf.Tensor]],
+  ):
+    """Made by `Learner.make_worker`."""
+    self.agent = agent
+    self.optimizers = optimizers
+    self._shared = shared
+    self._update = update
+    self._synchronise = tf.function(self._copy, autograph=False)
+
+  def synchronise(self) -> None:
+    """Copies the learner's weights.
+
+    Each variable for itself: while other threads update, some are older.
+    """
+    self._synchronise()
+
+  def update(self, batch: structures.ActorOutput) -> dict[str, tf.Tensor]:
+    """Has the learner learn from a batch: see `Learner.update`."""
+    return self._update([_needed(batch)])
+
+  def _copy(self) -> None:
+    for own, shared in zip(
+      self.agent.variables, self._shared.variables, strict=True
+    ):
+      own.assign(shared)
+
+
+def _needed(batch: structures.ActorOutput) -> structures.ActorOutput:
+  """Returns what an update reads: nothing else is copied into tensors."""
+  return batch._replace(
+    env_outputs=batch.env_outputs._replace(info=()),
+    agent_outputs=batch.agent_outputs._replace(baseline=()),
+    level=(),
+  )

@@ -14,6 +14,7 @@ import tensorflow as tf
 from scalable_agent.options import OptimizerOptions, choices_of
 
 OPTIMIZERS = choices_of(OptimizerOptions, 'optimizer')
+NORMS = choices_of(OptimizerOptions, 'clip_gradient_by')
 DECAYS = choices_of(OptimizerOptions, 'learning_rate_schedule')
 # Where in a training 'late_linear' begins to decay.
 _LATE = 3 / 4
@@ -147,9 +148,11 @@ def learning_rate_schedule(
 
 
 def clip_gradients(
-  gradients: Sequence[Any], clip_gradient_norm: float | None
+  gradients: Sequence[Any],
+  clip_gradient_norm: float | None,
+  clip_gradient_by: str = 'global_norm',
 ) -> tuple[list[Any], tf.Tensor]:
-  """Scales all gradients so that their global norm is at most the given one.
+  """Scales gradients so that a norm of them is at most the given one.
 
   Look at the norm before the gradients are applied: where it is not finite,
   clipped ones are NaN, and one such update destroys all weights without a word.
@@ -158,14 +161,23 @@ def clip_gradients(
     gradients: tensors, tf.IndexedSlices or None. Under a `tf.distribute`
       strategy: already summed over replicas, or else each replica clips alone.
     clip_gradient_norm: positive; None or 0: no clipping.
+    clip_gradient_by: 'global_norm', of all tensors together; 'tensor_norm', of
+      each tensor for itself; 'average_norm', of each tensor for itself and
+      divided by its number of elements (`tf.clip_by_average_norm` of TensorFlow
+      1, which GA3C and tf-a3c-gpu used).
 
   Returns:
     The gradients in the same order, and their global norm before clipping, []
     float32, NaN or infinite where a gradient is (or its square).
 
   Raises:
-    ValueError: if `clip_gradient_norm` is negative.
+    ValueError: if `clip_gradient_norm` is negative, or there is no such norm.
   """
+  if clip_gradient_by not in NORMS:
+    raise ValueError(
+      f'clip_gradient_by is {clip_gradient_by!r}; it must be one of '
+      f'{", ".join(NORMS)}.'
+    )
   if clip_gradient_norm and clip_gradient_norm < 0:
     raise ValueError(
       f'clip_gradient_norm is {clip_gradient_norm!r}; it must be positive, or '
@@ -174,7 +186,25 @@ def clip_gradients(
   global_norm = tf.linalg.global_norm(gradients)
   if not clip_gradient_norm:
     return list(gradients), global_norm
+  if clip_gradient_by != 'global_norm':
+    clipped = [
+      g
+      if g is None
+      else _clip_by_own_norm(
+        g, clip_gradient_norm, average=clip_gradient_by == 'average_norm'
+      )
+      for g in gradients
+    ]
+    return clipped, global_norm
   clipped, _ = tf.clip_by_global_norm(
     gradients, clip_gradient_norm, use_norm=global_norm
   )
   return clipped, global_norm
+
+
+def _clip_by_own_norm(gradient: Any, most: float, average: bool) -> tf.Tensor:
+  gradient = tf.convert_to_tensor(gradient)
+  norm = tf.norm(gradient)
+  if average:
+    norm /= tf.cast(tf.size(gradient), gradient.dtype)
+  return gradient * most / tf.maximum(norm, most)

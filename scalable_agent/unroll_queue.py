@@ -5,6 +5,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Iterator
+from typing import overload
 
 import numpy as np
 import tree
@@ -84,6 +85,7 @@ class UnrollQueue:
     self._batch_size = batch_size
     self._capacity = capacity
     self._waiting: list[_Waiting] = []  # Oldest first.
+    self._fills: list[float] = []
     self._condition = threading.Condition()
     self._closed = False
 
@@ -151,10 +153,12 @@ class UnrollQueue:
         if self._closed:
           raise Closed('the unroll queue is closed')
 
+  @overload
+  def get(self) -> structures.ActorOutput: ...
+  @overload
+  def get(self, timeout: float) -> structures.ActorOutput | None: ...
   def get(self, timeout: float | None = None) -> structures.ActorOutput | None:
     """Returns a batch of [T + 1, B] columns; blocks until there is one.
-
-    For one consumer only.
 
     Args:
       timeout: seconds after which None is returned, and nothing is lost.
@@ -164,6 +168,9 @@ class UnrollQueue:
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     with self._condition:
+      untouched = sum(1 for _ in self._untouched())
+      # Pieces of an unroll may be more than its one place.
+      self._fills.append(min(untouched / self._capacity, 1.0))
       while not self._closed and not self._has_batch():
         # All that there is will be part of the batch.
         for waiting in self._waiting:
@@ -178,6 +185,12 @@ class UnrollQueue:
       parts = self._take()
       self._condition.notify_all()
     return _concatenate(parts)
+
+  def fill(self) -> float:
+    """Returns how full `get` found it since the last call, 0 to 1, a mean."""
+    with self._condition:
+      fills, self._fills = self._fills, []
+    return sum(fills) / max(len(fills), 1)
 
   def close(self) -> None:
     """Wakes every caller with Closed."""

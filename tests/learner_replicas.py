@@ -10,6 +10,7 @@ worker RESULT INDEX PORT PORT SAVED_BY_ONE
 ```
 """
 
+import functools
 import itertools
 import os
 import pickle
@@ -21,14 +22,14 @@ import tensorflow as tf
 
 from scalable_agent import (
   learner,
-  losses,
   networks,
+  objectives,
   optimizers,
   policies,
   structures,
 )
 from scalable_agent.learner import Step
-from scalable_agent.options import OptimizerOptions
+from scalable_agent.options import OptimizerOptions, VTraceOptions
 from scalable_agent.storage import checkpointing
 from scalable_agent.structures import FIRST, LAST, MID
 
@@ -59,12 +60,19 @@ def make_learner(case, seed=SEED):
   )
   return learner.Learner(
     agent,
-    optimizers.make_optimizer(
-      OptimizerOptions(optimizer=case['optimizer'], epsilon=0.01)
-    ),
+    [
+      optimizers.make_optimizer(
+        OptimizerOptions(optimizer=case['optimizer'], epsilon=0.01)
+      )
+    ],
     optimizers.learning_rate_schedule(0.01, 2000, 'linear'),
-    losses.LossOptions(discounting=0.9, entropy_cost=0.01),
-    clip_gradient_norm=case['clip'],
+    functools.partial(
+      objectives.vtrace_loss,
+      VTraceOptions(discounting=0.9, entropy_cost=0.01),
+    ),
+    functools.partial(
+      optimizers.clip_gradients, clip_gradient_norm=case['clip']
+    ),
     frames_per_step=SPEC.frames_per_step,
     updates_per_batch=case.get('updates_per_batch', 1),
   )
@@ -112,7 +120,9 @@ def make_batches(agent, count=3):
 
 def state(one):
   """Returns all variables as numpy arrays, by name."""
-  slots = {f'slots/{i}': v.value for i, v in enumerate(one.optimizer.variables)}
+  slots = {
+    f'slots/{i}': v.value for i, v in enumerate(one.optimizers[0].variables)
+  }
   weights = {f'weights/{i}': v for i, v in enumerate(one.agent.variables)}
   counters = {'frames': one.frames, 'updates': one.updates}
   return {

@@ -4,12 +4,20 @@
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import sonnet as snt
 import tensorflow as tf
 
-from scalable_agent import actor, environments, options, policies, structures
+from scalable_agent import (
+  actor,
+  environments,
+  objectives,
+  options,
+  policies,
+  structures,
+)
 from scalable_agent.environments import Level
 from scalable_agent.options import option
 from scalable_agent.runtimes import Algorithm, assembly, training
@@ -113,8 +121,13 @@ class OneStep(Algorithm):
 
   name = 'onestep'
   help = 'one after the other.'
-  options = (OneStepOptions, options.ActorOptions, options.LossOptions)
+  options = (OneStepOptions, options.ActorOptions, options.VTraceOptions)
   presets = {'auto': {'learning_rate': 0.5, 'batch_size': 4}}  # noqa: RUF012
+
+  def make_loss(self, config):
+    return functools.partial(
+      objectives.vtrace_loss, config.of(options.VTraceOptions)
+    )
 
   def prepare(self, config, levels, cluster, given):
     lock = logdirs.prepare_logdir(config.run.logdir, config)
@@ -139,11 +152,9 @@ class OneStep(Algorithm):
     def train():
       with lock, run.metrics:
         while not run.done():
-          while not run.queue.ready:
-            unroll = one.unroll()
-            run.metrics.record_unroll(unroll)
-            run.queue.put(unroll)
-          run.learn()
+          unroll = one.unroll()
+          run.metrics.record_unroll(unroll)
+          run.update(unroll)
         run.save()
       print(f'{config.of(OneStepOptions).onestep_greeting} {run.frames()}')
 

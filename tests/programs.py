@@ -42,6 +42,7 @@ MODULES = (
   'scalable_agent.runtimes.impala_actor',
   'scalable_agent.runtimes.impala_learner',
   'scalable_agent.runtimes.impala_local',
+  'scalable_agent.runtimes.serial',
   'scalable_agent.runtimes.test',
 )
 

@@ -29,6 +29,7 @@ LAYERS = (
     'scalable_agent.networks',
     'scalable_agent.environments',
     'scalable_agent.losses',
+    'scalable_agent.objectives',
     'scalable_agent.optimizers',
     'scalable_agent.distribution',
   ),
@@ -53,8 +54,12 @@ BATCHER_USERS = ('scalable_agent.policies', 'scalable_agent.runtimes')
 
 SIMULATORS = ('gymnasium', 'ale_py', 'deepmind_lab')
 
-PURE = ('scalable_agent.vtrace', 'scalable_agent.returns')
-PURE_WITH_TARGETS = 'scalable_agent.losses'
+PURE = (
+  'scalable_agent.vtrace',
+  'scalable_agent.returns',
+  'scalable_agent.losses',
+  'scalable_agent.objectives',
+)
 PURE_MAY_IMPORT = (
   'tensorflow',
   'numpy',
@@ -251,7 +256,7 @@ def check_foreign_import(module, imported, target, where) -> Iterator[str]:
   if target == 'argparse' and is_in(module, 'scalable_agent'):
     yield f'{where}; only experiment.py reads flags.'
   if (
-    is_in(module, (*PURE, PURE_WITH_TARGETS))
+    is_in(module, PURE)
     and not is_in(target, PURE_MAY_IMPORT)
     and target.split('.')[0] not in sys.stdlib_module_names
   ):

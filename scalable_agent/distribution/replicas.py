@@ -201,7 +201,7 @@ def combine(metrics: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
   """Computes the metrics of a batch from those of its parts.
 
   Args:
-    metrics: of `losses.compute_loss`, and any others, [N] float32 each, of N
+    metrics: of `objectives.Loss`, and any others, [N] float32 each, of N
       parts with equally many columns. What is in SUMS is added up; the maximum
       is taken of 'max_...'; the mean, over the columns, of '...policy_lag'; and
       means over transitions of all others.

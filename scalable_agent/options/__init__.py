@@ -4,7 +4,13 @@ Nothing here imports TensorFlow, NumPy or a simulator, so that `--help` and a
 wrong flag are answered at once.
 """
 
-from scalable_agent.options.actors import ActorOptions, ThreadOptions
+from scalable_agent.options.actors import (
+  ActorOptions,
+  BatchOptions,
+  QueueOptions,
+  ThreadOptions,
+  UnrollOptions,
+)
 from scalable_agent.options.agent import AgentOptions
 from scalable_agent.options.batching import BatchingOptions
 from scalable_agent.options.catalog import Catalog
@@ -26,7 +32,11 @@ from scalable_agent.options.environment import (
   RepeatOptions,
 )
 from scalable_agent.options.help import format_help, help_of
-from scalable_agent.options.loss import LossOptions
+from scalable_agent.options.loss import (
+  AdvantageOptions,
+  LossOptions,
+  VTraceOptions,
+)
 from scalable_agent.options.optimizer import OptimizerOptions
 from scalable_agent.options.presets import fill_in, follow_cores, resolve
 from scalable_agent.options.reports import ReportOptions
@@ -37,7 +47,9 @@ from scalable_agent.options.test import TestOptions
 
 __all__ = (
   'ActorOptions',
+  'AdvantageOptions',
   'AgentOptions',
+  'BatchOptions',
   'BatchingOptions',
   'Catalog',
   'ClusterOptions',
@@ -49,11 +61,14 @@ __all__ = (
   'OptimizerOptions',
   'Option',
   'Part',
+  'QueueOptions',
   'RepeatOptions',
   'ReportOptions',
   'RunOptions',
   'TestOptions',
   'ThreadOptions',
+  'UnrollOptions',
+  'VTraceOptions',
   'check_given',
   'check_group',
   'check_suite',

@@ -32,7 +32,9 @@ class BatchingOptions:
   inference_maximum_batch_size: int = option(
     1024,
     'Rows that the dynamic batcher puts into one batch.',
+    aliases=('prediction_batch_size',),
     unit='rows',
+    by_preset=True,
     minimum=1,
     **_IDLE,
   )
@@ -45,11 +47,21 @@ class BatchingOptions:
     **_IDLE,
   )
 
+  inference_threads: int = option(
+    1,
+    'Threads that evaluate the agent, each a batch of its own.',
+    aliases=('num_predictors',),
+    unit='threads',
+    by_preset=True,
+    minimum=1,
+    **_IDLE,
+  )
+
   def check(self) -> None:
     """Refuses a minimum above the maximum."""
-    if self.inference_minimum_batch_size > self.inference_maximum_batch_size:
+    most = self.inference_maximum_batch_size
+    if most is not None and self.inference_minimum_batch_size > most:
       raise ValueError(
         f'--inference_minimum_batch_size={self.inference_minimum_batch_size} '
-        'exceeds --inference_maximum_batch_size='
-        f'{self.inference_maximum_batch_size}.'
+        f'exceeds --inference_maximum_batch_size={most}.'
       )

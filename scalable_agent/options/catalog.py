@@ -30,9 +30,11 @@ GROUPS = (
   environment.FrameOptions,
   agent.AgentOptions,
   actors.ActorOptions,
+  actors.BatchOptions,
   actors.ThreadOptions,
   batching.BatchingOptions,
-  loss.LossOptions,
+  loss.VTraceOptions,
+  loss.AdvantageOptions,
   optimizer.OptimizerOptions,
   cluster.ClusterOptions,
   reports.ReportOptions,
@@ -68,6 +70,7 @@ class Algorithm(Protocol):
   def options(self) -> tuple[type, ...]: ...
   @property
   def presets(self) -> Mapping[str, Mapping[str, Any]]: ...
+  def check(self, config: Config) -> None: ...
 
 
 class Catalog:
@@ -123,6 +126,12 @@ class Catalog:
           f'{one.group.__name__}. Rename one, or inherit it.'
         )
 
+    for one in self.options.values():
+      for alias in one.aliases:
+        if alias in self.options:
+          raise ValueError(
+            f'{alias} is an option and another name of {one.name}.'
+          )
     for one in self.options.values():
       unknown = set(one.idle_with) - set(self.options)
       if unknown:

@@ -86,30 +86,16 @@ def check_suite(
 
 
 def _validate_combinations(config: Config) -> None:
-  cluster, actors = config.cluster, config.actors
-  devices = cluster.num_learners * cluster.learner_devices
-  if actors.batch_size is not None and actors.batch_size % devices:
-    raise ValueError(
-      f'--batch_size={actors.batch_size} cannot be shared equally by '
-      f'--num_learners={cluster.num_learners} times --learner_devices='
-      f'{cluster.learner_devices}. Make it a multiple of {devices}.'
-    )
-  if cluster.is_distributed:
+  algorithm = config.catalog.algorithms.get(config.run.algorithm)
+  if algorithm is not None:
+    algorithm.check(config)
+  if config.cluster.is_distributed:
     _validate_distributed(config)
     return
-  if None in (actors.num_actors, actors.envs_per_actor, actors.batch_size):
-    return
-  columns = max(actors.num_actors, 1) * actors.envs_per_actor
-  # Threads fill a batch with several unrolls of each.
-  if actors.num_actors == 0 and actors.batch_size > columns:
-    raise ValueError(
-      f'--batch_size={actors.batch_size} cannot be filled: --num_actors=0 with '
-      f'--envs_per_actor={actors.envs_per_actor} gives {columns} trajectories '
-      'at a time. Lower the batch size, raise --envs_per_actor, or use actor '
-      'threads: --num_actors=1.'
-    )
-  if actors.num_actors > 0:
-    _validate_inference(config, columns)
+  actors = config.actors
+  # The other options mean nothing without several actors.
+  if actors.num_actors and actors.envs_per_actor is not None:
+    _validate_inference(config, actors.num_actors * actors.envs_per_actor)
 
 
 def _validate_distributed(config: Config) -> None:
@@ -138,10 +124,10 @@ def _validate_distributed(config: Config) -> None:
 def _validate_inference(config: Config, rows: int) -> None:
   """Refuses batches that the actors, with `rows` in all, cannot make."""
   batching, actors = config.batching, config.actors
-  if batching.inference_maximum_batch_size < actors.envs_per_actor:
+  most = batching.inference_maximum_batch_size
+  if most is not None and most < actors.envs_per_actor:
     raise ValueError(
-      '--inference_maximum_batch_size='
-      f'{batching.inference_maximum_batch_size} has no room for the '
+      f'--inference_maximum_batch_size={most} has no room for the '
       f'{actors.envs_per_actor} rows of one actor (--envs_per_actor='
       f'{actors.envs_per_actor}). Raise it or lower the other.'
     )

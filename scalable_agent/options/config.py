@@ -4,12 +4,15 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from scalable_agent.options.actors import ActorOptions, ThreadOptions
+from scalable_agent.options.actors import (
+  ActorOptions,
+  BatchOptions,
+  ThreadOptions,
+)
 from scalable_agent.options.agent import AgentOptions
 from scalable_agent.options.batching import BatchingOptions
 from scalable_agent.options.cluster import ClusterOptions
 from scalable_agent.options.declaration import Part, declared_by
-from scalable_agent.options.loss import LossOptions
 from scalable_agent.options.optimizer import OptimizerOptions
 from scalable_agent.options.reports import ReportOptions
 from scalable_agent.options.run import RunOptions
@@ -28,7 +31,7 @@ class Config:
   parts of a run are handed the group of options that is theirs:
 
   ```python
-  config.loss.entropy_cost          # the groups that every run has
+  config.optimizer.learning_rate    # the groups that every run has
   config.of(level.suite.options)    # those of a suite or an algorithm
   ```
 
@@ -70,16 +73,16 @@ class Config:
     return self.of(ActorOptions)
 
   @property
+  def batches(self) -> BatchOptions:
+    return self.of(BatchOptions)
+
+  @property
   def threads(self) -> ThreadOptions:
     return self.of(ThreadOptions)
 
   @property
   def batching(self) -> BatchingOptions:
     return self.of(BatchingOptions)
-
-  @property
-  def loss(self) -> LossOptions:
-    return self.of(LossOptions)
 
   @property
   def optimizer(self) -> OptimizerOptions:

@@ -63,6 +63,7 @@ class Option:
 
   default: Any
   help: str
+  aliases: tuple[str, ...] = ()
   unit: str = ''
   by_preset: bool = False
   choices: tuple[Any, ...] = ()
@@ -135,6 +136,7 @@ def option(default: Any, help: str, **declaration: Any) -> Any:
       or the preset say another.
     help: whole sentences, for --help.
     **declaration: what else there is to say, if there is.
+      aliases: other names of the flag.
       unit: of a number, such as 'frames'.
       by_preset: whether level, suite and preset are asked before the default.
       choices: all values there are.

@@ -47,6 +47,8 @@ def _head(one: Option) -> str:
 
 def _sentences(one: Option, catalog: Catalog) -> Iterator[str]:
   yield one.help
+  if one.aliases:
+    yield f'Also {_list(tuple(f"--{name}" for name in one.aliases))}.'
   if one.minimum is not None and one.maximum is not None:
     yield f'From {one.minimum} to {one.maximum}.'
   if one.unit:

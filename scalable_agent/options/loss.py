@@ -1,4 +1,4 @@
-"""What `losses.compute_loss` needs to know."""
+"""What the losses need to know: `objectives`."""
 
 import dataclasses
 
@@ -7,27 +7,11 @@ from scalable_agent.options.declaration import Line, check_group, option
 
 @dataclasses.dataclass(frozen=True)
 class LossOptions:
-  """Loss.
-
-  `lambda_` is not that of GAE (Schulman et al. 2015): below 1 the targets of
-  the baseline are the lambda-returns, but the policy gradient's advantage at t
-  stays rho_t (r_t + gamma v_{t+1} - V_t), with v the targets. On-policy, that
-  is GAE's sum of TD errors with all but its first term weighted by lambda once
-  less: 1, 1, lambda, lambda^2, ... times powers of gamma.
-  """
+  """Loss."""
 
   discounting: float = option(
     0.99,
     'Discount per agent step (gamma).',
-    by_preset=True,
-    minimum=0,
-    maximum=1,
-    line=Line.LOSS,
-  )
-  lambda_: float = option(
-    1.0,
-    'Mixing parameter of the V-trace targets. Below 1, advantages of the '
-    "policy gradient are not GAE's: see LossOptions.",
     by_preset=True,
     minimum=0,
     maximum=1,
@@ -56,6 +40,32 @@ class LossOptions:
     choices=('abs_one', 'soft_asymmetric', 'optimistic_asymmetric', 'none'),
     line=Line.LOSS,
   )
+
+  def __post_init__(self):
+    # Also where a learner is made in code: NaN would spoil it without a word.
+    check_group(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class VTraceOptions(LossOptions):
+  """Loss.
+
+  `lambda_` is not that of GAE (Schulman et al. 2015): below 1 the targets of
+  the baseline are the lambda-returns, but the policy gradient's advantage at t
+  stays rho_t (r_t + gamma v_{t+1} - V_t), with v the targets. On-policy, that
+  is GAE's sum of TD errors with all but its first term weighted by lambda once
+  less: 1, 1, lambda, lambda^2, ... times powers of gamma.
+  """
+
+  lambda_: float = option(
+    1.0,
+    'Mixing parameter of the V-trace targets. Below 1, advantages of the '
+    "policy gradient are not GAE's: see VTraceOptions.",
+    by_preset=True,
+    minimum=0,
+    maximum=1,
+    line=Line.LOSS,
+  )
   correction: str = option(
     'vtrace',
     'Off-policy correction (IMPALA paper, Table 2): V-trace, 1-step importance '
@@ -76,6 +86,25 @@ class LossOptions:
     idle_with={'correction': ('epsilon', 'none')},
   )
 
-  def __post_init__(self):
-    # Also where a learner is made in code: NaN would spoil it without a word.
-    check_group(self)
+
+@dataclasses.dataclass(frozen=True)
+class AdvantageOptions(LossOptions):
+  """Loss."""
+
+  gae_lambda: float = option(
+    1.0,
+    "Lambda of the policy gradient's advantages (GAE); 1 = n-step returns, "
+    "which the baseline's targets always are.",
+    by_preset=True,
+    minimum=0,
+    maximum=1,
+    line=Line.LOSS,
+  )
+  loss_reduction: str = option(
+    'sum',
+    'Losses are sums over the transitions of an update, or means. Gradients of '
+    'the second are smaller by their number.',
+    by_preset=True,
+    choices=('sum', 'mean'),
+    line=Line.LOSS,
+  )

@@ -62,8 +62,15 @@ class OptimizerOptions:
   )
   clip_gradient_norm: float = option(
     40.0,
-    'Global norm to which gradients are clipped; 0 = no clipping.',
+    'Norm to which gradients are clipped; 0 = no clipping.',
     by_preset=True,
     minimum=0,
     line=Line.OPTIMIZER,
+  )
+  clip_gradient_by: str = option(
+    'global_norm',
+    'The norm: of all gradients together, of each tensor, or of each tensor '
+    'divided by its number of elements (TensorFlow 1: clip_by_average_norm).',
+    by_preset=True,
+    choices=('global_norm', 'tensor_norm', 'average_norm'),
   )

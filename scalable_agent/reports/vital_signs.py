@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Of the learner's metrics; see `losses.compute_loss`.
+# Of the learner's metrics; see `objectives.Loss`.
 _NAMES = (
   'entropy',
   'vs_variance',

@@ -36,6 +36,17 @@ class Algorithm:
   options: tuple[type, ...] = ()
   presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
+  def make_loss(self, config: Config) -> Callable[..., Any]:
+    """Returns what the learner minimises: one of `objectives`."""
+    raise NotImplementedError
+
+  def check(self, config: Config) -> None:
+    """Raises ValueError where options are wrong together.
+
+    Args:
+      config: options, resolved or not; None passes.
+    """
+
   def prepare(
     self,
     config: Config,

@@ -1,17 +1,26 @@
 """From a Config to the parts that every runtime is made of."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from scalable_agent import environments, networks, options, structures
+from dynamic_batching import ops
+from scalable_agent import (
+  environments,
+  networks,
+  options,
+  policies,
+  structures,
+)
 from scalable_agent.runtimes import cores
 from scalable_agent.transport import protocol, unroll_codec
 
 # Levels that a message names.
 _SHOWN = 4
+# Of the dynamic batcher, by --batcher.
+_IMPLEMENTATIONS = {'auto': None, 'op': 'op', 'python': 'fallback'}
 
 
 def resolve_threads(config: options.Config) -> options.Config:
@@ -107,6 +116,29 @@ def _difference_of_actions(
   return None
 
 
+def describe(
+  config: options.Config,
+  levels: Sequence[environments.Level],
+  given: Collection[str],
+) -> None:
+  """Prints what decides how a run goes.
+
+  Args:
+    config: resolved and validated.
+    levels: of the run.
+    given: names of the options that the user set.
+  """
+  print(options.describe(config, given, levels[0].suite))
+  print(
+    f'  cores:     usable={cores.usable_cores()} '
+    f'intra_op_threads={config.threads.intra_op_threads}',
+    flush=True,
+  )
+  shares = describe_shares(config, levels)
+  if shares:
+    print(shares, flush=True)
+
+
 def describe_shares(
   config: options.Config, levels: Sequence[environments.Level]
 ) -> str | None:
@@ -186,6 +218,39 @@ def make_agent(
   """Returns the agent with all its variables, seeded by --seed."""
   tf.random.set_seed(config.run.seed)
   return networks.Agent(spec, **vars(config.agent))
+
+
+def check_batcher(config: options.Config) -> None:
+  """Raises ValueError where --batcher=op asks for what cannot be had."""
+  if config.batching.batcher != 'op':
+    return
+  try:
+    ops.load()
+  except ImportError as error:
+    raise ValueError(
+      f'--batcher=op: {error} Install a C++ compiler (apt-get install g++), or '
+      'choose --batcher=auto to do without.'
+    ) from error
+
+
+def make_batched_policy(
+  config: options.Config,
+  spec: structures.EnvironmentSpec,
+  agent: networks.Agent,
+  seeds: policies.Seeds,
+) -> policies.Batched:
+  """Returns what evaluates the agent for all actors together."""
+  batching = config.batching
+  return policies.Batched(
+    policies.make_step(agent),
+    seeds,
+    spec,
+    agent.initial_state(config.actors.envs_per_actor),
+    batching.inference_minimum_batch_size,
+    batching.inference_maximum_batch_size,
+    batching.inference_timeout_ms,
+    _IMPLEMENTATIONS[batching.batcher],
+  )
 
 
 def make_layout(

@@ -3,15 +3,16 @@
 import contextlib
 import functools
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from scalable_agent import environments
 from scalable_agent.options import (
   ActorOptions,
   BatchingOptions,
+  BatchOptions,
   ClusterOptions,
   Config,
-  LossOptions,
-  describe,
+  VTraceOptions,
 )
 from scalable_agent.runtimes.algorithm import Algorithm, Ended
 
@@ -48,8 +49,42 @@ class Impala(Algorithm):
     'actors and learners apart, V-trace (Espeholt et al., 2018); on one '
     'machine, or one process each.'
   )
-  options = (ActorOptions, BatchingOptions, LossOptions, ClusterOptions)
+  options = (
+    ActorOptions,
+    BatchOptions,
+    BatchingOptions,
+    VTraceOptions,
+    ClusterOptions,
+  )
   presets = _PRESETS
+
+  def make_loss(self, config: Config) -> Callable[..., Any]:
+    """See base class."""
+    from scalable_agent import objectives
+
+    return functools.partial(objectives.vtrace_loss, config.of(VTraceOptions))
+
+  def check(self, config: Config) -> None:
+    """See base class."""
+    cluster, actors = config.cluster, config.actors
+    batch_size = config.batches.batch_size
+    devices = cluster.num_learners * cluster.learner_devices
+    if batch_size is not None and batch_size % devices:
+      raise ValueError(
+        f'--batch_size={batch_size} cannot be shared equally by '
+        f'--num_learners={cluster.num_learners} times --learner_devices='
+        f'{cluster.learner_devices}. Make it a multiple of {devices}.'
+      )
+    if None in (actors.envs_per_actor, batch_size) or cluster.is_distributed:
+      return
+    # Threads fill a batch with several unrolls of each.
+    if actors.num_actors == 0 and batch_size > actors.envs_per_actor:
+      raise ValueError(
+        f'--batch_size={batch_size} cannot be filled: --num_actors=0 with '
+        f'--envs_per_actor={actors.envs_per_actor} gives '
+        f'{actors.envs_per_actor} trajectories at a time. Lower the batch '
+        'size, raise --envs_per_actor, or use actor threads: --num_actors=1.'
+      )
 
   def prepare(
     self,
@@ -70,24 +105,21 @@ class Impala(Algorithm):
 def _prepare_local(config, levels, given) -> Callable[[], None]:
   """The whole training in this process."""
   from scalable_agent.distribution import strategies
-  from scalable_agent.runtimes import impala_local
-  from scalable_agent.storage import logdirs
+  from scalable_agent.runtimes import impala_local, local_run, serial
 
-  with contextlib.ExitStack() as stack:
-    logdir = config.run.logdir
-    stack.enter_context(logdirs.prepare_logdir(logdir, config))
-    _describe(config, levels, given)
+  def make_run() -> local_run.LocalRun:
     strategy = strategies.make_strategy(None, config.cluster.learner_devices)
-    run = impala_local.Run(config, levels, strategy)
-    if run.frames() < config.run.total_environment_frames:
-      logdirs.write_config(logdir, config)
-    return _within(stack.pop_all(), functools.partial(impala_local.train, run))
+    if config.actors.num_actors == 0:
+      return serial.Run(config, levels, config.batches.batch_size, strategy)
+    return impala_local.Run(config, levels, strategy)
+
+  return local_run.prepare(config, levels, given, make_run)
 
 
 def _prepare_learner(config, levels, cluster, given) -> Callable[[], None]:
   """One of the learner processes."""
   from scalable_agent.distribution import strategies
-  from scalable_agent.runtimes import impala_learner
+  from scalable_agent.runtimes import assembly, impala_learner, local_run
   from scalable_agent.storage import logdirs
 
   with contextlib.ExitStack() as stack:
@@ -95,7 +127,7 @@ def _prepare_learner(config, levels, cluster, given) -> Callable[[], None]:
     chief = cluster.task == 0
     if chief:
       stack.enter_context(logdirs.prepare_logdir(logdir, config))
-      _describe(config, levels, given)
+      assembly.describe(config, levels, given)
     cluster.check()
     strategy = strategies.make_strategy(
       cluster,
@@ -106,24 +138,9 @@ def _prepare_learner(config, levels, cluster, given) -> Callable[[], None]:
     run = impala_learner.Run(config, levels, cluster, strategy)
     if chief and run.frames() < config.run.total_environment_frames:
       logdirs.write_config(logdir, config)
-    return _within(
+    return local_run.within(
       stack.pop_all(), functools.partial(impala_learner.train, run)
     )
-
-
-def _describe(config, levels, given) -> None:
-  """Prints what decides how the run goes."""
-  from scalable_agent.runtimes import assembly, cores
-
-  print(describe(config, given, levels[0].suite))
-  print(
-    f'  cores:     usable={cores.usable_cores()} '
-    f'intra_op_threads={config.threads.intra_op_threads}',
-    flush=True,
-  )
-  shares = assembly.describe_shares(config, levels)
-  if shares:
-    print(shares, flush=True)
 
 
 def _act(config, levels, cluster) -> None:
@@ -135,18 +152,6 @@ def _act(config, levels, cluster) -> None:
     impala_actor.act(config, levels, cluster)
   except learner_link.LinkError as error:
     raise Ended(str(error)) from error
-
-
-def _within(
-  stack: contextlib.ExitStack, train: Callable[[], None]
-) -> Callable[[], None]:
-  """Returns `train`, at the end of which what is on the stack is closed."""
-
-  def train_and_close() -> None:
-    with stack:
-      train()
-
-  return train_and_close
 
 
 IMPALA = Impala()

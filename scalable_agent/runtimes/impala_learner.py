@@ -109,6 +109,10 @@ class Run:
       config, levels, spec, strategy, chief=self._chief
     )
     self._learner = self._training.learner
+    self._queue = unroll_queue.UnrollQueue(
+      config.batches.batch_size // config.cluster.num_learners,
+      config.batches.queue_capacity,
+    )
     agent = self._training.agent
     layout = assembly.make_layout(config, spec, agent)
     learner_link.check_size(layout)
@@ -121,7 +125,7 @@ class Run:
       layout=layout,
       skip_frames=agent.skip_frames,
       weights_description=weights.describe(agent.variables),
-      queue=self._training.queue,
+      queue=self._queue,
       record_unroll=self._record_unroll,
     )
     self._server: rpc.Server | None = None
@@ -165,7 +169,7 @@ class Run:
     )
     try:
       with self._group as group:
-        group.on_stop(self._training.queue.close)
+        group.on_stop(self._queue.close)
         group.start('learner', lambda: self._learn_until_done(group))
         actors = patience.Patience(
           self._config.cluster.actor_timeout, self._service.silence
@@ -174,7 +178,7 @@ class Run:
           self._training.metrics.maybe_report()
           actors.check()
           if self._stopped:
-            self._training.queue.close()
+            self._queue.close()
     except _LOSSES as error:
       if len(self._cluster.learners) == 1:
         raise
@@ -200,13 +204,13 @@ class Run:
       try:
         # Not for long: other learners may stop, or be lost, meanwhile.
         if batch is None:
-          batch = self._training.next_batch(_TICK)
+          batch = self._queue.get(_TICK)
       except unroll_queue.Closed:
         step = _ending(group)
       else:
         if batch is None:
           step = learner.Step.WAIT
-        elif self._training.queue.closed:
+        elif self._queue.closed:
           # With others that have no batch, this one could not be learned from.
           step = _ending(group)
       step = self._learner.agree(step)
@@ -233,7 +237,7 @@ class Run:
   def _dismiss(self, everybody: bool) -> None:
     """Tells the actors that training is over, and waits for them to hear it."""
     self._service.finish()
-    self._training.queue.close()
+    self._queue.close()
     deadline = time.monotonic() + (_FAREWELL_TO_ALL if everybody else _FAREWELL)
     while not self._service.all_told(everybody) and not self._stopped:
       if time.monotonic() > deadline:
@@ -265,6 +269,6 @@ class Run:
   def _gauges(self) -> dict[str, Any]:
     return {
       'stage_seconds': {'learner': self._training.learner_seconds},
-      'queue_fill': self._training.queue_fill(),
+      'queue_fill': self._queue.fill(),
       **self._service.gauges(),
     }

@@ -1,8 +1,9 @@
-"""A group of threads in which the first failure stops all."""
+"""A group of threads in which the first failure stops all; a gate for them."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class StuckError(TimeoutError):
@@ -111,3 +112,46 @@ class ThreadGroup:
       raise self._failure
     if stuck and failure is None:
       raise StuckError(stuck, self._join_timeout)
+
+
+class Gate:
+  """Lets any number of threads work, or one alone.
+
+  Who wants to be alone waits for those at work, and nobody new begins.
+  """
+
+  def __init__(self) -> None:
+    self._condition = threading.Condition()
+    self._working = 0
+    self._waiting = 0
+    self._closed = False
+
+  @contextlib.contextmanager
+  def working(self) -> Iterator[None]:
+    """Waits until nobody is alone, or wants to be."""
+    with self._condition:
+      self._condition.wait_for(lambda: not (self._closed or self._waiting))
+      self._working += 1
+    try:
+      yield
+    finally:
+      with self._condition:
+        self._working -= 1
+        self._condition.notify_all()
+
+  @contextlib.contextmanager
+  def alone(self) -> Iterator[None]:
+    """Waits until nobody is at work; not for threads that are."""
+    with self._condition:
+      self._waiting += 1
+      try:
+        self._condition.wait_for(lambda: not (self._closed or self._working))
+      finally:
+        self._waiting -= 1
+      self._closed = True
+    try:
+      yield
+    finally:
+      with self._condition:
+        self._closed = False
+        self._condition.notify_all()

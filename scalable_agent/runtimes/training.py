@@ -1,6 +1,8 @@
-"""The learner's side of a run: a queue of unrolls in, checkpoints out."""
+"""The learner's side of a run: batches in, checkpoints and reports out."""
 
+import functools
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,10 +17,9 @@ from scalable_agent import (
   optimizers,
   options,
   structures,
-  unroll_queue,
 )
 from scalable_agent.reports import metrics
-from scalable_agent.runtimes import algorithm, assembly
+from scalable_agent.runtimes import algorithm, assembly, threads
 from scalable_agent.storage import checkpointing, logdirs
 
 # Batches in a row whose gradients are not finite, after which a run ends: one
@@ -34,28 +35,32 @@ def make_learner(
   config: options.Config, agent: Any, spec: structures.EnvironmentSpec
 ) -> learner.Learner:
   """Returns the learner of `agent`."""
+  algorithm_ = config.catalog.algorithms[config.run.algorithm]
   return learner.Learner(
     agent,
-    optimizers.make_optimizer(config.optimizer),
+    [optimizers.make_optimizer(config.optimizer)],
     optimizers.learning_rate_schedule(
       config.optimizer.learning_rate,
       config.run.total_environment_frames,
       config.optimizer.learning_rate_schedule,
     ),
-    config.loss,
-    clip_gradient_norm=config.optimizer.clip_gradient_norm,
+    algorithm_.make_loss(config),
+    functools.partial(
+      optimizers.clip_gradients,
+      clip_gradient_norm=config.optimizer.clip_gradient_norm,
+      clip_gradient_by=config.optimizer.clip_gradient_by,
+    ),
     frames_per_step=spec.frames_per_step,
-    updates_per_batch=config.actors.updates_per_batch,
+    updates_per_batch=config.batches.updates_per_batch,
   )
 
 
 class Training:
-  """Agent, learner, queue, checkpoints and metrics of one learner process.
+  """Agent, learner, checkpoints and metrics of one learner process.
 
   Attributes:
     agent: networks.Agent.
     learner: of the agent.
-    queue: that the unrolls go into.
     metrics: of the run.
     learner_seconds: spent in updates so far.
   """
@@ -82,10 +87,6 @@ class Training:
     with (strategy or tf.distribute.get_strategy()).scope():
       self.agent = assembly.make_agent(config, spec)
       self.learner = make_learner(config, self.agent, spec)
-    self.queue = unroll_queue.UnrollQueue(
-      config.actors.batch_size // config.cluster.num_learners,
-      config.actors.queue_capacity,
-    )
     self._checkpointer = checkpointing.Checkpointer(
       config.run.logdir,
       self.learner.checkpoint_items(),
@@ -103,7 +104,9 @@ class Training:
     )
     self.learner_seconds = 0.0
     self._dropped_in_a_row = 0
-    self._fills: list[float] = []
+    self._lock = threading.Lock()  # Of the two above.
+    # A checkpoint holds no half of an update.
+    self._gate = threads.Gate()
     self._last_save = time.monotonic()
 
   def frames(self) -> int:
@@ -145,57 +148,57 @@ class Training:
       print(f'Resuming at {self.frames():,} frames.', flush=True)
     return state
 
-  def learn(self) -> None:
-    """Waits for a batch and learns from it."""
-    self.update(self.next_batch())
-
-  def next_batch(
-    self, timeout: float | None = None
-  ) -> structures.ActorOutput | None:
-    """Waits for a batch, at most `timeout` seconds: see UnrollQueue.get."""
-    # Pieces of an unroll may be more than its one place.
-    self._fills.append(min(len(self.queue) / self.queue.capacity, 1.0))
-    return self.queue.get(timeout)
-
-  def update(self, batch: structures.ActorOutput) -> None:
+  def update(
+    self,
+    batch: structures.ActorOutput,
+    worker: learner.Worker | None = None,
+  ) -> None:
     """Learns from a batch, or drops it if its gradients are not finite.
+
+    Several threads may call it where the learner's `update` allows that.
+
+    Args:
+      batch: ActorOutput of [T + 1, B, ...].
+      worker: of the learner, that learns from it; None: the learner itself.
 
     Raises:
       RunError: too many were dropped in a row. All learners raise it together.
       files.WriteError: a report that was due could not be written.
     """
     start = time.perf_counter()
-    values = self.learner.update(batch)
-    # Reading what the device computed waits for all that it was given, so the
-    # time is the update's own; counters may not be the device's.
-    float(values['gradient_norm'])
+    with self._gate.working():
+      values = (worker or self.learner).update(batch)
+      # Reading what the device computed waits for all that it was given, so the
+      # time is the update's own; counters may not be the device's.
+      float(values['gradient_norm'])
     frames, updates = int(values['frames']), int(values['updates'])
-    self.learner_seconds += time.perf_counter() - start
     skipped_steps = int(values['skipped_steps'])
-    if skipped_steps == self._config.actors.updates_per_batch:
-      self._dropped_in_a_row += 1
+    dropped = skipped_steps == self._config.batches.updates_per_batch
+    with self._lock:
+      self.learner_seconds += time.perf_counter() - start
+      self._dropped_in_a_row = self._dropped_in_a_row + 1 if dropped else 0
+      dropped_in_a_row = self._dropped_in_a_row
+    if dropped:
       self.metrics.record_dropped_batch()
-      self._complain(frames)
+      self._complain(frames, dropped_in_a_row)
       values = {}  # They are no numbers either.
-    else:
-      self._dropped_in_a_row = 0
-      if skipped_steps:
-        # Of a step that was not taken: some are no numbers.
-        values = {k: v for k, v in values.items() if np.isfinite(v)}
+    elif skipped_steps:
+      # Of a step that was not taken: some are no numbers.
+      values = {k: v for k, v in values.items() if np.isfinite(v)}
     self.metrics.record_update(frames, updates, values)
 
-  def _complain(self, frames: int) -> None:
+  def _complain(self, frames: int, dropped_in_a_row: int) -> None:
     look = (
       'Look at the rewards, the observations, --learning_rate and '
       '--clip_gradient_norm.'
     )
-    if self._dropped_in_a_row == 1:
+    if dropped_in_a_row == 1:
       logging.warning(
         'Dropped a batch at %d frames: its gradients are not finite. %s',
         frames,
         look,
       )
-    if self._dropped_in_a_row == _MOST_DROPPED:
+    if dropped_in_a_row == _MOST_DROPPED:
       raise RunError(
         f'the gradients of {_MOST_DROPPED} batches in a row are not finite, so '
         f'training stops at {frames:,} frames. {look}'
@@ -203,10 +206,16 @@ class Training:
 
   def save_if_due(self, extra: Callable[[], Mapping[str, Any]] = dict) -> None:
     """Saves if --save_checkpoint_secs have passed since it did."""
+    if not self._is_save_due():
+      return
+    with self._gate.alone():
+      if self._is_save_due():  # Another thread may have been faster.
+        self.save(extra())
+        self._last_save = time.monotonic()
+
+  def _is_save_due(self) -> bool:
     due = self._last_save + self._config.reports.save_checkpoint_secs
-    if self._chief and time.monotonic() >= due:
-      self.save(extra())
-      self._last_save = time.monotonic()
+    return self._chief and time.monotonic() >= due
 
   def save(self, extra: Mapping[str, Any] | None = None) -> None:
     """Saves everything that must survive, and `extra` with it."""
@@ -250,8 +259,3 @@ class Training:
       if state is None:
         logdirs.write_config(self._config.run.logdir, self._config)
     return True
-
-  def queue_fill(self) -> float:
-    """Returns how full the queue was since the last call, 0 to 1, a mean."""
-    fills, self._fills = self._fills, []
-    return sum(fills) / max(len(fills), 1)

@@ -1,5 +1,6 @@
 """Options: checks, presets, JSON, flags."""
 
+import copy
 import json
 import pathlib
 
@@ -247,7 +248,14 @@ class TestCheckGiven:
       'reconnect_timeout',
       'actor_timeout',
     }
-    options_lib.check_given(config, CATALOG.options.keys() - of_a_cluster)
+    of_others = {
+      name
+      for name in CATALOG.options
+      if 'impala' not in (CATALOG.algorithms_of(name) or ['impala'])
+    }
+    options_lib.check_given(
+      config, CATALOG.options.keys() - of_a_cluster - of_others
+    )
     cluster = config.replace(task=0)
     options_lib.check_given(cluster, of_a_cluster)
     config = config.replace(correction='one_step_is')
@@ -436,9 +444,8 @@ class TestFromDict:
       options_lib.from_dict(CATALOG, {name: value})
 
   def test_a_number_without_a_point_is_a_float(self):
-    assert (
-      options_lib.from_dict(CATALOG, {'discounting': 1}).loss.discounting == 1
-    )
+    config = options_lib.from_dict(CATALOG, {'discounting': 1})
+    assert config.of(options_lib.LossOptions).discounting == 1
 
   def test_values_are_validated(self):
     with pytest.raises(ValueError, match=r'^--unroll_length=0 must be '):
@@ -586,7 +593,21 @@ class TestFlags:
     (own,) = [f for m, f in flags.items() if m.endswith('experiment.py')] or [
       flags['experiment']
     ]
-    assert {f.name for f in own} == set(CATALOG.options)
+    aliases = [
+      alias for one in CATALOG.options.values() for alias in one.aliases
+    ]
+    assert len(aliases) == len(set(aliases)) > 1
+    assert {f.name for f in own} == {*CATALOG.options, *aliases}
+
+  @pytest.mark.parametrize(
+    ('alias', 'name'),
+    [('num_agents', 'num_actors'), ('time_max', 'unroll_length')],
+  )
+  def test_another_name_of_a_flag_sets_the_option(self, alias, name):
+    flags = copy.deepcopy(experiment.FLAGS)
+    flags(['experiment.py', f'--{alias}=7'])
+    assert flags[name].value == 7
+    assert flags[name].present
 
   def test_every_field_has_a_help_text(self):
     for name, field in CATALOG.options.items():

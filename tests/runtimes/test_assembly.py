@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import inspect
 import os
 from unittest import mock
@@ -66,6 +67,7 @@ REACHED = (
   ('make', 'num_action_repeats', 7),
   ('make', 'sticky_actions', 0.7),
   ('make', 'width', 77),
+  ('Learner', 'clip_gradient_by', 'tensor_norm'),
   ('Learner', 'clip_gradient_norm', 7.0),
   ('Learner', 'updates_per_batch', 7),
   ('Learner', 'baseline_cost', 0.7),
@@ -108,10 +110,13 @@ OTHERS = {
   'algorithm',
   'actor_timeout',
   'checkpoint',
+  'gae_lambda',
+  'inference_threads',
   'job_name',
   'learner_address',
   'learner_devices',
   'level_name',
+  'loss_reduction',
   'mode',
   'num_actors',
   'num_learners',
@@ -140,6 +145,9 @@ def assemble(monkeypatch):
       bound = signature.bind(*args, **kwargs)
       arguments = {**bound.arguments, **bound.kwargs}
       for value in bound.arguments.values():
+        if isinstance(value, functools.partial):
+          arguments |= value.keywords
+          value = value.args[0] if value.args else None
         if dataclasses.is_dataclass(value):
           arguments |= vars(value)  # A group of options.
       made[name].append(arguments)
@@ -154,7 +162,7 @@ def assemble(monkeypatch):
     config = resolve(config, levels[0].suite)
     made.clear()
     assembly.use_threads(assembly.resolve_threads(config))
-    impala_local.Run(config, levels)._make_actors(serial=False)
+    impala_local.Run(config, levels)._prepare()
     return made
 
   for module, name in PARTS:

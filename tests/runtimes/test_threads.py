@@ -6,6 +6,7 @@ import traceback
 import pytest
 
 from scalable_agent.runtimes import threads
+from tests.waiting import wait_until
 
 DEADLINE_S = 30
 
@@ -181,3 +182,56 @@ def test_a_callback_that_fails_does_not_keep_the_others_from_waking():
   with pytest.raises(OtherError):
     leave_group()
   assert ended.is_set()
+
+
+class TestGate:
+  def test_any_number_may_work_at_once(self):
+    gate, together = threads.Gate(), threading.Barrier(3)
+
+    def work(group, stopped):
+      del group, stopped
+      with gate.working():
+        together.wait(DEADLINE_S)
+
+    run_group(work, work, body=lambda *_: work(None, None))
+
+  def test_who_is_alone_waits_for_those_at_work_and_lets_nobody_begin(self):
+    gate, entered, leave = threads.Gate(), threading.Event(), threading.Event()
+    events = []
+
+    def work_long(group, stopped):
+      del group, stopped
+      with gate.working():
+        entered.set()
+        assert leave.wait(DEADLINE_S)
+        events.append('worked')
+
+    def be_alone(group, stopped):
+      del group, stopped
+      assert entered.wait(DEADLINE_S)
+      with gate.alone():
+        events.append('alone')
+        assert gate._working == 0
+
+    def work_later(group, stopped):
+      del group, stopped
+      wait_until(lambda: gate._waiting)
+      leave.set()
+      with gate.working():
+        events.append('worked later')
+
+    def all_done(group, stopped):
+      del stopped
+      wait_until(lambda: not group.running)
+
+    run_group(work_long, be_alone, work_later, body=all_done)
+    assert events == ['worked', 'alone', 'worked later']
+
+  def test_a_failure_alone_opens_it_again(self):
+    gate = threads.Gate()
+    with pytest.raises(WorkError), gate.alone():
+      raise WorkError
+    with pytest.raises(WorkError), gate.working():
+      raise WorkError
+    with gate.alone():
+      pass

@@ -1,6 +1,7 @@
 """The learner against an update written by hand."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -11,20 +12,20 @@ import tree
 from scalable_agent import (
   actor,
   learner,
-  losses,
   networks,
+  objectives,
   optimizers,
   policies,
   structures,
 )
-from scalable_agent.options import OptimizerOptions
+from scalable_agent.options import OptimizerOptions, VTraceOptions
 from scalable_agent.structures import LAST
 from tests import clockwork
 
 NUM_ENVS = 3
 LENGTH = 7
 FRAMES_PER_STEP = 4
-LOSS_OPTIONS = losses.LossOptions(discounting=0.9, entropy_cost=0.01)
+LOSS_OPTIONS = VTraceOptions(discounting=0.9, entropy_cost=0.01)
 
 
 def make_environment():
@@ -58,10 +59,13 @@ def make_learner(
 ):
   return learner.Learner(
     agent,
-    make_optimizer(),
+    [make_optimizer()],
     schedule,
-    dataclasses.replace(LOSS_OPTIONS, reward_clipping=reward_clipping),
-    clip_gradient_norm=clip,
+    functools.partial(
+      objectives.vtrace_loss,
+      dataclasses.replace(LOSS_OPTIONS, reward_clipping=reward_clipping),
+    ),
+    functools.partial(optimizers.clip_gradients, clip_gradient_norm=clip),
     frames_per_step=FRAMES_PER_STEP,
     updates_per_batch=updates_per_batch,
   )
@@ -107,10 +111,11 @@ def update_by_hand(agent, optimizer, batch, learning_rate, clip=0.0):
     (logits, baselines), _ = agent.unroll(
       batch.env_outputs, batch.agent_outputs.action, batch.agent_state
     )
-    loss, _ = losses.compute_loss(
+    loss = objectives.vtrace_loss(
       LOSS_OPTIONS, logits, baselines, batch.env_outputs, batch.agent_outputs
     )
-  gradients = tape.gradient(loss, variables)
+    total = loss.total
+  gradients = tape.gradient(total, variables)
   norm = np.sqrt(sum(np.sum(np.square(g)) for g in gradients))
   if clip and norm > clip:
     gradients = [g * (clip / norm) for g in gradients]
@@ -184,7 +189,7 @@ def test_the_learning_rate_is_that_of_the_frames_before_the_update():
       values['learning_rate'], expected, rtol=1e-5, atol=1e-9
     )
     np.testing.assert_allclose(
-      one.optimizer.learning_rate, expected, rtol=1e-5, atol=1e-9
+      one.optimizers[0].learning_rate, expected, rtol=1e-5, atol=1e-9
     )
     frames = int(values['frames'])
   assert frames > total
@@ -230,7 +235,7 @@ def with_a_reward(batch, value):
 
 def all_values(one):
   variables = [*one.agent.variables, one.frames, one.updates]
-  slots = [v.value for v in one.optimizer.variables]
+  slots = [v.value for v in one.optimizers[0].variables]
   return [v.numpy() for v in [*variables, *slots]]
 
 
@@ -263,7 +268,7 @@ def test_gradients_that_are_not_finite_change_nothing(lstm, xla):
     assert int(each.update(second)['skipped_steps']) == 0
   assert_all_close(all_values(one), all_values(other), rtol=0, atol=0)
   assert int(one.updates) == 2
-  assert int(one.optimizer.iterations) == 4
+  assert int(one.optimizers[0].iterations) == 4
 
 
 def test_a_batch_counts_if_only_its_later_steps_are_skipped():
@@ -271,8 +276,8 @@ def test_a_batch_counts_if_only_its_later_steps_are_skipped():
   one = make_learner(agent, updates_per_batch=3)
   gradients, steps = one._gradients, []
 
-  def broken_in_the_second_step(shard):
-    values, moments, metrics = gradients(shard)
+  def broken_in_the_second_step(*args):
+    values, moments, metrics = gradients(*args)
     steps.append(None)
     if len(steps) > 1:
       metrics = metrics | {'gradient_norm': tf.constant(np.inf)}
@@ -282,7 +287,7 @@ def test_a_batch_counts_if_only_its_later_steps_are_skipped():
   (batch,) = make_batches(agent, 1)
   values = one.update(batch)
   assert int(values['skipped_steps']) == 2
-  assert int(one.optimizer.iterations) == 1
+  assert int(one.optimizers[0].iterations) == 1
   assert int(one.updates) == 1
   assert int(one.frames) == FRAMES_PER_STEP * num_transitions(batch)
 
@@ -371,9 +376,11 @@ def test_checkpoint_items_restore_the_next_update(tmp_path):
 
 def test_the_optimizer_is_built_before_the_first_update():
   one = make_learner(make_agent())
-  assert isinstance(one.optimizer, keras.optimizers.Optimizer)
+  assert isinstance(one.optimizers[0], keras.optimizers.Optimizer)
   # The iterations, the learning rate and a mean square for each weight.
-  assert len(one.optimizer.variables) == 2 + len(one.agent.trainable_variables)
+  assert len(one.optimizers[0].variables) == 2 + len(
+    one.agent.trainable_variables
+  )
 
 
 def test_a_batch_needs_no_more_than_the_update_reads():

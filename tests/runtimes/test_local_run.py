@@ -13,10 +13,22 @@ import pytest
 import tensorflow as tf
 import tree
 
-from scalable_agent import environments, losses, structures
+from scalable_agent import (
+  actor,
+  environments,
+  losses,
+  policies,
+  structures,
+)
 from scalable_agent.environments import catch
 from scalable_agent.options import validate
-from scalable_agent.runtimes import assembly, impala_local, training
+from scalable_agent.runtimes import (
+  assembly,
+  impala_local,
+  local_run,
+  serial,
+  training,
+)
 from scalable_agent.storage import files, nest_files
 from tests import full_disk
 from tests.configs import make_config, resolve
@@ -54,12 +66,14 @@ def make_run(logdir, **options):
   implied = environments.implied_options(levels, config)
   config = resolve(config, levels[0].suite, implied)
   validate(config)
+  if config.actors.num_actors == 0:
+    return serial.Run(config, levels, config.batches.batch_size)
   return impala_local.Run(config, levels)
 
 
 def train(logdir, **options):
   run = make_run(logdir, **options)
-  impala_local.train(run)
+  local_run.train(run)
   return run
 
 
@@ -202,7 +216,7 @@ def test_a_native_batcher_that_cannot_be_had_is_said_before_the_run(
   def load():
     raise ImportError('The native ops are not available.')
 
-  monkeypatch.setattr(impala_local.ops, 'load', load)
+  monkeypatch.setattr(assembly.ops, 'load', load)
   with pytest.raises(ValueError, match=r'^--batcher=op: The native ops are'):
     make_run(tmp_path, **(THREADS | {'batcher': 'op'}))
 
@@ -258,7 +272,7 @@ class TestSerialMode:
     for updates in 5, 11:  # Neither with all columns used up.
       run = make_run(tmp_path / 'parts', **options)
       stop_after_updates(run, updates)
-      impala_local.train(run)
+      local_run.train(run)
       assert run.frames() < options['total_environment_frames']
       assert saved_state(tmp_path / 'parts')['serial']['queue']
     train(tmp_path / 'parts', **options)
@@ -283,7 +297,7 @@ class TestSerialMode:
 
     run._training.learner.update = crash
     with pytest.raises(RuntimeError, match='has crashed'):
-      impala_local.train(run)
+      local_run.train(run)
     # Episodes that ended after the checkpoint are played once more.
     train(tmp_path, **SERIAL)
     assert_same_bits(whole, tmp_path)
@@ -308,7 +322,7 @@ def test_a_run_that_has_its_frames_says_so_and_does_nothing(
   frames = train(tmp_path, **options).frames()
   before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')}
   capsys.readouterr()
-  monkeypatch.delattr(impala_local.actor, 'Actor')
+  monkeypatch.delattr(actor, 'Actor')
   train(tmp_path, **options)
   assert capsys.readouterr().out == (
     f'{tmp_path} already holds {frames} frames, and --total_environment_frames '
@@ -323,7 +337,7 @@ class TestThreads:
     options |= {'learning_rate': 1e-3, 'total_environment_frames': 2000}
     run = make_run(tmp_path, **options)
     stop_after_updates(run, 5)
-    impala_local.train(run)
+    local_run.train(run)
     frames, rows = run.frames(), episodes(tmp_path)
     assert 0 < frames < 2000
     capsys.readouterr()
@@ -338,7 +352,7 @@ class TestThreads:
       return update(batch)
 
     other._training.learner.update = record
-    impala_local.train(other)
+    local_run.train(other)
     assert other.frames() >= 2000
     for before, rate in rates:
       np.testing.assert_allclose(rate, 1e-3 * (1 - before / 2000), rtol=1e-4)
@@ -377,14 +391,14 @@ class TestThreads:
     elif broken == 'learner':
       run._training.learner.update = failing(run._training.learner.update, 2)
     else:
-      make_step = impala_local.policies.make_step
+      make_step = policies.make_step
       monkeypatch.setattr(
-        impala_local.policies,
+        policies,
         'make_step',
         lambda agent: failing(make_step(agent), 30),
       )
     with pytest.raises(ZeroDivisionError, match=f'the {broken} broke') as error:
-      impala_local.train(run)
+      local_run.train(run)
     frames = traceback.extract_tb(error.value.__traceback__)
     assert frames[-1].name == 'fails_in_the_end'
     assert len(calls) > 2
@@ -392,7 +406,7 @@ class TestThreads:
   def test_a_stuck_environment_costs_nothing_that_was_learned(
     self, tmp_path, monkeypatch
   ):
-    monkeypatch.setattr(impala_local, '_JOIN_TIMEOUT', 3.0)
+    monkeypatch.setattr(impala_local.Run, 'join_timeout', 3.0)
     run = make_run(tmp_path, **(THREADS | {'total_environment_frames': NEVER}))
     stuck, released = threading.Event(), threading.Event()
     step, update = run._environments[1].step, run._training.learner.update
@@ -412,7 +426,7 @@ class TestThreads:
     run._training.learner.update = update_and_stop
     try:
       with pytest.raises(TimeoutError, match=r'actor_1$'):
-        impala_local.train(run)
+        local_run.train(run)
     finally:
       released.set()
     assert int(newest_checkpoint(tmp_path).name) == run.frames() > 0
@@ -441,7 +455,7 @@ def test_a_full_disk_ends_the_run_with_a_checkpoint_if_one_fits(
   run = make_run(tmp_path / 'full', **options)
   fill_after_updates(run, 4)
   with pytest.raises(files.WriteError, match=r'episodes\.csv: No space left'):
-    impala_local.train(run)
+    local_run.train(run)
   assert 0 < int(newest_checkpoint(tmp_path / 'full').name) == run.frames()
   assert f'Saved {run.frames()} frames in {tmp_path / "full"}.' in log.text
   # Nothing that was played is lost to the learner.
@@ -473,7 +487,7 @@ def poison_batches(run, chosen):
 def test_a_poisoned_batch_is_dropped_counted_and_told_once(tmp_path, log):
   run = make_run(tmp_path, **SERIAL)
   poison_batches(run, {2, 3, 7})
-  impala_local.train(run)
+  local_run.train(run)
   assert int(newest_checkpoint(tmp_path).name) >= 600
   for name, value in saved_variables(tmp_path).items():
     assert np.isfinite(value).all(), name
@@ -498,7 +512,7 @@ def test_a_batch_that_lost_a_later_step_is_no_dropped_one(tmp_path, log):
 
   run._training.learner.update = lose_the_second_step
   run._training.metrics.record_update = record
-  impala_local.train(run)
+  local_run.train(run)
   assert len(recorded) == run._training.updates() > 10
   assert all({'total_loss', 'entropy'} <= set(values) for values in recorded)
   # What is no number would spoil the means.
@@ -520,7 +534,7 @@ def test_after_several_poisoned_batches_in_a_row_the_run_stops_and_saves(
     match=r'of 10 batches in a row are not finite, so training stops at \d+ '
     r'frames\. Look at the rewards',
   ):
-    impala_local.train(run)
+    local_run.train(run)
   assert run._training.updates() == 2
   assert 0 < int(newest_checkpoint(tmp_path).name) == run.frames()
   for name, value in saved_variables(tmp_path).items():
@@ -538,7 +552,7 @@ def test_where_no_checkpoint_fits_the_cause_is_still_told(
 
   monkeypatch.setattr(nest_files, 'write', full)
   with pytest.raises(files.WriteError, match=r'episodes\.csv: No space left'):
-    impala_local.train(run)
+    local_run.train(run)
   assert 'What was learned could not be saved: cannot save' in log.text
 
 
@@ -560,7 +574,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
 
   run._training.learner.update = update_and_signal
   before = signal.getsignal(number)
-  impala_local.train(run)
+  local_run.train(run)
   assert signal.getsignal(number) is before
   assert run.frames() == int(newest_checkpoint(tmp_path).name) > 0
   assert (
@@ -670,20 +684,20 @@ def test_every_actor_plays_its_own_episodes(tmp_path):
 def test_every_batch_mixes_the_levels_that_wait(tmp_path):
   options = {'level_name': 'catch,catch_hidden', 'envs_per_actor': 8}
   run = make_run(tmp_path, **(THREADS | options | {'batch_size': 4}))
-  next_batch = run._training.next_batch
+  get = run._queue.get
   levels = []
 
-  def next_batch_when_both_have_put():
+  def get_when_both_have_put():
     def have_both_put():
       return {waiting.actor for waiting in run._queue._waiting} == {0, 1}
 
     wait_until(have_both_put)
-    batch = next_batch()
+    batch = get()
     levels.append(batch.level.tolist())
     return batch
 
-  run._training.next_batch = next_batch_when_both_have_put
-  impala_local.train(run)
+  run._queue.get = get_when_both_have_put
+  local_run.train(run)
   assert len(levels) >= 15
   assert all(sorted(batch) == [0, 0, 1, 1] for batch in levels)
 
@@ -721,12 +735,14 @@ def test_in_threads_every_start_plays_other_episodes(tmp_path, options):
 
 def gauges_of_actors(run, environment_seconds):
   """What a run reports whose actors have worked for so long."""
-  run._make_actors(serial=len(environment_seconds) == 1)
-  for one, seconds in zip(run._actors, environment_seconds, strict=True):
+  run._prepare()
+  is_serial = isinstance(run, serial.Run)
+  actors = [run._actor] if is_serial else run._actors
+  for one, seconds in zip(actors, environment_seconds, strict=True):
     one.environment_seconds = seconds
   run._policy.seconds = 4.0
   run._training.learner_seconds = 3.0
-  run._training._fills = [1.0, 0.5]
+  run._queue._fills = [1.0, 0.5]
   return run._gauges()
 
 
@@ -766,7 +782,7 @@ def test_the_policy_lag_is_counted_in_updates(tmp_path):
     return values
 
   run._training.learner.update = record
-  impala_local.train(run)
+  local_run.train(run)
   assert len(lags) >= 30
   assert lags == [(float(i % 2),) * 2 for i in range(len(lags))]
 
@@ -782,7 +798,7 @@ def test_with_threads_the_lag_does_not_grow_with_the_updates(tmp_path):
     return values
 
   run._training.learner.update = record
-  impala_local.train(run)
+  local_run.train(run)
   assert len(lags) >= 90
   assert max(lags) > 0
   # An actor may be held up, but not all the time.
@@ -819,7 +835,7 @@ def test_checkpoints_come_at_their_time(tmp_path):
     return folders[-1]
 
   run._training._checkpointer.save = record
-  impala_local.train(run)
+  local_run.train(run)
   # After every update, and at the end.
   assert len(folders) == int(run._training.learner.updates) + 1
   kept = [p for p in (tmp_path / 'checkpoints').iterdir() if p.is_dir()]

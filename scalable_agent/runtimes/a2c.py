@@ -1,0 +1,47 @@
+"""A2C: one thread that steps all environments and learns from all of them."""
+
+import functools
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from scalable_agent import environments
+from scalable_agent.options import AdvantageOptions, Config, UnrollOptions
+from scalable_agent.runtimes.algorithm import Algorithm
+
+
+class AdvantageActorCritic(Algorithm):
+  name = 'a2c'
+  help = (
+    'A3C without asynchrony (Mnih et al., 2016; Wu et al., 2017): one thread, '
+    'reproducible bit for bit.'
+  )
+  options = (UnrollOptions, AdvantageOptions)
+  presets = {'auto': {'num_actors': 0}, 'paper': {'num_actors': 0}}  # noqa: RUF012
+
+  def make_loss(self, config: Config) -> Callable[..., Any]:
+    """See base class."""
+    from scalable_agent import objectives
+
+    return functools.partial(
+      objectives.advantage_loss, config.of(AdvantageOptions)
+    )
+
+  def prepare(
+    self,
+    config: Config,
+    levels: Sequence[environments.Level],
+    cluster,
+    given: Collection[str],
+  ) -> Callable[[], None]:
+    """See base class."""
+    from scalable_agent.runtimes import local_run, serial
+
+    return local_run.prepare(
+      config,
+      levels,
+      given,
+      lambda: serial.Run(config, levels, config.actors.envs_per_actor),
+    )
+
+
+A2C = AdvantageActorCritic()

@@ -1,0 +1,486 @@
+"""Losses of all algorithms against definitions, transition by transition."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from scalable_agent import objectives, structures, vtrace
+from scalable_agent.objectives import advantage_loss, vtrace_loss
+from scalable_agent.options import AdvantageOptions, VTraceOptions
+from tests.loss_batches import (
+  NUM_ACTIONS,
+  NUM_STEPS,
+  Batch,
+  log_softmax,
+  make_batch,
+)
+
+FIRST, MID, LAST = structures.FIRST, structures.MID, structures.LAST
+
+
+def vtrace_targets(options, log_rhos, rewards, discounts, values):
+  """Targets, advantages and log-epsilon of an episode's piece of one column.
+
+  V-trace itself, which has tests of its own, is not written out.
+  """
+  corrected = options.correction == 'vtrace'
+  results = vtrace.from_importance_weights(
+    log_rhos=(log_rhos if corrected else 0 * log_rhos)[:, None],
+    discounts=np.array(discounts)[:, None],
+    rewards=np.array(rewards)[:, None],
+    values=values[:-1, None],
+    bootstrap_value=values[-1:],
+    clip_rho_threshold=options.clip_rho_threshold if corrected else None,
+    clip_pg_rho_threshold=options.clip_pg_rho_threshold if corrected else None,
+    lambda_=options.lambda_,
+  )
+  advantages = results.pg_advantages[:, 0].numpy().astype(np.float64)
+  if options.correction == 'one_step_is':
+    advantages *= np.minimum(np.exp(log_rhos), options.clip_pg_rho_threshold)
+  epsilon = 1e-6 if options.correction == 'epsilon' else 0.0
+  return results.vs[:, 0].numpy().astype(np.float64), advantages, epsilon
+
+
+def advantage_targets(options, log_rhos, rewards, discounts, values):
+  """The same for n-step returns and GAE, sums over all that follows."""
+  del log_rhos
+  targets, advantages = [], []
+  for t in range(len(rewards)):
+    target, advantage, discount, trace = 0.0, 0.0, 1.0, 1.0
+    for k in range(t, len(rewards)):
+      td_error = rewards[k] + discounts[k] * values[k + 1] - values[k]
+      target += discount * rewards[k]
+      advantage += trace * td_error
+      discount *= discounts[k]
+      trace *= discounts[k] * options.gae_lambda
+    targets.append(target + discount * values[-1])
+    advantages.append(advantage)
+  return targets, advantages, 0.0
+
+
+def reference(batch, options):
+  """The loss and its gradients, one transition of the design's table at a time.
+
+  Targets are those of each episode's piece of a column alone.
+  """
+  log_policy = log_softmax(batch.learner_logits)
+  policy = np.exp(log_policy)
+  log_behaviour = log_softmax(batch.agent_outputs.policy_logits)
+  v = batch.learner_baselines.astype(np.float64)
+  env = batch.env_outputs
+  totals = {'pg': 0.0, 'baseline': 0.0, 'entropy': 0.0}
+  d_logits = np.zeros(batch.learner_logits.shape)
+  d_baselines = np.zeros(v.shape)
+  rhos, seen = [], []
+
+  for b in range(v.shape[1]):
+    ends = [t for t in range(NUM_STEPS) if env.step_type[t, b] == LAST]
+    start = 0
+    for end in [*ends, NUM_STEPS]:
+      steps = range(start, end)  # Transitions t -> t + 1.
+      start = end + 1
+      if not steps:
+        continue
+      actions = [batch.agent_outputs.action[t + 1, b] for t in steps]
+      log_rhos = np.array(
+        [
+          log_policy[t, b, a] - log_behaviour[t + 1, b, a]
+          for t, a in zip(steps, actions, strict=True)
+        ]
+      )
+      rewards = [env.reward[t + 1, b] for t in steps]
+      if options.reward_clipping == 'abs_one':
+        rewards = [max(-1.0, min(1.0, r)) for r in rewards]
+      discounts = [options.discounting * env.discount[t + 1, b] for t in steps]
+      find = (
+        vtrace_targets
+        if isinstance(options, VTraceOptions)
+        else advantage_targets
+      )
+      targets, advantages, epsilon = find(
+        options, log_rhos, rewards, discounts, v[[*steps, end], b]
+      )
+      for i, (t, a) in enumerate(zip(steps, actions, strict=True)):
+        target, advantage = targets[i], advantages[i]
+        p, log_p = policy[t, b], log_policy[t, b]
+        one_hot = np.eye(NUM_ACTIONS)[a]
+        totals['pg'] -= advantage * np.log(p[a] + epsilon)
+        totals['baseline'] += 0.5 * (target - v[t, b]) ** 2
+        totals['entropy'] += (p * log_p).sum()
+        d_logits[t, b] -= advantage * p[a] / (p[a] + epsilon) * (one_hot - p)
+        d_logits[t, b] += options.entropy_cost * p * (log_p - (p * log_p).sum())
+        d_baselines[t, b] -= options.baseline_cost * (target - v[t, b])
+        rhos.append(np.exp(log_rhos[i]))
+        seen.append((target, v[t, b]))
+  total = (
+    totals['pg']
+    + options.baseline_cost * totals['baseline']
+    + options.entropy_cost * totals['entropy']
+  )
+  vs, baselines = np.array(seen).T
+  metrics = {
+    'total_loss': total,
+    'pg_loss': totals['pg'],
+    'baseline_loss': totals['baseline'],
+    'entropy_loss': totals['entropy'],
+    'entropy': -totals['entropy'] / len(rhos),
+    'mean_rho': np.mean(rhos),
+    'max_rho': np.max(rhos),
+    'clipped_rho_fraction': np.mean(
+      np.array(rhos) > getattr(options, 'clip_rho_threshold', 1.0)
+    ),
+    'mean_vs': vs.mean(),
+    'mean_baseline': baselines.mean(),
+    'vs_variance': vs.var(),
+    'error_variance': (vs - baselines).var(),
+    'num_transitions': len(rhos),
+  }
+  return total, metrics, [d_logits, d_baselines]
+
+
+def test_below_lambda_one_advantages_are_not_those_of_gae():
+  """The second TD error has its full weight, as VTraceOptions says."""
+  gamma, lambda_ = 0.9, 0.5
+  rewards, values = np.array([1.0, -2.0, 3.0, 0.5]), np.array([0.3, 2, -1, 0.7])
+  bootstrap = 1.5
+  deltas = rewards + gamma * np.append(values[1:], bootstrap) - values
+  weights = np.array([1, gamma, gamma**2 * lambda_, gamma**3 * lambda_**2])
+  gae = np.array([(gamma * lambda_) ** k for k in range(4)])
+  returns = vtrace.from_importance_weights(
+    log_rhos=tf.zeros([4, 1]),
+    discounts=tf.fill([4, 1], gamma),
+    rewards=tf.constant(rewards[:, None], tf.float32),
+    values=tf.constant(values[:, None], tf.float32),
+    bootstrap_value=tf.constant([bootstrap]),
+    lambda_=lambda_,
+  )
+  first = float(returns.pg_advantages[0, 0])
+  assert first == pytest.approx(weights @ deltas, rel=1e-5)
+  assert first != pytest.approx(gae @ deltas, rel=0.1)
+
+
+# The whole loss.
+
+
+@pytest.mark.parametrize('correction', objectives.CORRECTIONS)
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {},
+    {
+      'reward_clipping': 'none',
+      'clip_rho_threshold': 2.0,
+      'clip_pg_rho_threshold': 1.5,
+      'lambda_': 0.9,
+      'discounting': 0.8,
+      'baseline_cost': 1.3,
+      'entropy_cost': 0.5,
+    },
+    {'clip_rho_threshold': 0.5, 'clip_pg_rho_threshold': 0.5},
+  ],
+)
+def test_loss_metrics_and_gradients_are_those_of_the_definition(
+  correction, changes
+):
+  batch = make_batch()
+  options = VTraceOptions(correction=correction, **changes)
+  loss, metrics, gradients = batch.loss(vtrace_loss, options)
+  expected_loss, expected_metrics, expected_gradients = reference(
+    batch, options
+  )
+  np.testing.assert_allclose(loss, expected_loss, rtol=1e-4)
+  assert metrics.keys() == expected_metrics.keys()
+  for name, metric in metrics.items():
+    assert metric.shape == ()
+    assert metric.dtype == tf.float32
+    np.testing.assert_allclose(
+      metric, expected_metrics[name], rtol=1e-4, atol=1e-6, err_msg=name
+    )
+  for actual, expected in zip(gradients, expected_gradients, strict=True):
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=2e-5)
+  assert 0 < metrics['clipped_rho_fraction'] < 1
+  assert np.abs(batch.env_outputs.reward).max() > 1
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {},
+    {'gae_lambda': 0.0},
+    {
+      'gae_lambda': 0.7,
+      'reward_clipping': 'none',
+      'discounting': 0.8,
+      'baseline_cost': 1.3,
+      'entropy_cost': 0.5,
+    },
+  ],
+)
+def test_the_loss_of_a3c_is_that_of_the_definition(changes):
+  batch = make_batch()
+  options = AdvantageOptions(**changes)
+  loss, metrics, gradients = batch.loss(advantage_loss, options)
+  expected_loss, expected_metrics, expected_gradients = reference(
+    batch, options
+  )
+  np.testing.assert_allclose(loss, expected_loss, rtol=1e-4)
+  assert metrics.keys() == expected_metrics.keys()
+  for name, metric in metrics.items():
+    np.testing.assert_allclose(
+      metric, expected_metrics[name], rtol=1e-4, atol=1e-6, err_msg=name
+    )
+  for actual, expected in zip(gradients, expected_gradients, strict=True):
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=2e-5)
+
+
+def test_a_mean_is_the_sum_over_the_number_of_transitions():
+  batch = make_batch()
+  total, metrics, gradients = batch.loss(advantage_loss, AdvantageOptions())
+  mean, same_metrics, smaller = batch.loss(
+    advantage_loss, AdvantageOptions(loss_reduction='mean')
+  )
+  count = metrics['num_transitions']
+  assert count > 1
+  np.testing.assert_allclose(mean * count, total, rtol=1e-5)
+  assert metrics == same_metrics
+  for one, other in zip(gradients, smaller, strict=True):
+    np.testing.assert_allclose(one, other * count, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('reduction', ['sum', 'mean'])
+def test_a_batch_without_a_transition_costs_a3c_nothing(reduction):
+  batch = make_batch()
+  batch.env_outputs.step_type[:] = LAST
+  loss, _, gradients = batch.loss(
+    advantage_loss, AdvantageOptions(loss_reduction=reduction)
+  )
+  assert loss == 0
+  for gradient in gradients:
+    assert not gradient.any()
+
+
+def test_the_corrections_differ():
+  batch = make_batch()
+  results = {
+    correction: batch.loss(vtrace_loss, VTraceOptions(correction=correction))[1]
+    for correction in objectives.CORRECTIONS
+  }
+  policy_losses = [float(m['pg_loss']) for m in results.values()]
+  assert len(set(policy_losses)) == len(objectives.CORRECTIONS)
+  uncorrected = results['none']['baseline_loss']
+  assert results['vtrace']['baseline_loss'] != uncorrected
+  assert results['one_step_is']['baseline_loss'] == uncorrected
+  assert results['epsilon']['baseline_loss'] == uncorrected
+
+
+def test_on_policy_all_corrections_but_epsilon_agree():
+  batch = make_batch()
+  logits = batch.learner_logits
+  logits[:-1] = batch.agent_outputs.policy_logits[1:]
+  options = VTraceOptions()
+  loss, metrics, gradients = batch.loss(vtrace_loss, options)
+  np.testing.assert_allclose(metrics['mean_rho'], 1.0, rtol=1e-5)
+  np.testing.assert_allclose(metrics['max_rho'], 1.0, rtol=1e-5)
+  for correction in ('one_step_is', 'none'):
+    other_loss, _, other_gradients = batch.loss(
+      vtrace_loss, dataclasses.replace(options, correction=correction)
+    )
+    np.testing.assert_allclose(loss, other_loss, rtol=1e-5)
+    np.testing.assert_allclose(gradients[0], other_gradients[0], atol=1e-5)
+
+
+def test_unclipped_importance_weights():
+  batch = make_batch()
+  unclipped_loss, metrics, _ = batch.loss(
+    vtrace_loss,
+    VTraceOptions(clip_rho_threshold=None, clip_pg_rho_threshold=None),
+  )
+  expected, _, _ = reference(
+    batch,
+    VTraceOptions(clip_rho_threshold=None, clip_pg_rho_threshold=None),
+  )
+  np.testing.assert_allclose(unclipped_loss, expected, rtol=1e-4)
+  assert metrics['clipped_rho_fraction'] == 0
+  one_step, bounded = (
+    batch.loss(
+      vtrace_loss,
+      VTraceOptions(correction='one_step_is', clip_pg_rho_threshold=threshold),
+    )[0]
+    for threshold in (None, 1e9)
+  )
+  np.testing.assert_allclose(one_step, bounded, rtol=1e-6)
+
+
+def test_the_loss_is_a_sum_over_the_batch():
+  batch = make_batch()
+  loss, metrics, _ = batch.loss(vtrace_loss, VTraceOptions())
+  twice = Batch(
+    *(
+      tf.nest.map_structure(
+        lambda x: None if x is None else np.concatenate([x, x], axis=1),
+        getattr(batch, field.name),
+      )
+      for field in dataclasses.fields(batch)
+    )
+  )
+  loss_of_twice, metrics_of_twice, _ = twice.loss(vtrace_loss, VTraceOptions())
+  np.testing.assert_allclose(loss_of_twice, 2 * loss, rtol=1e-5)
+  for name in ('entropy', 'mean_rho', 'max_rho', 'mean_vs'):
+    np.testing.assert_allclose(metrics_of_twice[name], metrics[name], rtol=1e-5)
+
+
+def test_what_happens_between_episodes_does_not_matter():
+  batch = make_batch()
+  options = VTraceOptions()
+  loss, metrics, gradients = batch.loss(vtrace_loss, options)
+  last = batch.env_outputs.step_type[:-1] == LAST
+  # The action ignored in the last column of an episode, its logits, and what
+  # the learner would have done there.
+  batch.agent_outputs.action[1:][last] = NUM_ACTIONS - 1
+  batch.agent_outputs.policy_logits[1:][last] = [9.0, -9.0, 9.0, -90.0]
+  batch.learner_logits[:-1][last] = [-90.0, 9.0, -9.0, 9.0]
+  batch.env_outputs.reward[1:][last] = 1e6
+  batch.env_outputs.discount[1:][last] = 0.0
+  changed_loss, changed_metrics, changed_gradients = batch.loss(
+    vtrace_loss, options
+  )
+  assert changed_loss == loss
+  assert changed_metrics == metrics
+  np.testing.assert_array_equal(gradients[0], changed_gradients[0])
+  assert (gradients[0][:-1][last] == 0).all()
+  assert (gradients[1][:-1][last] == 0).all()
+
+
+def test_a_truncation_bootstraps_from_the_final_observation():
+  batch = make_batch()
+  options = VTraceOptions()
+  _, before, _ = batch.loss(vtrace_loss, options)
+  t, b = 4, 1
+  assert batch.env_outputs.step_type[t, b] == LAST
+  assert batch.env_outputs.discount[t, b] == 1
+  batch.learner_baselines[t, b] += 1.0
+  assert batch.loss(vtrace_loss, options)[1]['mean_vs'] > before['mean_vs']
+
+
+def test_a_termination_does_not_bootstrap():
+  batch = make_batch()
+  options = VTraceOptions()
+  _, before, _ = batch.loss(vtrace_loss, options)
+  t, b = 2, 0
+  assert batch.env_outputs.step_type[t, b] == LAST
+  assert batch.env_outputs.discount[t, b] == 0
+  batch.learner_baselines[t, b] += 1.0
+  _, after, _ = batch.loss(vtrace_loss, options)
+  assert after == before
+
+
+def test_rewards_reach_the_loss_clipped_and_leave_the_batch_raw():
+  batch = make_batch()
+  raw = batch.env_outputs.reward.copy()
+  clipped_loss, _, _ = batch.loss(vtrace_loss, VTraceOptions())
+  none_loss, _, _ = batch.loss(
+    vtrace_loss, VTraceOptions(reward_clipping='none')
+  )
+  assert clipped_loss != none_loss
+  np.testing.assert_array_equal(batch.env_outputs.reward, raw)
+  batch.env_outputs = batch.env_outputs._replace(reward=np.clip(raw, -1, 1))
+  assert batch.loss(vtrace_loss, VTraceOptions(reward_clipping='none'))[0] == (
+    clipped_loss
+  )
+
+
+def test_a_batch_without_a_transition_costs_nothing():
+  batch = make_batch()
+  batch.env_outputs = batch.env_outputs._replace(
+    step_type=np.full_like(batch.env_outputs.step_type, LAST)
+  )
+  loss, metrics, gradients = batch.loss(vtrace_loss, VTraceOptions())
+  assert loss == 0
+  for name, metric in metrics.items():
+    assert metric == 0, name
+  for gradient in gradients:
+    assert (gradient == 0).all()
+
+
+def test_the_last_column_only_bootstraps():
+  batch = make_batch()
+  _, _, (d_logits, d_baselines) = batch.loss(vtrace_loss, VTraceOptions())
+  assert (d_logits[-1] == 0).all()
+  assert (d_baselines[-1] == 0).all()
+
+
+def test_a_graph_of_unknown_shapes_gives_the_same_loss():
+  batch = make_batch()
+  options = VTraceOptions()
+  expected, _, _ = batch.loss(vtrace_loss, options)
+
+  def spec(x):
+    return tf.TensorSpec([None, None, *x.shape[2:]], x.dtype)
+
+  env_outputs = batch.env_outputs._replace(observation=(), info=())
+  arguments = (
+    batch.learner_logits,
+    batch.learner_baselines,
+    env_outputs,
+    batch.agent_outputs,
+  )
+
+  @tf.function(input_signature=tf.nest.map_structure(spec, arguments))
+  def traced(*arguments):
+    return vtrace_loss(options, *arguments)
+
+  loss = traced(*tf.nest.map_structure(tf.constant, arguments))
+  np.testing.assert_allclose(loss.total, expected, rtol=1e-5)
+  np.testing.assert_allclose(loss.metrics['total_loss'], expected, rtol=1e-5)
+
+
+def test_half_precision_outputs_of_a_network_are_accepted():
+  batch = make_batch()
+  loss = vtrace_loss(
+    VTraceOptions(),
+    tf.cast(batch.learner_logits, tf.bfloat16),
+    tf.cast(batch.learner_baselines, tf.bfloat16),
+    batch.env_outputs,
+    batch.agent_outputs,
+  )
+  assert loss.total.dtype == tf.float32
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('correction', 'v_trace'),
+    ('reward_clipping', 'abs'),
+    ('discounting', 1.5),
+    ('lambda_', -0.1),
+    ('clip_rho_threshold', -1.0),
+    ('clip_pg_rho_threshold', -1.0),
+    ('clip_pg_rho_threshold', float('nan')),
+  ],
+)
+def test_a_wrong_option_raises_and_is_named(name, value):
+  with pytest.raises(ValueError, match=f'^--{name}={value} '):
+    VTraceOptions(**{name: value})
+
+
+@pytest.mark.parametrize('correction', objectives.CORRECTIONS)
+def test_a_threshold_of_zero_means_no_clipping(correction):
+  batch = make_batch()
+  zero, infinite = (
+    batch.loss(
+      vtrace_loss,
+      VTraceOptions(
+        correction=correction,
+        clip_rho_threshold=threshold,
+        clip_pg_rho_threshold=threshold,
+      ),
+    )
+    for threshold in (0, 1e9)
+  )
+  assert zero[0] == infinite[0]
+  assert zero[1]['clipped_rho_fraction'] == 0
