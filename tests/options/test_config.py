@@ -1,10 +1,10 @@
 """Options: checks, presets, JSON, flags."""
 
-import copy
 import json
 import pathlib
 
 import pytest
+from absl.testing import flagsaver
 
 import experiment
 from scalable_agent import environments
@@ -604,10 +604,11 @@ class TestFlags:
     [('num_agents', 'num_actors'), ('time_max', 'unroll_length')],
   )
   def test_another_name_of_a_flag_sets_the_option(self, alias, name):
-    flags = copy.deepcopy(experiment.FLAGS)
-    flags(['experiment.py', f'--{alias}=7'])
-    assert flags[name].value == 7
-    assert flags[name].present
+    flags = experiment.FLAGS
+    with flagsaver.flagsaver():
+      flags(['experiment.py', f'--{alias}=7'])
+      assert flags[name].value == 7
+      assert flags[name].present
 
   def test_every_field_has_a_help_text(self):
     for name, field in CATALOG.options.items():

@@ -251,7 +251,9 @@ def test_gradients_that_are_not_finite_change_nothing(lstm, xla):
   if xla:
     for each in (one, other):
       each._update = tf.function(
-        each._update_on_shards, autograph=False, jit_compile=True
+        functools.partial(each._update_on_shards, each.agent, each.optimizers),
+        autograph=False,
+        jit_compile=True,
       )
   first, second = make_batches(other_agent, 2)
   one.update(first)
