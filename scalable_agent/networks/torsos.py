@@ -119,6 +119,25 @@ class Deep(snt.Module):
     return tf.nn.relu(self._linear(x))
 
 
+class Universe(snt.Module):
+  """Four convolutions of 32 channels with ELUs, for 42 x 42 pixels.
+
+  The net of OpenAI's universe-starter-agent and of pytorch-a3c, whose LSTM is
+  the agent's (--lstm).
+  """
+
+  def __init__(self, observation: structures.TensorSpec):
+    del observation
+    super().__init__(name='universe')
+    self._convs = [snt.Conv2D(32, 3, 2, w_init=_orthogonal()) for _ in range(4)]
+
+  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
+    x = tf.cast(observation, tf.float32)
+    for conv in self._convs:
+      x = tf.nn.elu(conv(x))
+    return snt.flatten(x)
+
+
 class Mlp(snt.Module):
   """Two layers of 64 tanh units for vector observations."""
 
@@ -133,7 +152,13 @@ class Mlp(snt.Module):
     return x
 
 
-_TORSOS = {'shallow': Shallow, 'nature': Nature, 'deep': Deep, 'mlp': Mlp}
+_TORSOS = {
+  'shallow': Shallow,
+  'nature': Nature,
+  'deep': Deep,
+  'universe': Universe,
+  'mlp': Mlp,
+}
 
 
 def resolve(network: str, observation: structures.TensorSpec) -> str:

@@ -299,6 +299,20 @@ class TestParameterCounts:
     )
     assert num_parameters(agent) == expected == 1_687_719
 
+  def test_universe_is_that_of_pytorch_a3c(self):
+    agent = networks.Agent(
+      environment_spec((42, 42, 1), np.uint8), network='universe', lstm=True
+    )
+    # 42 -> 21 -> 11 -> 6 -> 3, padded.
+    expected = (
+      conv(3, 1, 32)
+      + 3 * conv(3, 32, 32)
+      + lstm(3 * 3 * 32, 256)
+      + linear(256, 6)
+      + linear(256, 1)
+    )
+    assert num_parameters(agent) == expected
+
   @pytest.mark.parametrize('network', ['shallow', 'deep'])
   def test_both_are_those_of_the_papers_figure_3(self, network):
     num_actions = 9
@@ -448,6 +462,13 @@ class FromTheDefinition:
     x = self.relu(x).reshape([len(x), -1])
     return self.relu(x @ weights + bias)
 
+  def universe(self, x, convs, linears):
+    assert not linears
+    for layer in convs:
+      x = self.conv(x, *layer, 2, same=True)
+      x = np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1)
+    return x.reshape([len(x), -1])
+
   def mlp(self, x, convs, linears):
     assert not convs
     for weights, bias in linears:
@@ -491,6 +512,7 @@ LAYERS = {
     ],
     [t._linear],
   ),
+  'universe': lambda t: (t._convs, []),
   'mlp': lambda t: ([], t._layers),
 }
 
@@ -501,6 +523,7 @@ LAYERS = {
     ('shallow', (25, 28, 3)),
     ('nature', (40, 44, 2)),
     ('deep', (9, 12, 3)),
+    ('universe', (13, 18, 2)),
     ('mlp', (7,)),
   ],
 )
@@ -515,7 +538,8 @@ def test_a_torso_is_what_its_definition_says(network, shape):
   expected = getattr(definition, network)(x.astype(np.float64), *layers)
   np.testing.assert_allclose(torso(x), expected, rtol=1e-4, atol=1e-4)
   assert np.std(expected) > 0.1
-  expected_relus = {'shallow': 3, 'nature': 4, 'deep': 14, 'mlp': 0}[network]
+  relus = {'shallow': 3, 'nature': 4, 'deep': 14, 'universe': 0, 'mlp': 0}
+  expected_relus = relus[network]
   assert len(definition.zeroed) == expected_relus
   assert all(0.001 < share < 0.999 for share in definition.zeroed)
 
@@ -582,7 +606,9 @@ def test_vectors_have_no_statistics():
   assert len(agent.variables) == len(agent.trainable_variables)
 
 
-@pytest.mark.parametrize('network', ['shallow', 'nature', 'deep', 'mlp'])
+@pytest.mark.parametrize(
+  'network', ['shallow', 'nature', 'deep', 'universe', 'mlp']
+)
 def test_weights_of_a_torso_start_orthogonal_and_keep_the_signal(network):
   spec = VECTOR if network == 'mlp' else IMAGE
   agent = make_agent(spec, network=network, frame_stack=4)
@@ -591,8 +617,8 @@ def test_weights_of_a_torso_start_orthogonal_and_keep_the_signal(network):
     for v in agent._torso.trainable_variables
     if v.shape.rank > 1 and 'residual_block' not in v.name
   ]
-  expected = {'shallow': 3, 'nature': 4, 'deep': 4, 'mlp': 2}[network]
-  assert len(kernels) == expected
+  expected = {'shallow': 3, 'nature': 4, 'deep': 4, 'universe': 4, 'mlp': 2}
+  assert len(kernels) == expected[network]
   for kernel in kernels:
     matrix = kernel.reshape([-1, kernel.shape[-1]])
     if len(matrix) < matrix.shape[1]:
@@ -641,7 +667,7 @@ class TestFindTorso:
     with pytest.raises(
       ValueError,
       match=r'--network=shalow is not known\. Choose one of: auto, shallow, '
-      'nature, deep, mlp, or module:Class',
+      'nature, deep, universe, mlp, or module:Class',
     ):
       torsos.find_torso('shalow', self.IMAGE)
 
