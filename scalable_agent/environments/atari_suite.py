@@ -36,9 +36,7 @@ _AUTO = {
   'learning_rate_schedule': 'late_linear',
   'epsilon': 1e-5,
 }
-# The IMPALA paper's shallow experts; what else it says holds for all suites.
-_PAPER: dict[str, Any] = {'network': 'nature'}
-_PRESETS = {'impala': {'auto': _AUTO, 'paper': _PAPER}}
+_PRESETS = {'impala': {'auto': _AUTO}}
 
 _LISTS = {'atari57': atari57.GAMES}
 
@@ -69,6 +67,7 @@ class AtariOptions(FrameOptions, RepeatOptions):
     30,
     'An episode starts with a random number of no-ops, uniform from 0 to this.',
     unit='frames',
+    by_preset=True,
     minimum=0,
     part=Part.ACTING,
     free_in_test=True,
@@ -77,6 +76,7 @@ class AtariOptions(FrameOptions, RepeatOptions):
   life_loss_is_terminal: bool = option(
     True,
     'A lost life ends the episode for the learner; the game goes on.',
+    by_preset=True,
     part=Part.ACTING,
     line=Line.LEVEL,
   )

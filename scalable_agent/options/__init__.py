@@ -4,6 +4,7 @@ Nothing here imports TensorFlow, NumPy or a simulator, so that `--help` and a
 wrong flag are answered at once.
 """
 
+from scalable_agent.options import systems
 from scalable_agent.options.actors import (
   ActorOptions,
   BatchOptions,
@@ -83,5 +84,6 @@ __all__ = (
   'help_of',
   'option',
   'resolve',
+  'systems',
   'validate',
 )

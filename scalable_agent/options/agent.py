@@ -25,18 +25,21 @@ class AgentOptions:
     True,
     'Pixels of images of bytes are deviations from their mean over the run, in '
     'units of their deviation; else x / 255.',
+    by_preset=True,
     line=Line.AGENT,
     **_WEIGHTS,
   )
   lstm: bool = option(
     False,
     'Put an LSTM of 256 units behind the torso.',
+    by_preset=True,
     line=Line.AGENT,
     **_WEIGHTS,
   )
   last_action_reward: bool = option(
     False,
     'Feed the last action and the clipped last reward to the agent.',
+    by_preset=True,
     line=Line.AGENT,
     **_WEIGHTS,
   )

@@ -6,6 +6,7 @@ from typing import Any
 from scalable_agent.options.catalog import Suite
 from scalable_agent.options.config import Config
 from scalable_agent.options.declaration import Option, Part
+from scalable_agent.options.presets import algorithm_of
 
 
 def validate(config: Config) -> None:
@@ -86,7 +87,7 @@ def check_suite(
 
 
 def _validate_combinations(config: Config) -> None:
-  algorithm = config.catalog.algorithms.get(config.run.algorithm)
+  algorithm = config.catalog.algorithms.get(algorithm_of(config))
   if algorithm is not None:
     algorithm.check(config)
   if config.cluster.is_distributed:

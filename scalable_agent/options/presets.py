@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from scalable_agent.options import systems
 from scalable_agent.options.catalog import Suite
 from scalable_agent.options.config import Config
 
@@ -26,7 +27,8 @@ def resolve(
 
   The last of these that knows an option decides: its own default, the
   algorithm's preset, the suite's defaults, the suite's preset for the
-  algorithm, and what the name of the level implies.
+  algorithm, the published system that --preset names, and what the name of the
+  level implies.
 
   Args:
     config: options as given; None where the user said nothing.
@@ -34,20 +36,53 @@ def resolve(
     implied: options that the name of the level implies.
 
   Raises:
-    ValueError: there is no algorithm of the name in `config`.
+    ValueError: there is no algorithm of the name in `config`, or the preset is
+      that of a system of another one, or of other levels.
   """
+  system = systems.SYSTEMS.get(config.run.preset)
+  config = config.replace(algorithm=algorithm_of(config))
   run = config.run
   if run.algorithm not in config.catalog.algorithms:
     config.catalog.options['algorithm'].check(run.algorithm)
   algorithm = config.catalog.algorithms[run.algorithm]
+  if system:
+    _check_system(config, system, suite)
+  elif run.preset == 'paper':
+    system = systems.SYSTEMS.get(systems.PAPERS.get(run.algorithm, ''))
+    if system and system.suite != suite.name:
+      system = None
   defaults = {
     **algorithm.presets.get(run.preset, {}),
     **suite.defaults,
     **suite.presets.get(run.algorithm, {}).get(run.preset, {}),
+    **(system.values if system else {}),
     **implied,
     'logdir': os.path.join('logs', _folder(run.level_name)),
   }
   return fill_in(config, defaults)
+
+
+def _check_system(config: Config, system: systems.System, suite: Suite) -> None:
+  run = config.run
+  if run.algorithm != system.algorithm:
+    raise ValueError(
+      f'--preset={run.preset} is of --algorithm={system.algorithm}, not of '
+      f'{run.algorithm}. Leave --algorithm out, or choose another preset.'
+    )
+  if suite.name != system.suite:
+    raise ValueError(
+      f'--preset={run.preset} is for levels of the {system.suite} suite, and '
+      f'{run.level_name} is of {suite.name}. Choose auto or paper.'
+    )
+
+
+def algorithm_of(config: Config) -> str:
+  """Returns --algorithm, or what --preset or its default makes of it."""
+  if config.run.algorithm is not None:
+    return config.run.algorithm
+  if config.run.preset in systems.SYSTEMS:
+    return systems.SYSTEMS[config.run.preset].algorithm
+  return config.catalog.options['algorithm'].default
 
 
 def fill_in(

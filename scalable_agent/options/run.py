@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from scalable_agent.options import systems
 from scalable_agent.options.declaration import ALGORITHMS, Line, Part, option
 
 
@@ -17,7 +18,8 @@ class RunOptions:
   )
   algorithm: str = option(
     'impala',
-    'Member of the actor-critic family.',
+    'Member of the actor-critic family. Default: impala, or that of --preset.',
+    by_preset=True,
     choices=ALGORITHMS,
     part=Part.ACTING,
     fixed=True,
@@ -34,8 +36,9 @@ class RunOptions:
   preset: str = option(
     'auto',
     'Where unset options come from: auto = settings found for a single level '
-    "on a small machine; paper = those of the algorithm's paper.",
-    choices=('auto', 'paper'),
+    "on a small machine; paper = those of the algorithm's paper; or those of a "
+    'published system: docs/family.md.',
+    choices=('auto', 'paper', *systems.SYSTEMS),
     line=Line.RUN,
   )
   total_environment_frames: float = option(

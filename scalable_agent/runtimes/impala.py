@@ -13,26 +13,13 @@ from scalable_agent.options import (
   ClusterOptions,
   Config,
   VTraceOptions,
+  systems,
 )
 from scalable_agent.runtimes.algorithm import Algorithm, Ended
 
-# IMPALA paper, Table G.1 (Atari, shallow and deep feed-forward experts). The
-# learning rate decays to zero; RMSProp's decay of 0.99 is from the 2018 code.
-# The torso is the suite's.
-_TABLE_G1 = {
-  'total_environment_frames': 200e6,
-  'batch_size': 32,
-  'unroll_length': 20,
+# The learning rate decays to zero. The torso is the suite's.
+_TABLE_G1 = systems.TABLE_G1 | {
   'updates_per_batch': 1,
-  'discounting': 0.99,
-  'baseline_cost': 0.5,
-  'entropy_cost': 0.01,
-  'lambda_': 1.0,
-  'optimizer': 'rmsprop',
-  'learning_rate': 6e-4,
-  'learning_rate_schedule': 'linear',
-  'epsilon': 0.01,
-  'clip_gradient_norm': 40.0,
   'width': 84,
   'height': 84,
   # On two cores, a third actor works while the others wait for inference.
