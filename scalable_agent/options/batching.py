@@ -9,6 +9,9 @@ _IDLE: dict[str, Any] = {
   'idle_with': {'num_actors': (0,)},
   'idle_distributed': 'in which each actor evaluates its own policy',
 }
+_IDLE_WITHOUT = _IDLE | {
+  'idle_with': {'num_actors': (0,), 'batcher': ('none',)}
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +21,9 @@ class BatchingOptions:
   batcher: str = option(
     'auto',
     'Dynamic batcher: op = the C++ operations, python = the fallback, auto = '
-    'op where it can be built.',
-    choices=('auto', 'op', 'python'),
+    'op where it can be built; none = each actor thread evaluates the agent '
+    'for itself.',
+    choices=('auto', 'op', 'python', 'none'),
     **_IDLE,
   )
   inference_minimum_batch_size: int = option(
@@ -27,7 +31,7 @@ class BatchingOptions:
     'Rows that the dynamic batcher waits for.',
     unit='rows',
     minimum=1,
-    **_IDLE,
+    **_IDLE_WITHOUT,
   )
   inference_maximum_batch_size: int = option(
     1024,
@@ -36,7 +40,7 @@ class BatchingOptions:
     unit='rows',
     by_preset=True,
     minimum=1,
-    **_IDLE,
+    **_IDLE_WITHOUT,
   )
   inference_timeout_ms: int = option(
     20,
@@ -44,7 +48,7 @@ class BatchingOptions:
     '--inference_minimum_batch_size; 0 = at once.',
     unit='milliseconds',
     minimum=0,
-    **_IDLE,
+    **_IDLE_WITHOUT,
   )
 
   inference_threads: int = option(
@@ -54,7 +58,7 @@ class BatchingOptions:
     unit='threads',
     by_preset=True,
     minimum=1,
-    **_IDLE,
+    **_IDLE_WITHOUT,
   )
 
   def check(self) -> None:

@@ -1,7 +1,8 @@
 """IMPALA in one process.
 
 Actor threads step their environments and have the agent evaluated by inference
-threads behind the dynamic batcher, with the learner's live variables. A learner
+threads behind the dynamic batcher, with the learner's live variables, or, with
+--batcher=none, evaluate it themselves. A learner
 thread takes their unrolls from a bounded queue. The main thread waits, reports
 and listens to signals.
 """
@@ -12,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from scalable_agent import actor, environments, unroll_queue
+from scalable_agent import actor, environments, policies, unroll_queue
 from scalable_agent.options import Config
 from scalable_agent.runtimes import assembly, local_run, threads
 
@@ -43,17 +44,25 @@ class Run(local_run.LocalRun):
       config.batches.batch_size, config.batches.queue_capacity
     )
     self._actors: list[actor.Actor] = []
-    self._policy: Any = None
+    self._policies: list[Any] = []
 
   def _prepare(self) -> None:
     agent = self._training.agent
-    self._policy = assembly.make_batched_policy(
-      self._config, self.spec, agent, self._seeds
-    )
+    if self._config.batching.batcher == 'none':
+      step = policies.make_step(agent)
+      self._policies = [
+        policies.Direct(step, self._seeds) for _ in self._environments
+      ]
+    else:
+      self._policies = [
+        assembly.make_batched_policy(
+          self._config, self.spec, agent, self._seeds
+        )
+      ]
     self._actors = [
       actor.Actor(
         environment,
-        self._policy,
+        self._policies[index % len(self._policies)],
         agent.initial_state(self._num_envs),
         self._config.actors.unroll_length,
         level=index % len(self._levels),
@@ -65,11 +74,13 @@ class Run(local_run.LocalRun):
   def _train(self) -> None:
     with self._threads(saves='learner') as group:
       group.on_stop(self._queue.close)
-      group.on_stop(self._policy.close)
-      for index in range(self._config.batching.inference_threads):
-        group.start(
-          f'inference_{index}', lambda: self._policy.serve(group.fail)
-        )
+      if self._batched is not None:
+        group.on_stop(self._batched.close)
+        for index in range(self._config.batching.inference_threads):
+          group.start(
+            f'inference_{index}',
+            functools.partial(self._batched.serve, group.fail),
+          )
       for index in range(len(self._actors)):
         group.start(
           f'actor_{index}', functools.partial(self._act, index, group)
@@ -94,10 +105,20 @@ class Run(local_run.LocalRun):
       'stage_seconds': {
         'environment': sum(one.environment_seconds for one in self._actors)
         / len(self._actors),
-        'inference': self._policy.seconds
-        / self._config.batching.inference_threads,
+        'inference': sum(one.seconds for one in self._policies)
+        / self._num_inference_threads(),
         'learner': self._training.learner_seconds,
       },
       'queue_fill': self._queue.fill(),
-      'batcher': self._policy.statistics(),
+      'batcher': self._batched and self._batched.statistics(),
     }
+
+  @property
+  def _batched(self) -> policies.Batched | None:
+    one = self._policies[0]
+    return one if isinstance(one, policies.Batched) else None
+
+  def _num_inference_threads(self) -> int:
+    if self._batched is None:
+      return len(self._policies)
+    return self._config.batching.inference_threads

@@ -221,8 +221,8 @@ def test_a_native_batcher_that_cannot_be_had_is_said_before_the_run(
     make_run(tmp_path, **(THREADS | {'batcher': 'op'}))
 
 
-@pytest.mark.parametrize('batcher', ['op', 'python'])
-def test_either_batcher_trains(tmp_path, batcher):
+@pytest.mark.parametrize('batcher', ['op', 'python', 'none'])
+def test_with_or_without_a_batcher_it_trains(tmp_path, batcher):
   run = train(tmp_path, **(THREADS | {'batcher': batcher}))
   assert run.frames() >= 600
 
@@ -740,7 +740,7 @@ def gauges_of_actors(run, environment_seconds):
   actors = [run._actor] if is_serial else run._actors
   for one, seconds in zip(actors, environment_seconds, strict=True):
     one.environment_seconds = seconds
-  run._policy.seconds = 4.0
+  (run._policy if is_serial else run._policies[0]).seconds = 4.0
   run._training.learner_seconds = 3.0
   run._queue._fills = [1.0, 0.5]
   return run._gauges()
@@ -822,7 +822,37 @@ def test_the_seconds_of_a_stage_are_those_of_one_of_its_threads(tmp_path):
   assert gauges['queue_fill'] == 0.75
   assert gauges['batcher'].batches == 0
   assert run._gauges()['queue_fill'] == 0  # It is since the last time.
-  run._policy.close()
+  run._policies[0].close()
+
+
+def test_without_a_batcher_each_actor_evaluates_the_agent_itself(tmp_path):
+  run = make_run(tmp_path, **(THREADS | {'batcher': 'none'}))
+  local_run.train(run)
+  assert run.frames() >= 600
+  gauges = run._gauges()
+  assert gauges['batcher'] is None
+  seconds = [one.seconds for one in run._policies]
+  assert len(seconds) == 2
+  assert min(seconds) > 0
+  assert gauges['stage_seconds']['inference'] == sum(seconds) / 2
+
+
+@pytest.mark.parametrize('batcher', ['op', 'python'])
+def test_several_inference_threads_serve(tmp_path, batcher):
+  options = {'inference_threads': 2, 'batcher': batcher}
+  run = make_run(tmp_path, **(THREADS | options))
+  names = set()
+  serve = policies.Batched.serve
+
+  def record(policy, *args):
+    names.add(threading.current_thread().name)
+    serve(policy, *args)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(policies.Batched, 'serve', record)
+    local_run.train(run)
+  assert run.frames() >= 600
+  assert names == {'inference_0', 'inference_1'}
 
 
 def test_checkpoints_come_at_their_time(tmp_path):
