@@ -29,7 +29,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 import psutil
 import tensorflow as tf
-from absl import app, flags
+from absl import app, flags, logging
 from rich import box, console, table
 from tensorboard.backend.event_processing import event_accumulator
 
@@ -196,10 +196,8 @@ def _read(
     ]
 
   def mean(tag):
-    values = [
-      float(tf.make_ndarray(event.tensor_proto)) for event in within(tag)
-    ]
-    return statistics.mean(values) if values else float('nan')
+    arrays = [tf.make_ndarray(event.tensor_proto) for event in within(tag)]
+    return float(np.mean(arrays)) if arrays else float('nan')
 
   repeats = _repeats(logdir)
   lags = within('policy_lag')
@@ -223,6 +221,8 @@ def _repeats(logdir: str) -> int:
 
 def main(argv: list[str]) -> None:
   del argv
+  # TensorBoard tells of each look at a file.
+  logging.set_verbosity(logging.WARNING)
   unknown = set(_ONLY.value) - set(ROWS)
   if unknown:
     sys.exit(f'--rows={",".join(unknown)}: choose from {", ".join(ROWS)}.')
