@@ -38,7 +38,19 @@ _AUTO = {
 }
 # The IMPALA paper's shallow experts; what else it says holds for all suites.
 _PAPER: dict[str, Any] = {'network': 'nature'}
-_PRESETS = {'impala': {'auto': _AUTO, 'paper': _PAPER}}
+# Updates of as many transitions as IMPALA's would leave most of the time to the
+# calls of the network.
+_ADVANTAGE_AUTO = {
+  **{k: v for k, v in _AUTO.items() if k not in ('batch_size', 'lambda_')},
+  'envs_per_actor': 16,
+  'unroll_length': 20,
+  'gae_lambda': 0.95,
+}
+_PRESETS = {
+  'impala': {'auto': _AUTO, 'paper': _PAPER},
+  'a3c': {'auto': _ADVANTAGE_AUTO},
+  'a2c': {'auto': _ADVANTAGE_AUTO | {'num_actors': 0}},
+}
 
 _LISTS = {'atari57': atari57.GAMES}
 

@@ -44,6 +44,7 @@ from scalable_agent.options.run import RunOptions
 from scalable_agent.options.saved import for_test, from_dict
 from scalable_agent.options.summary import describe
 from scalable_agent.options.test import TestOptions
+from scalable_agent.options.workers import WorkerOptions
 
 __all__ = (
   'ActorOptions',
@@ -69,6 +70,7 @@ __all__ = (
   'ThreadOptions',
   'UnrollOptions',
   'VTraceOptions',
+  'WorkerOptions',
   'check_given',
   'check_group',
   'check_suite',
