@@ -36,9 +36,8 @@ class Seeds:
 def make_step(agent: networks.Agent):
   """Returns `agent.step` as one graph for any number of rows."""
   # No autograph: nothing here branches on tensors, and translating all the
-  # libraries below takes five seconds at the start of every run.
-  # Partial, as of a method TensorFlow takes the tracings of all agents together,
-  # and warns of so many.
+  # libraries below takes five seconds at the start of every run. Partial, as of
+  # a method TensorFlow counts the tracings of all agents together, and warns.
   step = functools.partial(agent.step)
   return tf.function(step, reduce_retracing=True, autograph=False)
 

@@ -8,6 +8,7 @@ from typing import Any
 from scalable_agent.environments.suite import Level, Purpose, Suite
 from scalable_agent.options import (
   FrameOptions,
+  LengthOptions,
   Line,
   Part,
   RepeatOptions,
@@ -56,7 +57,7 @@ _LISTS = {'atari57': atari57.GAMES}
 
 
 @dataclasses.dataclass(frozen=True)
-class AtariOptions(FrameOptions, RepeatOptions):
+class AtariOptions(FrameOptions, LengthOptions, RepeatOptions):
   """Atari.
 
   Attributes:
@@ -114,6 +115,12 @@ class AtariOptions(FrameOptions, RepeatOptions):
     free_in_test=True,
   )
   num_threads: int = 1
+
+  @property
+  def frame_limit(self) -> int:
+    """Frames, after the no-ops, until an episode is cut off for any reason."""
+    steps = self.max_episode_length * self.num_action_repeats
+    return min(self.max_episode_frames, steps or self.max_episode_frames)
 
   def check(self) -> None:
     """Refuses a negative number of threads."""

@@ -9,7 +9,7 @@ from scalable_agent.environments.suite import (
   Suite,
   UnknownLevel,
 )
-from scalable_agent.options import RepeatOptions, option
+from scalable_agent.options import LengthOptions, RepeatOptions, option
 
 # Found on CartPole-v1.
 AUTO = {
@@ -34,7 +34,7 @@ def advantage_presets(
     'envs_per_actor': auto['batch_size'],
     'unroll_length': 20,
     'discounting': 0.99,
-    # With 0.01 the policy of CartPole stays at 0.5 nats, and falls now and then.
+    # With 0.01 the policy of CartPole stays at 0.5 nats, and falls at times.
     'entropy_cost': 0.001,
     'gae_lambda': auto['lambda_'],
     'clip_gradient_norm': 40.0,
@@ -46,7 +46,7 @@ _PRESETS = {'impala': {'auto': AUTO}, **advantage_presets(AUTO)}
 
 
 @dataclasses.dataclass(frozen=True)
-class GymnasiumOptions(RepeatOptions):
+class GymnasiumOptions(LengthOptions, RepeatOptions):
   """Gymnasium."""
 
   env_processes: int = option(

@@ -28,9 +28,11 @@ from scalable_agent.options.declaration import (
 )
 from scalable_agent.options.environment import (
   FrameOptions,
+  LengthOptions,
   NoOptions,
   RepeatOptions,
 )
+from scalable_agent.options.evaluation import EvaluationOptions
 from scalable_agent.options.help import format_help, help_of
 from scalable_agent.options.loss import (
   AdvantageOptions,
@@ -55,7 +57,9 @@ __all__ = (
   'Catalog',
   'ClusterOptions',
   'Config',
+  'EvaluationOptions',
   'FrameOptions',
+  'LengthOptions',
   'Line',
   'LossOptions',
   'NoOptions',

@@ -9,6 +9,7 @@ from scalable_agent.options import (
   ActorOptions,
   AdvantageOptions,
   Config,
+  EvaluationOptions,
   WorkerOptions,
 )
 from scalable_agent.runtimes.algorithm import Algorithm
@@ -49,7 +50,13 @@ class AsynchronousAdvantageActorCritic(Algorithm):
     'workers that act and learn with copies of the weights, without a lock '
     '(Mnih et al., 2016).'
   )
-  options = (ActorOptions, AdvantageOptions, WorkerOptions)
+  options = (
+    ActorOptions,
+    AdvantageOptions,
+    WorkerOptions,
+    EvaluationOptions,
+  )
+  log_formats = ('auto', 'pytorch_a3c')
   presets = {'auto': _AUTO, 'paper': _PAPER}  # noqa: RUF012
 
   def make_loss(self, config: Config) -> Callable[..., Any]:
@@ -67,6 +74,13 @@ class AsynchronousAdvantageActorCritic(Algorithm):
         '--num_actors=0 leaves --algorithm=a3c without a worker. Set '
         '--num_actors=1 or more, or choose --algorithm=a2c: one thread, and '
         'reproducible bit for bit.'
+      )
+    log_format = config.reports.log_format
+    secs = config.of(EvaluationOptions).evaluation_secs
+    if log_format == 'pytorch_a3c' and secs == 0:
+      raise ValueError(
+        '--log_format=pytorch_a3c prints evaluations, and with '
+        '--evaluation_secs=0 there are none. Change one of them.'
       )
 
   def prepare(

@@ -2,8 +2,8 @@
 
 Worker threads, each with environments and a copy of the weights of its own:
 they copy the learner's weights, act for an unroll, and apply the gradients of
-their copy to the learner's variables without a lock. Another thread saves. The
-main thread waits, reports and listens to signals.
+their copy to the learner's variables without a lock. Another thread saves, one
+more evaluates. The main thread waits, reports and listens to signals.
 """
 
 import functools
@@ -13,8 +13,8 @@ from typing import Any
 from absl import logging
 
 from scalable_agent import actor, environments, learner, optimizers, policies
-from scalable_agent.options import Config, WorkerOptions
-from scalable_agent.runtimes import assembly, local_run, threads
+from scalable_agent.options import Config, EvaluationOptions, WorkerOptions
+from scalable_agent.runtimes import assembly, evaluator, local_run, threads
 
 # Seconds between two looks at whether it is time to save.
 _TICK = 0.2
@@ -34,6 +34,7 @@ class Run(local_run.LocalRun):
     self._workers: list[learner.Worker] = []
     self._policies: list[policies.Direct] = []
     self._actors: list[actor.Actor] = []
+    self._evaluator: evaluator.Evaluator | None = None
 
   def _prepare(self) -> None:
     for index, environment in enumerate(self._environments):
@@ -52,6 +53,10 @@ class Run(local_run.LocalRun):
         )
       )
     self._restore_statistics()
+    if self._config.of(EvaluationOptions).evaluation_secs:
+      self._evaluator = evaluator.Evaluator(
+        self._config, self._levels, self._training, self.spec
+      )
 
   def _make_worker(self) -> learner.Worker:
     agent = assembly.make_agent(self._config, self.spec)
@@ -67,6 +72,8 @@ class Run(local_run.LocalRun):
           f'worker_{index}', functools.partial(self._work, index, group)
         )
       group.start('saver', functools.partial(self._save, group))
+      if self._evaluator is not None:
+        group.start('evaluator', functools.partial(self._evaluator.run, group))
 
   def _work(self, index: int, group: threads.ThreadGroup) -> None:
     worker, one = self._workers[index], self._actors[index]

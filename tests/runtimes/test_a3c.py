@@ -3,6 +3,7 @@
 import csv
 import logging as python_logging
 import os
+import re
 import signal
 import threading
 import traceback
@@ -10,7 +11,7 @@ import traceback
 import numpy as np
 import pytest
 
-from scalable_agent import environments
+from scalable_agent import environments, evaluation
 from scalable_agent.options import check_given, validate
 from scalable_agent.runtimes import a3c_local, local_run, training
 from scalable_agent.storage import logdirs, nest_files
@@ -29,6 +30,7 @@ OPTIONS = {
   'save_checkpoint_secs': NEVER,
   'summary_secs': NEVER,
   'progress_secs': NEVER,
+  'evaluation_secs': 0.0,
 }
 OWN = {'shared_statistics': False}
 
@@ -373,6 +375,84 @@ def test_the_seconds_of_a_stage_are_those_of_one_worker(tmp_path):
   assert run._gauges() == {
     'stage_seconds': {'environment': 3.5, 'inference': 2.0, 'learner': 1.5}
   }
+
+
+class TestEvaluations:
+  """Episodes that are played meanwhile."""
+
+  ON = {'evaluation_secs': 0.01, 'total_environment_frames': NEVER}  # noqa: RUF012
+
+  def _run(self, logdir, evaluations, **options):
+    """Trains until there were some evaluations; returns the run."""
+    run = make_run(logdir, **(OPTIONS | self.ON | options))
+    record, count = run._metrics.record_evaluation, []
+
+    def record_and_stop(*args):
+      record(*args)
+      count.append(args)
+      if len(count) >= evaluations:
+        run.stop()
+
+    run._metrics.record_evaluation = record_and_stop
+    local_run.train(run)
+    return run, count
+
+  def _rows(self, logdir):
+    with open(logdir / 'evaluations.csv', encoding='utf-8') as file:
+      return list(csv.DictReader(file))
+
+  def test_they_have_a_row_each_and_a_resumed_run_goes_on(self, tmp_path):
+    run, recorded = self._run(
+      tmp_path, 3, level_name='catch,catch_hidden', num_actors=2
+    )
+    rows = self._rows(tmp_path)
+    assert len(rows) == len(recorded) >= 3
+    for number, row in enumerate(rows):
+      assert row['level'] == ('catch', 'catch_hidden')[number % 2]
+      assert float(row['episode_return']) in (-1.0, 1.0)
+      assert int(row['episode_length']) == 9
+      assert 0 <= int(row['frames']) <= run.frames()
+    assert saved_state(tmp_path)['metrics']['evaluations'] == {
+      'count': len(rows),
+      'latest': float(rows[-1]['episode_return']),
+    }
+    self._run(tmp_path, 1, level_name='catch,catch_hidden', num_actors=2)
+    again = self._rows(tmp_path)
+    assert again[: len(rows)] == rows
+    assert len(again) > len(rows)
+
+  def test_they_are_lines_of_pytorch_a3c_on_demand(self, tmp_path, capsys):
+    run, recorded = self._run(tmp_path, 2, log_format='pytorch_a3c')
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(recorded)
+    for line in lines:
+      assert re.fullmatch(
+        r'Time 00h \d\dm \d\ds, num steps \d+, FPS \d+, '
+        r'episode reward -?1\.0, episode length 9',
+        line,
+      )
+
+  def test_one_that_fails_ends_the_run_with_its_traceback(
+    self, tmp_path, monkeypatch
+  ):
+    def fails(*args):
+      raise ZeroDivisionError('the game broke')
+
+    monkeypatch.setattr(evaluation, 'play_episode', fails)
+    with pytest.raises(ZeroDivisionError, match='the game broke') as error:
+      self._run(tmp_path, 1)
+    frames = traceback.extract_tb(error.value.__traceback__)
+    assert frames[-1].name == 'fails'
+
+  def test_their_lines_need_them(self):
+    options = OPTIONS | {'log_format': 'pytorch_a3c'}
+    with pytest.raises(ValueError, match='--evaluation_secs=0 there are none'):
+      validate(make_config(**options))
+
+  def test_their_lines_tell_nothing_of_other_algorithms(self):
+    options = {'algorithm': 'a2c', 'log_format': 'pytorch_a3c'}
+    with pytest.raises(ValueError, match='tells nothing of --algorithm=a2c'):
+      validate(make_config(**options))
 
 
 class TestLearning:
