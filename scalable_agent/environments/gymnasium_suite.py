@@ -28,11 +28,14 @@ AUTO = {
 def advantage_presets(
   auto: dict[str, Any],
 ) -> dict[str, dict[str, dict[str, Any]]]:
-  """Returns those of A3C and A2C whose updates are like IMPALA's `auto`."""
+  """Returns those of A3C and A2C, made of IMPALA's `auto`."""
   auto = {
     **{k: v for k, v in auto.items() if k not in ('batch_size', 'lambda_')},
     'envs_per_actor': auto['batch_size'],
-    'unroll_length': 20,
+    # Twice as many updates as with 20: CartPole is learned in half the frames.
+    'unroll_length': 10,
+    'learning_rate_schedule': 'late_linear',
+    'total_environment_frames': auto['total_environment_frames'] * 2 / 3,
     'discounting': 0.99,
     # With 0.01 the policy of CartPole stays at 0.5 nats, and falls at times.
     'entropy_cost': 0.001,

@@ -422,7 +422,7 @@ class TestEvaluations:
     assert len(again) > len(rows)
 
   def test_they_are_lines_of_pytorch_a3c_on_demand(self, tmp_path, capsys):
-    run, recorded = self._run(tmp_path, 2, log_format='pytorch_a3c')
+    _, recorded = self._run(tmp_path, 2, log_format='pytorch_a3c')
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(recorded)
     for line in lines:
