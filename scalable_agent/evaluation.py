@@ -1,7 +1,7 @@
 """Plays whole games with an agent and reports what it scored."""
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,6 +109,57 @@ def evaluate(
     lengths=[length for _, length in episodes],
     human_normalized=_human_normalized(environment.level, returns),
   )
+
+
+class Episode(NamedTuple):
+  """An episode that was played.
+
+  Attributes:
+    episode_return: sum of the raw rewards.
+    length: agent steps.
+  """
+
+  episode_return: float
+  length: int
+
+
+def play_episode(
+  policy: Callable,
+  environment: Any,
+  initial_state: Any,
+  most_equal_actions: int,
+  stopping: Callable[[], bool] = lambda: False,
+) -> Episode | None:
+  """Plays an episode, taking the most probable action of each step.
+
+  Args:
+    policy: see `policies`.
+    environment: a BatchedEnvironment of one environment; it is reset, and not
+      closed.
+    initial_state: the agent's, of one row.
+    most_equal_actions: of so many in a row the last ends the episode.
+    stopping: asked at each step whether to leave off.
+
+  Returns:
+    None where it was left off.
+  """
+  state, action = initial_state, np.zeros([1], np.int32)
+  equal_actions = 0
+  env_output = environment.reset()
+  while env_output.step_type[0] != structures.LAST:
+    if stopping():
+      return None
+    agent_output, state = policy(env_output, action, state)
+    chosen = np.argmax(agent_output.policy_logits, -1).astype(np.int32)
+    # The first action follows none.
+    same = equal_actions and chosen[0] == action[0]
+    equal_actions = equal_actions + 1 if same else 1
+    action = chosen
+    env_output = environment.step(action)
+    if equal_actions == most_equal_actions:
+      break
+  info = env_output.info
+  return Episode(float(info.episode_return[0]), int(info.episode_step[0]))
 
 
 def report(

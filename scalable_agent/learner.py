@@ -310,9 +310,12 @@ class Worker:
     """Made by `Learner.make_worker`."""
     self.agent = agent
     self.optimizers = optimizers
-    self._shared = shared
     self._update = update
-    self._synchronise = tf.function(self._copy, autograph=False)
+    # Partial, as of a method TensorFlow takes the tracings of all objects
+    # together, and warns of so many.
+    self._synchronise = tf.function(
+      functools.partial(_copy, agent, shared), autograph=False
+    )
 
   def synchronise(self) -> None:
     """Copies the learner's weights.
@@ -325,11 +328,10 @@ class Worker:
     """Has the learner learn from a batch: see `Learner.update`."""
     return self._update([_needed(batch)])
 
-  def _copy(self) -> None:
-    for own, shared in zip(
-      self.agent.variables, self._shared.variables, strict=True
-    ):
-      own.assign(shared)
+
+def _copy(agent: networks.Agent, shared: networks.Agent) -> None:
+  for own, value in zip(agent.variables, shared.variables, strict=True):
+    own.assign(value)
 
 
 def _needed(batch: structures.ActorOutput) -> structures.ActorOutput:

@@ -180,7 +180,7 @@ def _make_vector_env(
     game,
     num_envs,
     num_threads=options.num_threads,
-    max_num_frames_per_episode=options.max_episode_frames,
+    max_num_frames_per_episode=options.frame_limit,
     repeat_action_probability=options.sticky_actions,
     full_action_space=options.full_action_space,
     autoreset_mode=AutoresetMode.NEXT_STEP,

@@ -8,6 +8,7 @@ from typing import Any
 from scalable_agent.environments.suite import Level, Purpose, Suite
 from scalable_agent.options import (
   FrameOptions,
+  LengthOptions,
   Line,
   Part,
   RepeatOptions,
@@ -36,13 +37,25 @@ _AUTO = {
   'learning_rate_schedule': 'late_linear',
   'epsilon': 1e-5,
 }
-_PRESETS = {'impala': {'auto': _AUTO}}
+# Updates of as many transitions as IMPALA's would leave most of the time to the
+# calls of the network.
+_ADVANTAGE_AUTO = {
+  **{k: v for k, v in _AUTO.items() if k not in ('batch_size', 'lambda_')},
+  'envs_per_actor': 16,
+  'unroll_length': 20,
+  'gae_lambda': 0.95,
+}
+_PRESETS = {
+  'impala': {'auto': _AUTO},
+  'a3c': {'auto': _ADVANTAGE_AUTO},
+  'a2c': {'auto': _ADVANTAGE_AUTO | {'num_actors': 0}},
+}
 
 _LISTS = {'atari57': atari57.GAMES}
 
 
 @dataclasses.dataclass(frozen=True)
-class AtariOptions(FrameOptions, RepeatOptions):
+class AtariOptions(FrameOptions, LengthOptions, RepeatOptions):
   """Atari.
 
   Attributes:
@@ -102,6 +115,12 @@ class AtariOptions(FrameOptions, RepeatOptions):
     free_in_test=True,
   )
   num_threads: int = 1
+
+  @property
+  def frame_limit(self) -> int:
+    """Frames, after the no-ops, until an episode is cut off for any reason."""
+    steps = self.max_episode_length * self.num_action_repeats
+    return min(self.max_episode_frames, steps or self.max_episode_frames)
 
   def check(self) -> None:
     """Refuses a negative number of threads."""

@@ -12,7 +12,10 @@ _AUTO = gymnasium_suite.AUTO | {
   'total_environment_frames': 3e5,
   'learning_rate': 2e-3,
 }
-_PRESETS = {'impala': {'auto': _AUTO}}
+_PRESETS = {
+  'impala': {'auto': _AUTO},
+  **gymnasium_suite.advantage_presets(_AUTO),
+}
 
 
 class Catch(Suite):

@@ -9,7 +9,7 @@ from scalable_agent.environments.suite import (
   Suite,
   UnknownLevel,
 )
-from scalable_agent.options import RepeatOptions, option
+from scalable_agent.options import LengthOptions, RepeatOptions, option
 
 # Found on CartPole-v1.
 AUTO = {
@@ -23,11 +23,33 @@ AUTO = {
   'learning_rate': 3e-3,
   'epsilon': 1e-5,
 }
-_PRESETS = {'impala': {'auto': AUTO}}
+
+
+def advantage_presets(
+  auto: dict[str, Any],
+) -> dict[str, dict[str, dict[str, Any]]]:
+  """Returns those of A3C and A2C, made of IMPALA's `auto`."""
+  auto = {
+    **{k: v for k, v in auto.items() if k not in ('batch_size', 'lambda_')},
+    'envs_per_actor': auto['batch_size'],
+    # Twice as many updates as with 20: CartPole is learned in half the frames.
+    'unroll_length': 10,
+    'learning_rate_schedule': 'late_linear',
+    'total_environment_frames': auto['total_environment_frames'] * 2 / 3,
+    'discounting': 0.99,
+    # With 0.01 the policy of CartPole stays at 0.5 nats, and falls at times.
+    'entropy_cost': 0.001,
+    'gae_lambda': auto['lambda_'],
+    'clip_gradient_norm': 40.0,
+  }
+  return {'a3c': {'auto': auto}, 'a2c': {'auto': auto | {'num_actors': 0}}}
+
+
+_PRESETS = {'impala': {'auto': AUTO}, **advantage_presets(AUTO)}
 
 
 @dataclasses.dataclass(frozen=True)
-class GymnasiumOptions(RepeatOptions):
+class GymnasiumOptions(LengthOptions, RepeatOptions):
   """Gymnasium."""
 
   env_processes: int = option(

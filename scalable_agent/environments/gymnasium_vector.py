@@ -6,6 +6,7 @@ happens where the environment runs, hence also in its own process.
 """
 
 import contextlib
+import copy
 import dataclasses
 import importlib
 import multiprocessing
@@ -76,6 +77,17 @@ def find_spec(level_name: str) -> EnvSpec:
     raise ValueError(said if said[-1:] in '.?' else f'{said}.') from error
 
 
+def _cut_off(spec: EnvSpec, options: 'GymnasiumOptions') -> EnvSpec:
+  """Returns a specification whose episodes are no longer than asked for."""
+  steps = options.max_episode_length * options.num_action_repeats
+  known = spec.max_episode_steps
+  if not steps or (known is not None and known <= steps):
+    return spec
+  spec = copy.deepcopy(spec)
+  spec.max_episode_steps = steps
+  return spec
+
+
 class GymnasiumEnvironment(replay.ReplayedEnvironment):
   """E environments of one Gymnasium id."""
 
@@ -110,7 +122,7 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
     factories = [
       _Factory(
         name=level.name,
-        spec=find_spec(level.name),
+        spec=_cut_off(find_spec(level.name), options),
         num_action_repeats=options.num_action_repeats,
         render=purpose.render and i == 0,
         parent=os.getpid(),

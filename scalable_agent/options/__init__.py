@@ -29,9 +29,11 @@ from scalable_agent.options.declaration import (
 )
 from scalable_agent.options.environment import (
   FrameOptions,
+  LengthOptions,
   NoOptions,
   RepeatOptions,
 )
+from scalable_agent.options.evaluation import EvaluationOptions
 from scalable_agent.options.help import format_help, help_of
 from scalable_agent.options.loss import (
   AdvantageOptions,
@@ -45,6 +47,7 @@ from scalable_agent.options.run import RunOptions
 from scalable_agent.options.saved import for_test, from_dict
 from scalable_agent.options.summary import describe
 from scalable_agent.options.test import TestOptions
+from scalable_agent.options.workers import WorkerOptions
 
 __all__ = (
   'ActorOptions',
@@ -55,7 +58,9 @@ __all__ = (
   'Catalog',
   'ClusterOptions',
   'Config',
+  'EvaluationOptions',
   'FrameOptions',
+  'LengthOptions',
   'Line',
   'LossOptions',
   'NoOptions',
@@ -70,6 +75,7 @@ __all__ = (
   'ThreadOptions',
   'UnrollOptions',
   'VTraceOptions',
+  'WorkerOptions',
   'check_given',
   'check_group',
   'check_suite',

@@ -31,6 +31,22 @@ class RepeatOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class LengthOptions:
+  """Environment."""
+
+  max_episode_length: int = option(
+    0,
+    'Agent steps after which an episode is cut off, if nothing else does so '
+    'before. Its future still counts for the learner, unlike after a '
+    'natural end; 0 = never.',
+    unit='agent steps',
+    minimum=0,
+    part=Part.ACTING,
+    free_in_test=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class FrameOptions:
   """Environment."""
 

@@ -32,3 +32,10 @@ class ReportOptions:
   progress_secs: float = option(
     2.0, 'Time between two progress lines.', **_EVERY
   )
+  log_format: str = option(
+    'auto',
+    'What is printed of the progress: auto = a line every --progress_secs; '
+    'pytorch_a3c = the line that pytorch-a3c prints of each evaluation.',
+    choices=('auto', 'pytorch_a3c'),
+    part=Part.PROCESS,
+  )

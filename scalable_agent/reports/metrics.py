@@ -19,6 +19,7 @@ from absl import logging
 from scalable_agent import environments, structures
 from scalable_agent.reports import (
   episode_log,
+  evaluations,
   progress,
   scores,
   summaries,
@@ -58,6 +59,7 @@ class Metrics:
     clock: Callable[[], float] = time.monotonic,
     silent: bool = False,
     suite: environments.Suite = scores.WITHOUT_SCORES,
+    log_format: str = 'auto',
   ):
     """Initialises; the files are opened on entering the context.
 
@@ -73,6 +75,8 @@ class Metrics:
       clock: seconds, monotonic.
       silent: writes nothing: another process reports.
       suite: of the levels, for their human-normalised scores.
+      log_format: 'auto', or 'pytorch_a3c': a line of each evaluation in place
+        of the progress line.
     """
     self._silent = silent
     self._logdir = logdir
@@ -92,6 +96,9 @@ class Metrics:
     }
     self._lags: collections.deque = collections.deque(maxlen=1000)
     self._signs = vital_signs.VitalSigns()
+    self._evaluations = evaluations.Evaluations(
+      logdir, lines=log_format == 'pytorch_a3c'
+    )
     self._learner_metrics: Mapping[str, Any] = {}
     self._last_actions: tuple[np.ndarray, np.ndarray] | None = None
     self._gauges: Callable[[], Mapping[str, Any]] = dict
@@ -215,6 +222,37 @@ class Metrics:
       self._signs.add(learner_metrics)
     self.maybe_report()
 
+  def record_evaluation(
+    self, frames: int, level: int, episode_return: float, length: int
+  ) -> None:
+    """Takes an episode that was played to see how well the agent does.
+
+    Args:
+      frames: environment frames that the agent had learned from.
+      level: its index.
+      episode_return: sum of the raw rewards.
+      length: agent steps.
+    """
+    name = self._levels[level]
+    with self._report_lock:
+      if not self._open:
+        return
+      self._evaluations.add(
+        episode_log.Episode(
+          frames=frames,
+          seconds=self._elapsed(),
+          level=name,
+          episode_return=episode_return,
+          episode_length=length,
+          episode_frames=length * self._frames_per_step,
+        )
+      )
+      tags = {
+        f'{name}/evaluation_return': episode_return,
+        f'{name}/evaluation_frames': length * self._frames_per_step,
+      }
+      self._summaries.scalars(frames, tags)
+
   def record_dropped_batch(self) -> None:
     """Counts a batch that was not learned from."""
     with self._lock:
@@ -243,6 +281,7 @@ class Metrics:
         stack.callback(self._line.close)
         stack.callback(self._summaries.close)
         stack.callback(self._close_episodes)
+        stack.callback(self._evaluations.close)
         self._report(summary_due=True, line_due=True)
 
   def _close_episodes(self) -> None:
@@ -279,6 +318,7 @@ class Metrics:
     busy = {stage: self._rates[stage] for stage in stages}
     if line_due:
       self._next_line = self._clock() + self._line.secs
+    if line_due and not self._evaluations.lines:
       self._line.show(
         progress.format_progress(
           frames=frames,
@@ -286,6 +326,7 @@ class Metrics:
           returns=returns,
           bottleneck=progress.bottleneck(busy),
           actors=gauges.get('actors'),
+          evaluation=self._evaluations.latest,
           signs=self._signs.read('line'),
           **values,
         )
@@ -331,6 +372,7 @@ class Metrics:
         'dropped_batches': self._dropped_batches,
         'elapsed_seconds': self._elapsed(),
         'scores': self._scores.get_state(),
+        'evaluations': self._evaluations.get_state(),
       }
 
   def set_state(self, state: Mapping[str, Any], updates: int) -> None:
@@ -349,6 +391,8 @@ class Metrics:
     self._dropped_batches = state.get('dropped_batches', 0)
     self._elapsed_before = state['elapsed_seconds']
     self._scores.set_state(state['scores'])
+    if 'evaluations' in state:
+      self._evaluations.set_state(state['evaluations'], self._frames)
     self._signs = vital_signs.VitalSigns(resumed=True)
 
   def _elapsed(self) -> float:

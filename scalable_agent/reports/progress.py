@@ -88,6 +88,7 @@ def format_progress(
   queue_fill: float | None,
   bottleneck: str | None,
   actors: int | None = None,
+  evaluation: float | None = None,
   signs: vital_signs.Signs | None = None,
 ) -> str:
   """Returns the text of the progress line; None is not mentioned.
@@ -102,6 +103,7 @@ def format_progress(
     queue_fill: 0 to 1.
     bottleneck: of `bottleneck`.
     actors: processes at work.
+    evaluation: return of the latest episode that was played to see it.
     signs: of learning, of the latest updates.
   """
   parts = [
@@ -111,6 +113,8 @@ def format_progress(
   ]
   if returns is not None:
     parts.append(returns)
+  if evaluation is not None:
+    parts.append(f'evaluation {evaluation:.2f}')
   if signs is not None:
     parts.append(f'entropy {signs.entropy:.2f}')
     parts.append(f'explained variance {signs.explained_variance:.2f}')

@@ -29,12 +29,14 @@ class Algorithm:
     options: groups of options that mean something to it, besides those that
       always do; see `options.option`.
     presets: values of options by name, by --preset.
+    log_formats: values of --log_format that it has something to print in.
   """
 
   name: str = ''
   help: str = ''
   options: tuple[type, ...] = ()
   presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+  log_formats: tuple[str, ...] = ('auto',)
 
   def make_loss(self, config: Config) -> Callable[..., Any]:
     """Returns what the learner minimises: one of `objectives`."""

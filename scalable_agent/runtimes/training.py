@@ -101,6 +101,7 @@ class Training:
       config.reports.progress_secs,
       silent=not chief,
       suite=levels[0].suite,
+      log_format=config.reports.log_format,
     )
     self.learner_seconds = 0.0
     self._dropped_in_a_row = 0

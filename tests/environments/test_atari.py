@@ -250,6 +250,24 @@ def test_frames_are_those_that_ale_stacks():
   assert ends >= 3
 
 
+@pytest.mark.parametrize(
+  ('frames', 'steps', 'expected'), [(80, 12, 12), (60, 40, 15), (60, 0, 15)]
+)
+def test_the_shorter_limit_cuts_an_episode_off_which_has_a_future(
+  frames, steps, expected
+):
+  environment = make(
+    'pong', 1, max_episode_frames=frames, max_episode_length=steps
+  )
+  environment.reset()
+  for step in range(1, expected + 1):
+    output = environment.step(np.zeros([1], np.int32))
+    assert (output.step_type[0] == LAST) == (step == expected)
+  assert output.discount[0] == 1.0
+  assert output.info.episode_step[0] == expected
+  environment.close()
+
+
 def test_lost_lives_end_the_future_and_not_the_game():
   environment, bare = make(), make_bare()
   outputs = [environment.reset()]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from scalable_agent import structures
+from scalable_agent.environments import gymnasium_suite, gymnasium_vector
 from scalable_agent.structures import FIRST, LAST, MID
 from tests.configs import make_environment
 from tests.environments import contract, toys
@@ -283,3 +284,35 @@ def test_ctrl_c_is_left_to_the_parent():
   output = environment.step(np.zeros([2], np.int32))
   assert (output.step_type == MID).all()
   environment.close()
+
+
+@pytest.mark.parametrize(
+  ('limit', 'repeats', 'expected'), [(7, 1, 7), (7, 2, 7), (0, 1, 500)]
+)
+def test_an_episode_that_is_too_long_is_cut_off_and_has_a_future(
+  limit, repeats, expected
+):
+  environment = make(
+    'CartPole-v1',
+    1,
+    max_episode_length=limit,
+    num_action_repeats=repeats,
+  )
+  environment.reset()
+  for step in range(1, expected + 1):
+    output = environment.step(np.array([step % 2]))
+    if output.step_type[0] == structures.LAST:
+      break
+  environment.close()
+  assert (step == limit) == bool(limit)
+  # CartPole falls soon after if nothing cuts it off.
+  assert output.discount[0] == (1.0 if limit else 0.0)
+
+
+def test_a_limit_beyond_the_registered_one_changes_nothing():
+  spec = gymnasium_vector.find_spec('CartPole-v1')
+  for limit, expected in (499, 499), (501, 500), (0, 500):
+    options = gymnasium_suite.GymnasiumOptions(max_episode_length=limit)
+    cut = gymnasium_vector._cut_off(spec, options)
+    assert cut.max_episode_steps == expected
+  assert spec.max_episode_steps == 500

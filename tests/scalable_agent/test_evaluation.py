@@ -302,3 +302,56 @@ def test_frames_of_odd_size_are_padded_not_scaled(tmp_path):
     for i in range(3):
       writer.add(np.full([401, 301, 3], 100 * i, np.uint8))
   assert [frame.shape for frame in imageio.mimread(path)] == [(402, 302, 3)] * 3
+
+
+class TestAnEpisodeMeanwhile:
+  """`play_episode`: by the most probable actions, and not for ever."""
+
+  def _play(self, choose, most_equal_actions=100, steps=250, stopping=None):
+    """Plays a clock of so many steps; returns the episode and the actions."""
+    environment = clockwork.ClockworkEnvironment(
+      1, episode_steps=steps, num_actions=NUM_ACTIONS
+    )
+    agent = Scripted(choose)
+    episode = evaluation.play_episode(
+      lambda *arguments: agent.step(*arguments, np.array([1, 2])),
+      environment,
+      agent.initial_state(1),
+      most_equal_actions,
+      stopping or (lambda: False),
+    )
+    return episode, [int(action[0]) for action in environment.actions]
+
+  def test_it_takes_the_most_probable_actions_to_the_end(self):
+    episode, actions = self._play(lambda last_action, count: count)
+    assert actions == [i % NUM_ACTIONS for i in range(250)]
+    # Rewards are the numbers of their columns.
+    assert episode == (sum(range(1, 251)), 250)
+
+  def test_a_hundred_equal_actions_end_it(self):
+    episode, actions = self._play(ALWAYS_3._choose)
+    assert actions == [3] * 100
+    assert episode == (sum(range(1, 101)), 100)
+
+  def test_equal_actions_count_in_a_row_only(self):
+    # The first, 0, is the one that there was none before.
+    def choose(last_action, count):
+      del last_action
+      return tf.where(count % 100 == 99, 1, 0)
+
+    episode, actions = self._play(choose)
+    assert actions.count(1) == 2
+    assert episode.length == 250
+    episode, _ = self._play(choose, most_equal_actions=99)
+    assert episode.length == 99
+
+  def test_it_can_be_left_off(self):
+    asked = []
+
+    def stopping():
+      asked.append(1)
+      return len(asked) == 8
+
+    episode, actions = self._play(ALWAYS_3._choose, stopping=stopping)
+    assert episode is None
+    assert len(actions) == 7
