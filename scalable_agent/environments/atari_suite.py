@@ -38,7 +38,16 @@ _AUTO = {
 }
 # The IMPALA paper's shallow experts; what else it says holds for all suites.
 _PAPER: dict[str, Any] = {'network': 'nature'}
-_PRESETS = {'impala': {'auto': _AUTO, 'paper': _PAPER}}
+# Batches of one unroll: more of them are less old.
+_GA3C = {
+  **{k: v for k, v in _AUTO.items() if k not in ('batch_size', 'lambda_')},
+  'envs_per_actor': 32,
+  'unroll_length': 20,
+}
+_PRESETS = {
+  'impala': {'auto': _AUTO, 'paper': _PAPER},
+  'ga3c': {'auto': _GA3C},
+}
 
 _LISTS = {'atari57': atari57.GAMES}
 

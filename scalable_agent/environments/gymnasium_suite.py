@@ -23,7 +23,8 @@ AUTO = {
   'learning_rate': 3e-3,
   'epsilon': 1e-5,
 }
-_PRESETS = {'impala': {'auto': AUTO}}
+GA3C = {k: v for k, v in AUTO.items() if k not in ('batch_size', 'lambda_')}
+_PRESETS = {'impala': {'auto': AUTO}, 'ga3c': {'auto': GA3C}}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,14 @@ from scalable_agent.options.environment import (
   NoOptions,
   RepeatOptions,
 )
+from scalable_agent.options.ga3c import (
+  AdjustmentOptions,
+  EpisodeOptions,
+  GA3CLossOptions,
+  GA3COptimizerOptions,
+  GA3CReportOptions,
+  TrainerOptions,
+)
 from scalable_agent.options.help import format_help, help_of
 from scalable_agent.options.loss import (
   AdvantageOptions,
@@ -47,6 +55,7 @@ from scalable_agent.options.test import TestOptions
 
 __all__ = (
   'ActorOptions',
+  'AdjustmentOptions',
   'AdvantageOptions',
   'AgentOptions',
   'BatchOptions',
@@ -54,7 +63,11 @@ __all__ = (
   'Catalog',
   'ClusterOptions',
   'Config',
+  'EpisodeOptions',
   'FrameOptions',
+  'GA3CLossOptions',
+  'GA3COptimizerOptions',
+  'GA3CReportOptions',
   'Line',
   'LossOptions',
   'NoOptions',
@@ -67,6 +80,7 @@ __all__ = (
   'RunOptions',
   'TestOptions',
   'ThreadOptions',
+  'TrainerOptions',
   'UnrollOptions',
   'VTraceOptions',
   'check_given',

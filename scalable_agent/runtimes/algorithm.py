@@ -29,16 +29,44 @@ class Algorithm:
     options: groups of options that mean something to it, besides those that
       always do; see `options.option`.
     presets: values of options by name, by --preset.
+    counts_episodes: whether the learner counts the episodes it learns from.
   """
 
   name: str = ''
   help: str = ''
   options: tuple[type, ...] = ()
   presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+  counts_episodes: bool = False
 
   def make_loss(self, config: Config) -> Callable[..., Any]:
     """Returns what the learner minimises: one of `objectives`."""
     raise NotImplementedError
+
+  def num_optimizers(self, config: Config) -> int:
+    """Returns 1, or 2 for one of each part of the loss; see `Learner`."""
+    del config
+    return 1
+
+  def anneal(
+    self,
+    config: Config,
+    episodes: Any,
+    loss: Callable[..., Any],
+    schedule: Callable[[Any], Any],
+  ) -> tuple[Callable[..., Any], Callable[[Any], Any]]:
+    """Has what the learner minimises, and how fast, follow the episodes.
+
+    Args:
+      config: resolved and validated.
+      episodes: int64 variable, those learned from so far.
+      loss: of `make_loss`.
+      schedule: frames -> learning rate.
+
+    Returns:
+      The last two, or what takes their place.
+    """
+    del config, episodes
+    return loss, schedule
 
   def check(self, config: Config) -> None:
     """Raises ValueError where options are wrong together.

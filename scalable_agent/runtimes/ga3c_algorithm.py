@@ -1,0 +1,159 @@
+"""GA3C: its options, and where its parts are put together."""
+
+import functools
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from scalable_agent import environments
+from scalable_agent.options import (
+  ActorOptions,
+  AdjustmentOptions,
+  BatchingOptions,
+  Config,
+  EpisodeOptions,
+  GA3CLossOptions,
+  GA3COptimizerOptions,
+  GA3CReportOptions,
+  QueueOptions,
+  TrainerOptions,
+)
+from scalable_agent.runtimes.algorithm import Algorithm
+
+# The defaults of its Config.py; training ends by its number of episodes alone.
+_CONFIG = {
+  'network': 'shallow',
+  'width': 84,
+  'height': 84,
+  'num_actors': 32,
+  'envs_per_actor': 1,
+  'inference_threads': 2,
+  'inference_maximum_batch_size': 128,
+  'num_trainers': 2,
+  'training_min_batch_size': 0,
+  'queue_capacity': 100,
+  'unroll_length': 5,
+  'discounting': 0.99,
+  'baseline_cost': 1.0,
+  'entropy_cost': 0.01,
+  'entropy_cost_end': 0.01,
+  'log_epsilon': 1e-6,
+  'optimizer': 'rmsprop',
+  'learning_rate': 3e-4,
+  'learning_rate_end': 3e-4,
+  'learning_rate_schedule': 'constant',
+  'epsilon': 0.1,
+  'clip_gradient_norm': 0.0,
+  'clip_gradient_by': 'average_norm',
+  'total_episodes': 400_000,
+  'annealing_episode_count': 400_000,
+  'total_environment_frames': 1e12,
+  'dynamic_settings': True,
+}
+# What suites say differently comes on top.
+_AUTO = {
+  'baseline_cost': 0.5,
+  # More trainers wait for each other's cores.
+  'num_trainers': 1,
+  'num_actors': 2,
+  'width': 84,
+  'height': 84,
+}
+
+
+class HybridA3C(Algorithm):
+  name = 'ga3c'
+  help = (
+    'A3C with one network that predictors evaluate for all agents and trainers '
+    'update, several of each (Babaeizadeh et al., 2017); on one machine.'
+  )
+  options = (
+    ActorOptions,
+    QueueOptions,
+    TrainerOptions,
+    BatchingOptions,
+    GA3CLossOptions,
+    GA3COptimizerOptions,
+    EpisodeOptions,
+    AdjustmentOptions,
+    GA3CReportOptions,
+  )
+  presets = {'auto': _AUTO, 'paper': _CONFIG}  # noqa: RUF012
+  counts_episodes = True
+
+  def make_loss(self, config: Config) -> Callable[..., Any]:
+    """See base class."""
+    from scalable_agent import objectives
+
+    return functools.partial(objectives.ga3c_loss, config.of(GA3CLossOptions))
+
+  def num_optimizers(self, config: Config) -> int:
+    """See base class."""
+    dual = config.of(GA3COptimizerOptions).dual_rmsprop
+    return 2 if dual and config.optimizer.optimizer == 'rmsprop' else 1
+
+  def anneal(
+    self,
+    config: Config,
+    episodes: Any,
+    loss: Callable[..., Any],
+    schedule: Callable[[Any], Any],
+  ) -> tuple[Callable[..., Any], Callable[[Any], Any]]:
+    """See base class."""
+    from scalable_agent import optimizers
+
+    total = config.of(EpisodeOptions).annealing_episode_count
+
+    def between(start: float, end: float) -> Any:
+      return optimizers.annealed(start, end, total, episodes)
+
+    rate = config.optimizer.learning_rate
+    rate_end = config.of(GA3COptimizerOptions).learning_rate_end
+    cost = config.of(GA3CLossOptions).entropy_cost
+    cost_end = config.of(GA3CLossOptions).entropy_cost_end
+    if rate_end >= 0:
+
+      def schedule(frames):
+        del frames
+        return between(rate, rate_end)
+
+    if cost_end < 0:
+      return loss, schedule
+    return (
+      lambda *batch: loss(*batch, entropy_cost=between(cost, cost_end)),
+      schedule,
+    )
+
+  def check(self, config: Config) -> None:
+    """See base class."""
+    if config.actors.num_actors == 0:
+      raise ValueError(
+        '--num_actors=0 leaves GA3C without an agent: it has no serial mode. '
+        'Set --num_actors=1 or more, or choose --algorithm=a2c.'
+      )
+    rate_end = config.of(GA3COptimizerOptions).learning_rate_end
+    by_frames = config.optimizer.learning_rate_schedule
+    if rate_end is None or rate_end < 0:
+      return
+    if by_frames not in (None, 'constant'):
+      raise ValueError(
+        f'--learning_rate_end={rate_end} is approached over episodes, and '
+        f'--learning_rate_schedule={by_frames} goes by frames. Set '
+        '--learning_rate_schedule=constant, or --learning_rate_end=-1.'
+      )
+
+  def prepare(
+    self,
+    config: Config,
+    levels: Sequence[environments.Level],
+    cluster,
+    given: Collection[str],
+  ) -> Callable[[], None]:
+    """See base class."""
+    from scalable_agent.runtimes import ga3c, local_run
+
+    return local_run.prepare(
+      config, levels, given, lambda: ga3c.Run(config, levels)
+    )
+
+
+GA3C = HybridA3C()
