@@ -46,7 +46,7 @@ _GA3C = {
 }
 _PRESETS = {
   'impala': {'auto': _AUTO, 'paper': _PAPER},
-  'ga3c': {'auto': _GA3C},
+  'ga3c': {'auto': _GA3C, 'paper': {'network': 'shallow'}},
 }
 
 _LISTS = {'atari57': atari57.GAMES}

@@ -68,6 +68,25 @@ class Algorithm:
     del config, episodes
     return loss, schedule
 
+  def translate(
+    self, arguments: Sequence[str]
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the options that arguments which are no flags stand for.
+
+    Args:
+      arguments: of the command line.
+
+    Returns:
+      Those that they set, and those that they imply where no flag says more.
+
+    Raises:
+      ValueError: they stand for none.
+    """
+    raise ValueError(
+      f'unexpected arguments: {" ".join(arguments)}. Options are written '
+      '--name=value; --help lists them.'
+    )
+
   def check(self, config: Config) -> None:
     """Raises ValueError where options are wrong together.
 

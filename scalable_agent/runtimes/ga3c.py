@@ -76,11 +76,19 @@ class Run(local_run.LocalRun):
     chosen = self._config.of(GA3CReportOptions)
     if chosen.log_format != 'ga3c':
       return
-    names = ('num_trainers', 'num_predictors', 'num_agents')
+
+    def counts() -> tuple[int, int, int]:
+      pools = self._pools
+      return (
+        len(pools['num_trainers']),
+        len(pools['num_predictors']),
+        len(pools['num_agents']),
+      )
+
     self._metrics.show_instead(
       ga3c_log.GA3CLog(
         os.path.join(self._config.run.logdir, chosen.results_filename),
-        lambda: tuple(len(self._pools[name]) for name in names),
+        counts,
         chosen.print_stats_frequency,
         chosen.stat_rolling_mean_window,
       )

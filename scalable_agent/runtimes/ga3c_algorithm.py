@@ -16,12 +16,12 @@ from scalable_agent.options import (
   GA3CReportOptions,
   QueueOptions,
   TrainerOptions,
+  legacy_ga3c,
 )
 from scalable_agent.runtimes.algorithm import Algorithm
 
 # The defaults of its Config.py; training ends by its number of episodes alone.
 _CONFIG = {
-  'network': 'shallow',
   'width': 84,
   'height': 84,
   'num_actors': 32,
@@ -64,7 +64,8 @@ class HybridA3C(Algorithm):
   name = 'ga3c'
   help = (
     'A3C with one network that predictors evaluate for all agents and trainers '
-    'update, several of each (Babaeizadeh et al., 2017); on one machine.'
+    'update, several of each (Babaeizadeh et al., 2017); on one machine. Takes '
+    'the NAME=VALUE of its own program behind --, too.'
   )
   options = (
     ActorOptions,
@@ -122,6 +123,12 @@ class HybridA3C(Algorithm):
       lambda *batch: loss(*batch, entropy_cost=between(cost, cost_end)),
       schedule,
     )
+
+  def translate(
+    self, arguments: Sequence[str]
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns options for those of its own program; see base class."""
+    return legacy_ga3c.translate(arguments)
 
   def check(self, config: Config) -> None:
     """See base class."""
