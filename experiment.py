@@ -104,6 +104,27 @@ def _load_tensorflow() -> None:
       os.close(stderr)
 
 
+def _translate(
+  config: options.Config, arguments: list[str], given: set[str]
+) -> tuple[dict, dict]:
+  """Returns options that arguments which are no flags set, and imply.
+
+  Raises:
+    ValueError: there are none of this algorithm, or a flag sets one as well.
+  """
+  if not arguments:
+    return {}, {}
+  algorithm = config.catalog.algorithms[options.algorithm_of(config)]
+  more, implied = algorithm.translate(arguments)
+  twice = sorted(given & more.keys())
+  if twice:
+    raise ValueError(
+      f'--{twice[0]}={FLAGS[twice[0]].value} is also set by '
+      f'{" ".join(arguments)}. Leave one of them out.'
+    )
+  return more, {k: v for k, v in implied.items() if k not in given}
+
+
 def train(config: options.Config, given: set[str]) -> None:
   """Trains with what the command line gave; resumes if the logdir has a run.
 
@@ -150,7 +171,7 @@ def train(config: options.Config, given: set[str]) -> None:
 
 
 def test(config: options.Config, given: set[str]) -> None:
-  """Tests the agent in the logdir."""
+  """Tests the agent in the logdir, or shows how it plays."""
   _load_tensorflow()
   from scalable_agent.runtimes import test as test_runtime
   from scalable_agent.storage import files
@@ -179,12 +200,6 @@ def _one_line_errors(*kinds: type[Exception]):
 
 
 def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    # absl's UsageError would bury the message under the whole help.
-    sys.exit(
-      f'experiment.py: unexpected arguments: {" ".join(argv[1:])}. Options are '
-      'written --name=value; --help lists them.'
-    )
   logging.set_verbosity(FLAGS['verbosity'].value)
   # TensorFlow tells how long a part of every save took, and what its strategies
   # are made of.
@@ -196,14 +211,19 @@ def main(argv: list[str]) -> None:
   )
   with _one_line_errors():
     catalog = runtimes.make_catalog(FLAGS['plugin'].value)
-  config = catalog.make(**{name: FLAGS[name].value for name in catalog.options})
   given = {name for name in catalog.options if FLAGS[name].present}
+  config = catalog.make(**{name: FLAGS[name].value for name in catalog.options})
+  # absl's UsageError would bury the message under the whole help.
+  with _one_line_errors():
+    more, implied = _translate(config, argv[1:], given)
+  config = config.replace(**implied, **more)
+  given |= more.keys()
   # TF_CONFIG may say what the flags of a training do not.
   if config.run.mode != 'train' or 'TF_CONFIG' not in os.environ:
     with _one_line_errors():
       options.validate(config)
   try:
-    {'train': train, 'test': test}[config.run.mode](config, given)
+    {'train': train}.get(config.run.mode, test)(config, given)
   except KeyboardInterrupt:
     print('experiment.py: interrupted.', file=sys.stderr)
     sys.exit(_INTERRUPTED)

@@ -178,6 +178,7 @@ class Batcher:
     function: Callable[[Nest], Nest],
     *,
     close_on_error: bool = True,
+    stop: Callable[[], bool] | None = None,
   ) -> None:
     """Computes batch after batch in this thread, until the batcher is closed.
 
@@ -190,6 +191,10 @@ class Batcher:
         over inside one graph, so that serving does not wait for the GIL.
       close_on_error: If False, an exception is logged instead and the loop goes
         on with the next batch.
+      stop: Asked after each batch; where it returns True, this thread serves no
+        more and returns, and the batcher stays open for others. It does not
+        wake a thread that waits for a batch. With it, a `tf.function` is
+        called from Python, batch by batch.
 
     Raises:
       ValueError: The outputs of a `tf.function` never have the structure of
@@ -197,7 +202,7 @@ class Batcher:
       Exception: What `function` raised, unless `close_on_error` is False or it
         was while `function` was traced.
     """
-    serving.serve_forever(self, function, close_on_error)
+    serving.serve_forever(self, function, close_on_error, stop)
 
   def statistics(self) -> Statistics:
     """Returns what the batcher has done so far."""

@@ -57,12 +57,15 @@ def serve_once(batcher: Batcher, function: Callable[[Nest], Nest]) -> bool:
 
 
 def serve_forever(
-  batcher: Batcher, function: Callable[[Nest], Nest], close_on_error: bool
+  batcher: Batcher,
+  function: Callable[[Nest], Nest],
+  close_on_error: bool,
+  stop: Callable[[], bool] | None = None,
 ) -> None:
   """See `Batcher.serve_forever`."""
   try:
-    serve = _loop(batcher, function)
-    while True:
+    serve = _loop(batcher, function, in_graph=stop is None)
+    while stop is None or not stop():
       try:
         if not serve():
           return
@@ -76,7 +79,7 @@ def serve_forever(
 
 
 def _loop(
-  batcher: Batcher, function: Callable[[Nest], Nest]
+  batcher: Batcher, function: Callable[[Nest], Nest], in_graph: bool
 ) -> Callable[[], bool]:
   """Returns what serves one or more batches and tells whether to go on."""
   if not hasattr(function, 'get_concrete_function'):
@@ -89,7 +92,7 @@ def _loop(
     batcher.output_specs,
     tf.nest.flatten(batcher.output_specs),
   )
-  if batcher.implementation != 'op':
+  if batcher.implementation != 'op' or not in_graph:
     return lambda: serve_once(batcher, concrete)
 
   with tf.device('cpu'):

@@ -41,6 +41,7 @@ def evaluate(
   greedy: bool = False,
   seed: int = 1,
   video_path: str | None = None,
+  window: Any = None,
 ) -> LevelResult:
   """Plays whole episodes; a lost life does not end one.
 
@@ -55,6 +56,7 @@ def evaluate(
     greedy: takes the most probable action instead of sampling one.
     seed: of the sampling.
     video_path: .mp4 or .gif for the first episode of environment 0.
+    window: a windows.Window, or the like, that shows all its episodes.
 
   Returns:
     The result of exactly `num_episodes` episodes: first every environment's
@@ -76,8 +78,14 @@ def evaluate(
   action = np.zeros([environment.num_envs], np.int32)
   played: list[list[tuple[float, int]]] = [[] for _ in quotas]
   env_output = environment.reset()
+
+  def show() -> None:
+    if window is not None:
+      window.add(environment.render())
+
   with _Film(environment, video_path) as film:
     film.shoot()
+    show()
     while any(map(_falls_short, played, quotas)):
       agent_output, state = policy(env_output, action, state)
       action = np.asarray(agent_output.action)
@@ -85,6 +93,7 @@ def evaluate(
         action = np.argmax(agent_output.policy_logits, -1).astype(np.int32)
       env_output = environment.step(action)
       film.shoot()
+      show()
       ended = env_output.step_type == structures.LAST
       if ended[0]:
         film.close()

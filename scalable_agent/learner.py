@@ -53,6 +53,7 @@ class Learner:
     frames: int64 variable, environment frames learned from so far, those of all
       replicas. `int` refuses the variables of a strategy: use `.numpy()`.
     updates: int64 variable, batches learned from so far; the policy version.
+    episodes: int64 variable, episodes that ended in them; or None.
   """
 
   def __init__(
@@ -64,6 +65,7 @@ class Learner:
     clip: Callable[[Sequence[Any]], tuple[list[Any], tf.Tensor]],
     frames_per_step: int,
     updates_per_batch: int = 1,
+    episodes: tf.Variable | None = None,
   ):
     """Builds the optimizers' slots, for the strategy in whose scope it is.
 
@@ -76,11 +78,14 @@ class Learner:
       clip: `optimizers.clip_gradients`, but for its other arguments.
       frames_per_step: frames that one agent step counts for.
       updates_per_batch: optimizer steps on each batch.
+      episodes: int64 variable that counts those learned from, by the metric
+        `num_episodes` of `loss`; None: nothing does. Not under a strategy.
     """
     self.agent = agent
     self.optimizers = self._build(optimizers)
     self.frames = tf.Variable(0, dtype=tf.int64, name='frames')
     self.updates = tf.Variable(0, dtype=tf.int64, name='updates')
+    self.episodes = episodes
     self._schedule = schedule
     self._loss = loss
     self._clip = clip
@@ -96,6 +101,8 @@ class Learner:
       'frames': self.frames,
       'updates': self.updates,
     }
+    if self.episodes is not None:
+      items['episodes'] = self.episodes
     names = ('optimizer', 'baseline_optimizer')
     return items | dict(zip(names, self.optimizers, strict=False))
 
@@ -209,6 +216,9 @@ class Learner:
       steps = tf.cast(metrics['num_transitions'], tf.int64)
       frames = self.frames.assign_add(learned * steps * self._frames_per_step)
       updates = self.updates.assign_add(learned)
+      if self.episodes is not None:
+        ended = tf.cast(metrics['num_episodes'], tf.int64)
+        self.episodes.assign_add(learned * ended)
       return metrics | {
         'frames': tf.identity(frames),
         'updates': tf.identity(updates),

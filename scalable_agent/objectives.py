@@ -11,6 +11,7 @@ from scalable_agent import losses, returns, structures, vtrace
 from scalable_agent.losses import masked_count, masked_mean
 from scalable_agent.options import (
   AdvantageOptions,
+  GA3CLossOptions,
   LossOptions,
   VTraceOptions,
   choices_of,
@@ -157,6 +158,69 @@ def advantage_loss(
   )
 
 
+def ga3c_loss(
+  options: GA3CLossOptions,
+  learner_logits: tf.Tensor,
+  learner_baselines: tf.Tensor,
+  env_outputs: structures.StepOutput,
+  agent_outputs: structures.AgentOutput,
+  entropy_cost: tf.Tensor | None = None,
+) -> Loss:
+  """The loss of GA3C (Babaeizadeh et al. 2017), summed over T and B.
+
+  A3C's with n-step returns, but for the logarithms: of max(p, log_epsilon), in
+  the policy gradient as in the entropy, so that no gradient flows through the
+  logarithm of what is less probable.
+
+  Args: see `vtrace_loss`.
+    entropy_cost: [] float32; None: that of `options`.
+
+  Returns:
+    A Loss with `entropy_cost` and `num_episodes`, that ended in the batch,
+    among its metrics.
+  """
+  batch = _align(
+    options, learner_logits, learner_baselines, env_outputs, agent_outputs
+  )
+  transitions = batch.transitions
+  if options.reward_clipping == 'abs_one':
+    rewards = tf.clip_by_value(
+      transitions.rewards, options.reward_min, options.reward_max
+    )
+    batch = batch._replace(rewards=rewards)
+  targets = returns.n_step_returns(
+    batch.rewards,
+    transitions.discounts,
+    batch.baselines,
+    batch.bootstrap_value,
+    transitions.mask,
+  )
+  log_policy = tf.nn.log_softmax(batch.logits)  # [T, B, A]
+  policy = tf.exp(log_policy)
+  if not options.use_log_softmax:
+    log_policy = tf.math.log(tf.maximum(policy, options.log_epsilon))
+  log_probs = tf.gather(log_policy, transitions.actions, batch_dims=2)  # [T, B]
+  advantages = tf.stop_gradient(targets - batch.baselines)
+  if entropy_cost is None:
+    entropy_cost = tf.constant(options.entropy_cost)
+  loss = _combine(
+    options,
+    batch,
+    targets,
+    -losses.masked_sum(log_probs * advantages, transitions.mask),
+    losses.masked_sum(
+      tf.reduce_sum(policy * log_policy, axis=-1), transitions.mask
+    ),
+    entropy_cost=entropy_cost,
+  )
+  ended = tf.equal(env_outputs.step_type[1:], structures.LAST)
+  more = {
+    'entropy_cost': tf.identity(entropy_cost),
+    'num_episodes': losses.masked_count(ended),
+  }
+  return loss._replace(metrics=loss.metrics | more)
+
+
 def _align(
   options: LossOptions,
   learner_logits: tf.Tensor,
@@ -231,11 +295,14 @@ def _combine(
   pg_loss: tf.Tensor,
   entropy_loss: tf.Tensor,
   threshold: float | None = 1.0,
+  entropy_cost: tf.Tensor | None = None,
 ) -> Loss:
   """Returns the weighted sum of the losses; the baseline's is made here."""
   mask = batch.transitions.mask
   baseline_loss = losses.compute_baseline_loss(targets - batch.baselines, mask)
-  policy = pg_loss + options.entropy_cost * entropy_loss
+  if entropy_cost is None:
+    entropy_cost = options.entropy_cost
+  policy = pg_loss + entropy_cost * entropy_loss
   baseline = options.baseline_cost * baseline_loss
   metrics = {
     'total_loss': policy + baseline,

@@ -147,6 +147,22 @@ def learning_rate_schedule(
   return schedule
 
 
+def annealed(
+  start: float, end: float, total: int, count: tf.Variable
+) -> tf.Tensor:
+  """Returns what lies on the straight line between two values, [] float32.
+
+  Args:
+    start: the value at a count of 0.
+    end: the value at `total` and after it.
+    total: positive.
+    count: [] int64.
+  """
+  # In float64: counts above 2 ** 24 are no float32.
+  share = tf.minimum(tf.cast(count, tf.float64) / total, 1.0)
+  return tf.cast(start + (end - start) * share, tf.float32)
+
+
 def clip_gradients(
   gradients: Sequence[Any],
   clip_gradient_norm: float | None,

@@ -122,6 +122,7 @@ class Batched:
     self._step = step
     self._seeds = seeds
     self.seconds = 0.0
+    self._lock = threading.Lock()  # Of the above.
     env_output = structures.step_output_spec(spec)
     env_output = env_output._replace(info=(), discount=())
     state = tree.map_structure(
@@ -156,12 +157,15 @@ class Batched:
     return self._batcher.compute((env_output, last_action, state))
 
   def serve(
-    self, on_error: Callable[[BaseException], None] = lambda error: None
+    self,
+    on_error: Callable[[BaseException], None] = lambda error: None,
+    stop: Callable[[], bool] | None = None,
   ) -> None:
-    """Evaluates batch after batch until `close`.
+    """Evaluates batch after batch until `close`, in one or more threads.
 
     Args:
       on_error: gets what the agent raises before the callers see its message.
+      stop: asked between two batches, whether this thread is to end.
 
     Raises:
       Exception: what the agent raised.
@@ -175,10 +179,11 @@ class Batched:
       except BaseException as error:
         on_error(error)
         raise
-      self.seconds += time.perf_counter() - start
+      with self._lock:
+        self.seconds += time.perf_counter() - start
       return result
 
-    self._batcher.serve_forever(evaluate)
+    self._batcher.serve_forever(evaluate, stop=stop)
 
   def close(self) -> None:
     """Wakes everybody who waits, with CancelledError."""

@@ -45,10 +45,17 @@ _ADVANTAGE_AUTO = {
   'unroll_length': 20,
   'gae_lambda': 0.95,
 }
+# Batches of one unroll: more of them are less old.
+_GA3C = {
+  **{k: v for k, v in _AUTO.items() if k not in ('batch_size', 'lambda_')},
+  'envs_per_actor': 32,
+  'unroll_length': 20,
+}
 _PRESETS = {
   'impala': {'auto': _AUTO},
   'a3c': {'auto': _ADVANTAGE_AUTO},
   'a2c': {'auto': _ADVANTAGE_AUTO | {'num_actors': 0}},
+  'ga3c': {'auto': _GA3C},
 }
 
 _LISTS = {'atari57': atari57.GAMES}

@@ -8,13 +8,11 @@ from scalable_agent.environments.suite import Level, Purpose, Suite
 LEVEL_NAMES = ('catch', 'catch_hidden')
 
 # An LSTM forgets what it learned with CartPole's learning rate.
-_AUTO = gymnasium_suite.AUTO | {
-  'total_environment_frames': 3e5,
-  'learning_rate': 2e-3,
-}
+_CHANGES = {'total_environment_frames': 3e5, 'learning_rate': 2e-3}
 _PRESETS = {
-  'impala': {'auto': _AUTO},
-  **gymnasium_suite.advantage_presets(_AUTO),
+  'impala': {'auto': gymnasium_suite.AUTO | _CHANGES},
+  'ga3c': {'auto': gymnasium_suite.GA3C | _CHANGES},
+  **gymnasium_suite.advantage_presets(gymnasium_suite.AUTO | _CHANGES),
 }
 
 

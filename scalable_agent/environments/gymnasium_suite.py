@@ -23,6 +23,7 @@ AUTO = {
   'learning_rate': 3e-3,
   'epsilon': 1e-5,
 }
+GA3C = {k: v for k, v in AUTO.items() if k not in ('batch_size', 'lambda_')}
 
 
 def advantage_presets(
@@ -45,7 +46,11 @@ def advantage_presets(
   return {'a3c': {'auto': auto}, 'a2c': {'auto': auto | {'num_actors': 0}}}
 
 
-_PRESETS = {'impala': {'auto': AUTO}, **advantage_presets(AUTO)}
+_PRESETS = {
+  'impala': {'auto': AUTO},
+  'ga3c': {'auto': GA3C},
+  **advantage_presets(AUTO),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Agent(snt.Module):
       structures.TensorSpec(self._stack.stack_shape, self._pixels.dtype)
     )
     self._last_action_reward = chosen.last_action_reward
+    self._min_policy = chosen.min_policy
     self._core: Any = snt.LSTM(LSTM_SIZE) if chosen.lstm else None
     # Small first policy logits: the first policy is close to uniform.
     self._policy_logits = snt.Linear(
@@ -131,9 +132,20 @@ class Agent(snt.Module):
     core = ()
     if self._core:
       features, core = self._unroll_core(features, first, state.core)
-    logits = snt.BatchApply(self._policy_logits)(features)
+    logits = self._bound(snt.BatchApply(self._policy_logits)(features))
     baseline = tf.squeeze(snt.BatchApply(self._baseline)(features), -1)
     return (logits, baseline), AgentState(frames, core)
+
+  def _bound(self, logits: tf.Tensor) -> tf.Tensor:
+    """Returns logits of a policy that is nowhere below `min_policy`.
+
+    Here, so that those who act, learn and test have the same one.
+    """
+    least = self._min_policy
+    if not least:
+      return logits
+    policy = tf.nn.softmax(logits) + least
+    return tf.math.log(policy / (1.0 + least * self._num_actions))
 
   def moments(self, env_outputs: structures.StepOutput) -> list[tf.Tensor]:
     """Returns what `observe` wants to know of a learner batch.

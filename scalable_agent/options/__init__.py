@@ -34,6 +34,14 @@ from scalable_agent.options.environment import (
   RepeatOptions,
 )
 from scalable_agent.options.evaluation import EvaluationOptions
+from scalable_agent.options.ga3c import (
+  AdjustmentOptions,
+  EpisodeOptions,
+  GA3CLossOptions,
+  GA3COptimizerOptions,
+  GA3CReportOptions,
+  TrainerOptions,
+)
 from scalable_agent.options.help import format_help, help_of
 from scalable_agent.options.loss import (
   AdvantageOptions,
@@ -41,7 +49,12 @@ from scalable_agent.options.loss import (
   VTraceOptions,
 )
 from scalable_agent.options.optimizer import OptimizerOptions
-from scalable_agent.options.presets import fill_in, follow_cores, resolve
+from scalable_agent.options.presets import (
+  algorithm_of,
+  fill_in,
+  follow_cores,
+  resolve,
+)
 from scalable_agent.options.reports import ReportOptions
 from scalable_agent.options.run import RunOptions
 from scalable_agent.options.saved import for_test, from_dict
@@ -51,6 +64,7 @@ from scalable_agent.options.workers import WorkerOptions
 
 __all__ = (
   'ActorOptions',
+  'AdjustmentOptions',
   'AdvantageOptions',
   'AgentOptions',
   'BatchOptions',
@@ -58,8 +72,12 @@ __all__ = (
   'Catalog',
   'ClusterOptions',
   'Config',
+  'EpisodeOptions',
   'EvaluationOptions',
   'FrameOptions',
+  'GA3CLossOptions',
+  'GA3COptimizerOptions',
+  'GA3CReportOptions',
   'LengthOptions',
   'Line',
   'LossOptions',
@@ -73,9 +91,11 @@ __all__ = (
   'RunOptions',
   'TestOptions',
   'ThreadOptions',
+  'TrainerOptions',
   'UnrollOptions',
   'VTraceOptions',
   'WorkerOptions',
+  'algorithm_of',
   'check_given',
   'check_group',
   'check_suite',

@@ -43,6 +43,16 @@ class AgentOptions:
     line=Line.AGENT,
     **_WEIGHTS,
   )
+  min_policy: float = option(
+    0.0,
+    'Added to the probability of each action before they are made to add up '
+    'to 1 again: (p + m) / (1 + m actions). None is ever less probable than '
+    'm / (1 + m actions).',
+    by_preset=True,
+    minimum=0,
+    part=Part.ACTING,
+    line=Line.AGENT,
+  )
   frame_stack: int = option(
     1,
     'Latest observations that the agent sees.',

@@ -10,6 +10,7 @@ from scalable_agent.options import (
   batching,
   cluster,
   environment,
+  ga3c,
   loss,
   optimizer,
   reports,
@@ -26,18 +27,24 @@ from scalable_agent.options.declaration import (
 # In the order of --help and of the summary at the start.
 GROUPS = (
   run.RunOptions,
+  ga3c.EpisodeOptions,
   environment.RepeatOptions,
   environment.FrameOptions,
   agent.AgentOptions,
   actors.ActorOptions,
   actors.BatchOptions,
+  ga3c.TrainerOptions,
   actors.ThreadOptions,
   batching.BatchingOptions,
   loss.VTraceOptions,
   loss.AdvantageOptions,
+  ga3c.GA3CLossOptions,
   optimizer.OptimizerOptions,
+  ga3c.GA3COptimizerOptions,
+  ga3c.AdjustmentOptions,
   cluster.ClusterOptions,
   reports.ReportOptions,
+  ga3c.GA3CReportOptions,
   test.TestOptions,
 )
 

@@ -64,7 +64,7 @@ def _sentences(one: Option, catalog: Catalog) -> Iterator[str]:
   if algorithms := catalog.algorithms_of(one.name):
     yield f'Only with --algorithm={_list(algorithms)}.'
   if one.part is Part.TEST:
-    yield 'Only with --mode=test.'
+    yield 'Only with --mode=test or play.'
   for owner, values in one.idle_with.items():
     yield f'No effect with --{owner}={_list(values)}.'
   if one.idle_distributed:

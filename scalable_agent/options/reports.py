@@ -35,7 +35,8 @@ class ReportOptions:
   log_format: str = option(
     'auto',
     'What is printed of the progress: auto = a line every --progress_secs; '
-    'pytorch_a3c = the line that pytorch-a3c prints of each evaluation.',
-    choices=('auto', 'pytorch_a3c'),
+    'pytorch_a3c = the line that pytorch-a3c prints of each evaluation; ga3c = '
+    "that of GA3C's own program, and its results.txt in the logdir.",
+    choices=('auto', 'pytorch_a3c', 'ga3c'),
     part=Part.PROCESS,
   )

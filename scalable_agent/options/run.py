@@ -12,8 +12,9 @@ class RunOptions:
 
   mode: str = option(
     'train',
-    'Train an agent, or test the one in --logdir.',
-    choices=('train', 'test'),
+    'Train an agent, test the one in --logdir, or play: a test that can be '
+    'watched, in a window, or where there is no display in a video.',
+    choices=('train', 'test', 'play'),
     free_in_test=True,
   )
   algorithm: str = option(

@@ -25,6 +25,22 @@ _BLOCKS_NET = 'a3c-agent-blocks, network.py and newblocks'
 _TF1 = 'default of TensorFlow 1'
 
 
+# What only means something for the levels that a system plays.
+_OF_LEVELS = frozenset(
+  {
+    'network',
+    'normalise_pixels',
+    'frame_stack',
+    'width',
+    'height',
+    'grayscale',
+    'num_action_repeats',
+    'noop_max',
+    'life_loss_is_terminal',
+  }
+)
+
+
 class System(NamedTuple):
   """A published system.
 
@@ -44,8 +60,7 @@ class System(NamedTuple):
     return {name: value for name, value, _ in self.rows}
 
 
-# What holds for all suites.
-_IMPALA = (
+_IMPALA_ATARI = (
   ('total_environment_frames', 200e6, _TABLE_G1),
   ('batch_size', 32, _TABLE_G1),
   ('unroll_length', 20, _TABLE_G1),
@@ -61,10 +76,6 @@ _IMPALA = (
   ('epsilon', 0.01, _TABLE_G1),
   ('clip_gradient_norm', 40.0, _TABLE_G1),
   ('reward_clipping', 'abs_one', _TABLE_G1),
-)
-
-_IMPALA_ATARI = (
-  *_IMPALA,
   ('network', 'nature', 'IMPALA paper, section 5.3.2'),
   ('frame_stack', 4, _TABLE_G1),
   ('width', 84, _TABLE_G1),
@@ -139,6 +150,7 @@ _GA3C_ATARI = (
   ('inference_maximum_batch_size', 128, _GA3C),
   ('training_min_batch_size', 0, _GA3C),
   ('total_episodes', 400_000, _GA3C),
+  ('total_environment_frames', 1e12, 'none: it ends by its episodes'),
   ('annealing_episode_count', 400_000, _GA3C),
   ('discounting', 0.99, _GA3C),
   ('reward_clipping', 'abs_one', _GA3C),
@@ -152,10 +164,12 @@ _GA3C_ATARI = (
   ('dual_rmsprop', False, _GA3C),
   ('learning_rate', 3e-4, _GA3C),
   ('learning_rate_end', 3e-4, _GA3C),
+  ('learning_rate_schedule', 'constant', _GA3C),
   ('decay', 0.99, _GA3C),
   ('momentum', 0.0, _GA3C),
   ('epsilon', 0.1, _GA3C),
   ('clip_gradient_norm', 0.0, _GA3C),
+  ('clip_gradient_by', 'average_norm', _GA3C_NET),
   ('network', 'shallow', _GA3C_NET),
   ('normalise_pixels', False, _GA3C_NET),
   ('frame_stack', 4, _GA3C),
@@ -279,4 +293,8 @@ PAPERS = {
   'ga3c': 'ga3c',
 }
 
-TABLE_G1 = {name: value for name, value, _ in _IMPALA}
+
+def general_values(name: str) -> dict[str, Any]:
+  """Returns what a system says that is not of its levels alone."""
+  values = SYSTEMS[name].values
+  return {k: v for k, v in values.items() if k not in _OF_LEVELS}

@@ -20,6 +20,7 @@ from scalable_agent import environments, structures
 from scalable_agent.reports import (
   episode_log,
   evaluations,
+  ga3c_log,
   progress,
   scores,
   summaries,
@@ -104,6 +105,7 @@ class Metrics:
     self._gauges: Callable[[], Mapping[str, Any]] = dict
     self._rates = progress.Rates()
     self._line = progress.ProgressLine(stream, progress_secs)
+    self._ga3c_log: ga3c_log.GA3CLog | None = None
     self._process = psutil.Process()
     self._lock = threading.Lock()  # Held for moments only.
     self._report_lock = threading.Lock()  # Taken before `_lock`, never after.
@@ -121,6 +123,8 @@ class Metrics:
     )
     self._episode_count = self._episodes.kept
     self._summaries = summaries.Summaries(self._logdir)
+    if self._ga3c_log is not None:
+      self._ga3c_log.open(self._episode_count, self._updates)
     self._restart_clock()
     # Else a run of one report would have no rates.
     self._rates.add(
@@ -155,13 +159,17 @@ class Metrics:
     """
     self._gauges = gauges
 
+  def show_instead(self, log: ga3c_log.GA3CLog) -> None:
+    """Has `log` take the place of the progress line; before entering only."""
+    self._ga3c_log = log
+
   def record_unroll(self, unroll: structures.ActorOutput) -> None:
     """Takes the episodes that ended in an unroll of numpy [T + 1, E]."""
     # Column 0 is the last one of the previous unroll: it has been counted.
     step_type = unroll.env_outputs.step_type[1:]
     self._last_actions = unroll.agent_outputs.action[1:], step_type
     ended = step_type == structures.LAST
-    if not ended.any():
+    if self._ga3c_log is None and not ended.any():
       return
     info = unroll.env_outputs.info
     finished = zip(
@@ -185,6 +193,9 @@ class Metrics:
         )
         for level, episode_return, steps in finished
       ]
+      if self._ga3c_log is not None:
+        real = unroll.env_outputs.step_type[:-1] != structures.LAST
+        self._ga3c_log.add(int(real.sum()), episodes, self._updates)
       self._episodes.append(episodes)
       self._episode_count += len(episodes)
       for e in episodes:
@@ -282,6 +293,8 @@ class Metrics:
         stack.callback(self._summaries.close)
         stack.callback(self._close_episodes)
         stack.callback(self._evaluations.close)
+        if self._ga3c_log is not None:
+          stack.callback(self._ga3c_log.close)
         self._report(summary_due=True, line_due=True)
 
   def _close_episodes(self) -> None:
@@ -318,7 +331,8 @@ class Metrics:
     busy = {stage: self._rates[stage] for stage in stages}
     if line_due:
       self._next_line = self._clock() + self._line.secs
-    if line_due and not self._evaluations.lines:
+    of_others = self._evaluations.lines or self._ga3c_log is not None
+    if line_due and not of_others:
       self._line.show(
         progress.format_progress(
           frames=frames,

@@ -5,7 +5,12 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from scalable_agent import environments
-from scalable_agent.options import AdvantageOptions, Config, UnrollOptions
+from scalable_agent.options import (
+  AdvantageOptions,
+  Config,
+  UnrollOptions,
+  systems,
+)
 from scalable_agent.runtimes.algorithm import Algorithm
 
 
@@ -16,7 +21,10 @@ class AdvantageActorCritic(Algorithm):
     'reproducible bit for bit.'
   )
   options = (UnrollOptions, AdvantageOptions)
-  presets = {'auto': {'num_actors': 0}, 'paper': {'num_actors': 0}}  # noqa: RUF012
+  presets = {  # noqa: RUF012
+    'auto': {'num_actors': 0},
+    'paper': systems.general_values('a2c'),
+  }
 
   def make_loss(self, config: Config) -> Callable[..., Any]:
     """See base class."""

@@ -11,28 +11,11 @@ from scalable_agent.options import (
   Config,
   EvaluationOptions,
   WorkerOptions,
+  systems,
 )
 from scalable_agent.runtimes.algorithm import Algorithm
 
-# Mnih et al., 2016, section 5, for one environment per worker; what it leaves
-# open is from Mnih's letter to the authors of muupan/async-rl: learning rate,
-# epsilon, weight of the baseline. It does not tell at which norm gradients are
-# clipped: 40 is what reproductions take.
-_PAPER = {
-  'total_environment_frames': 320e6,
-  'num_actors': 16,
-  'envs_per_actor': 1,
-  'unroll_length': 5,
-  'discounting': 0.99,
-  'baseline_cost': 0.5,
-  'entropy_cost': 0.01,
-  'gae_lambda': 1.0,
-  'optimizer': 'rmsprop',
-  'learning_rate': 7e-4,
-  'learning_rate_schedule': 'linear',
-  'epsilon': 0.1,
-  'clip_gradient_norm': 40.0,
-}
+_PAPER = systems.general_values('a3c_ff')
 # One environment per worker leaves most of a core's time to the calls of the
 # network; the updates are those of IMPALA's batches.
 _AUTO = _PAPER | {

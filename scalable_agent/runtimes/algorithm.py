@@ -30,6 +30,7 @@ class Algorithm:
       always do; see `options.option`.
     presets: values of options by name, by --preset.
     log_formats: values of --log_format that it has something to print in.
+    counts_episodes: whether the learner counts the episodes it learns from.
   """
 
   name: str = ''
@@ -37,10 +38,56 @@ class Algorithm:
   options: tuple[type, ...] = ()
   presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
   log_formats: tuple[str, ...] = ('auto',)
+  counts_episodes: bool = False
 
   def make_loss(self, config: Config) -> Callable[..., Any]:
     """Returns what the learner minimises: one of `objectives`."""
     raise NotImplementedError
+
+  def num_optimizers(self, config: Config) -> int:
+    """Returns 1, or 2 for one of each part of the loss; see `Learner`."""
+    del config
+    return 1
+
+  def anneal(
+    self,
+    config: Config,
+    episodes: Any,
+    loss: Callable[..., Any],
+    schedule: Callable[[Any], Any],
+  ) -> tuple[Callable[..., Any], Callable[[Any], Any]]:
+    """Has what the learner minimises, and how fast, follow the episodes.
+
+    Args:
+      config: resolved and validated.
+      episodes: int64 variable, those learned from so far.
+      loss: of `make_loss`.
+      schedule: frames -> learning rate.
+
+    Returns:
+      The last two, or what takes their place.
+    """
+    del config, episodes
+    return loss, schedule
+
+  def translate(
+    self, arguments: Sequence[str]
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the options that arguments which are no flags stand for.
+
+    Args:
+      arguments: of the command line.
+
+    Returns:
+      Those that they set, and those that they imply where no flag says more.
+
+    Raises:
+      ValueError: they stand for none.
+    """
+    raise ValueError(
+      f'unexpected arguments: {" ".join(arguments)}. Options are written '
+      '--name=value; --help lists them.'
+    )
 
   def check(self, config: Config) -> None:
     """Raises ValueError where options are wrong together.

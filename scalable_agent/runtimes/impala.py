@@ -18,7 +18,7 @@ from scalable_agent.options import (
 from scalable_agent.runtimes.algorithm import Algorithm, Ended
 
 # The learning rate decays to zero. The torso is the suite's.
-_TABLE_G1 = systems.TABLE_G1 | {
+_TABLE_G1 = systems.general_values('impala_atari') | {
   'updates_per_batch': 1,
   'width': 84,
   'height': 84,

@@ -58,7 +58,7 @@ def prepare(
     stack.enter_context(logdirs.prepare_logdir(logdir, config))
     assembly.describe(config, levels, given)
     run = make_run()
-    if run.frames() < config.run.total_environment_frames:
+    if not run.done():
       logdirs.write_config(logdir, config)
     return within(stack.pop_all(), functools.partial(train, run))
 
@@ -112,15 +112,11 @@ class LocalRun:
     self._levels = levels
     self._num_envs = config.actors.envs_per_actor
     seed = config.run.seed if replayable else _environment_seed(config)
+    self._make_environment = functools.partial(
+      _make_environment, config, levels, seed, replayable
+    )
     self._environments = [
-      assembly.make_environment(
-        config,
-        levels[index % len(levels)],
-        self._num_envs,
-        seed=seed + index * self._num_envs,
-        replayable=replayable,
-      )
-      for index in range(num_actors)
+      self._make_environment(index) for index in range(num_actors)
     ]
     self.spec = self._environments[0].spec
     self._training = training.Training(config, levels, self.spec, strategy)
@@ -133,6 +129,10 @@ class LocalRun:
   def frames(self) -> int:
     """Returns the environment frames learned from so far."""
     return self._training.frames()
+
+  def done(self) -> bool:
+    """Whether enough has been learned from."""
+    return self._training.done()
 
   def stop(self) -> None:
     """Has `train` save and return soon; takes no lock, for signal handlers."""
@@ -188,6 +188,35 @@ class LocalRun:
       if not any(name.startswith(saves) for name in group.running):
         self._training.rescue(self._state())
       raise
+
+
+def _make_environment(
+  config: Config,
+  levels: Sequence[environments.Level],
+  seed: int,
+  replayable: bool,
+  index: int,
+  number: int | None = None,
+) -> environments.BatchedEnvironment:
+  """Returns the environments of an actor.
+
+  Args:
+    config: resolved and validated.
+    levels: of the run.
+    seed: of the first actor's first one.
+    replayable: see `LocalRun`.
+    index: of the actor, by which it has its level.
+    number: by which it has its seeds, where another actor of the same index
+      has had those of the index.
+  """
+  num_envs = config.actors.envs_per_actor
+  return assembly.make_environment(
+    config,
+    levels[index % len(levels)],
+    num_envs,
+    seed=seed + (index if number is None else number) * num_envs,
+    replayable=replayable,
+  )
 
 
 def _environment_seed(config: Config) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 
 import scalable_agent
 from scalable_agent import environments, evaluation, networks, options
+from scalable_agent.reports import windows
 from scalable_agent.runtimes import assembly, training
 from scalable_agent.storage import checkpointing, files, logdirs
 
@@ -49,6 +50,8 @@ def prepare(config: options.Config, given: Collection[str]) -> Test:
   config = options.for_test(config, trained, given)
   # For the results, after all the games.
   logdirs.check_writable(config.run.logdir)
+  if config.run.mode == 'play':
+    config = _with_a_screen(config)
   if config.test.video_dir:
     os.makedirs(config.test.video_dir, exist_ok=True)
   assembly.use_threads(assembly.resolve_threads(config))
@@ -58,7 +61,7 @@ def prepare(config: options.Config, given: Collection[str]) -> Test:
     # What cannot be made or filmed is to fail before the games.
     with _environment(config, level, num_envs=1) as environment:
       spec = environment.spec
-      if config.test.video_dir:
+      if _is_seen(config):
         environment.reset()
         environment.render()
   agent = assembly.make_agent(config, spec)
@@ -137,13 +140,18 @@ def _play(
   """Plays one level after the other; returns results and paths of videos."""
   results, videos = [], []
   num_envs = min(config.test.test_num_episodes, config.actors.envs_per_actor)
+  if _has_window(config):
+    num_envs = 1
   for level in levels:
     video_path = None
     if config.test.video_dir:
       name = level.name.replace('/', '_').replace(':', '_')
       video_path = os.path.join(config.test.video_dir, f'{name}.mp4')
       videos.append(video_path)
-    with _environment(config, level, num_envs) as environment:
+    with (
+      _environment(config, level, num_envs) as environment,
+      _window(config, environment) as window,
+    ):
       results.append(
         evaluation.evaluate(
           agent,
@@ -152,9 +160,42 @@ def _play(
           greedy=config.test.test_policy == 'greedy',
           seed=sampling_seed(config.run.seed),
           video_path=video_path,
+          window=window,
         )
       )
   return results, videos
+
+
+def _with_a_screen(config: options.Config) -> options.Config:
+  """Returns options with a folder for videos if there is no display."""
+  reason = windows.why_not()
+  if reason is None or config.test.video_dir:
+    return config
+  folder = os.path.join(config.run.logdir, 'videos')
+  print(f'{reason} Videos go to {folder} instead.', flush=True)
+  return config.replace(video_dir=folder)
+
+
+def _has_window(config: options.Config) -> bool:
+  return config.run.mode == 'play' and not config.test.video_dir
+
+
+def _is_seen(config: options.Config) -> bool:
+  return config.run.mode == 'play' or bool(config.test.video_dir)
+
+
+@contextlib.contextmanager
+def _window(
+  config: options.Config, environment: environments.BatchedEnvironment
+) -> Iterator[windows.Window | None]:
+  """A window for the first environment, None where none is wanted."""
+  if not _has_window(config):
+    yield None
+    return
+  level = environment.level
+  fps = level.suite.fps / environment.spec.frames_per_step
+  with contextlib.closing(windows.Window(level.name, fps)) as window:
+    yield window
 
 
 @contextlib.contextmanager
@@ -216,6 +257,6 @@ def _environment(
       level,
       num_envs,
       seed=environment_seed(config.run.seed),
-      render=bool(config.test.video_dir),
+      render=_is_seen(config),
     )
   )

@@ -58,12 +58,20 @@ class ThreadGroup:
     self._on_stop.append(callback)
 
   def start(self, name: str, function: Callable[[], None]) -> None:
-    """Runs `function` in a thread; its return does not stop the group."""
+    """Runs `function` in a thread; its return does not stop the group.
+
+    Threads of the group may start others. Once it stops, none is started.
+    """
     thread = threading.Thread(
       target=self._run, args=(function,), name=name, daemon=True
     )
-    self._threads.append(thread)
-    thread.start()
+    with self._lock:
+      if self._stopping.is_set():
+        return
+      thread.start()
+      # Without those that have ended: there may be many in a long run.
+      alive = [one for one in self._threads if one.is_alive()]
+      self._threads = [*alive, thread]
 
   def fail(self, failure: BaseException) -> None:
     """Stops the group; leaving it will raise `failure` if it is the first."""

@@ -36,15 +36,24 @@ def make_learner(
 ) -> learner.Learner:
   """Returns the learner of `agent`."""
   algorithm_ = config.catalog.algorithms[config.run.algorithm]
+  loss = algorithm_.make_loss(config)
+  schedule = optimizers.learning_rate_schedule(
+    config.optimizer.learning_rate,
+    config.run.total_environment_frames,
+    config.optimizer.learning_rate_schedule,
+  )
+  episodes = None
+  if algorithm_.counts_episodes:
+    episodes = tf.Variable(0, dtype=tf.int64, name='episodes')
+    loss, schedule = algorithm_.anneal(config, episodes, loss, schedule)
   return learner.Learner(
     agent,
-    [optimizers.make_optimizer(config.optimizer)],
-    optimizers.learning_rate_schedule(
-      config.optimizer.learning_rate,
-      config.run.total_environment_frames,
-      config.optimizer.learning_rate_schedule,
-    ),
-    algorithm_.make_loss(config),
+    [
+      optimizers.make_optimizer(config.optimizer)
+      for _ in range(algorithm_.num_optimizers(config))
+    ],
+    schedule,
+    loss,
     functools.partial(
       optimizers.clip_gradients,
       clip_gradient_norm=config.optimizer.clip_gradient_norm,
@@ -52,6 +61,7 @@ def make_learner(
     ),
     frames_per_step=spec.frames_per_step,
     updates_per_batch=config.batches.updates_per_batch,
+    episodes=episodes,
   )
 
 
@@ -119,8 +129,17 @@ class Training:
     return int(self.learner.updates.numpy())
 
   def done(self) -> bool:
-    """Whether enough frames have been learned from."""
-    return self.frames() >= self._config.run.total_environment_frames
+    """Whether enough frames, or episodes, have been learned from."""
+    most = self._config.of(options.EpisodeOptions).total_episodes
+    return (
+      self.frames() >= self._config.run.total_environment_frames
+      or 0 < most <= self.episodes()
+    )
+
+  def episodes(self) -> int:
+    """Returns the episodes learned from so far; 0 where none are counted."""
+    episodes = self.learner.episodes
+    return 0 if episodes is None else int(episodes.numpy())
 
   def restore(self) -> dict[str, Any]:
     """Goes on with the newest checkpoint; returns its state, {} without one.
@@ -139,10 +158,13 @@ class Training:
       return state
     if self.done():
       run = self._config.run
+      held, name = self.frames(), 'total_environment_frames'
+      if held < run.total_environment_frames:
+        held, name = self.episodes(), 'total_episodes'
       print(
-        f'{run.logdir} already holds {self.frames():,} frames, and '
-        '--total_environment_frames asks for '
-        f'{run.total_environment_frames:,.0f}. Raise it to train on.',
+        f'{run.logdir} already holds {held:,} {name.rpartition("_")[2]}, and '
+        f'--{name} asks for {self._config.values[name]:,.0f}. Raise it to '
+        'train on.',
         flush=True,
       )
     else:

@@ -84,6 +84,38 @@ def test_several_loops_serve_many_callers(make_batcher, threads, served):
   assert batcher.statistics().calls == 200
 
 
+def test_one_of_several_loops_ends_after_a_batch_when_it_is_told(
+  make_batcher, threads, served
+):
+  batcher = make_batcher()
+  leaving = [False, False]
+  servers = [
+    threads.start(
+      lambda i=i: batcher.serve_forever(served, stop=lambda: leaving[i])
+    )
+    for i in range(2)
+  ]
+
+  def call():
+    result = threads.result(threads.start(batcher.compute, rows(1)))
+    np.testing.assert_array_equal(result, [2])
+
+  call()
+  leaving[0] = True
+
+  def call_until_it_has_left():
+    call()
+    return servers[0].done()
+
+  threads.until(call_until_it_has_left)
+  assert threads.result(servers[0]) is None
+  assert not batcher.closed
+  assert not servers[1].done()
+  call()
+  batcher.close()
+  assert threads.result(servers[1]) is None
+
+
 def test_an_exception_reaches_every_caller_of_its_batch_and_the_server(
   make_batcher, threads, served
 ):

@@ -778,6 +778,30 @@ class TestSampling:
     )
 
 
+def test_no_action_is_less_probable_than_the_minimum_makes_it():
+  least = 0.05
+  plain, bounded = make_agent(VECTOR), make_agent(VECTOR, min_policy=least)
+  env_outputs, actions = random_inputs(VECTOR, 3, 4)
+  env_outputs = env_outputs._replace(observation=env_outputs.observation * 30)
+  policies = []
+  for agent in (plain, bounded):
+    (logits, _), _ = agent.unroll(env_outputs, actions, agent.initial_state(4))
+    policies.append(tf.nn.softmax(logits).numpy())
+  most = 1 + least * NUM_ACTIONS
+  assert policies[0].min() < 1e-3
+  np.testing.assert_allclose(
+    policies[1], (policies[0] + least) / most, rtol=1e-4
+  )
+  # Who acts has the same policy as who learns.
+  step = times(env_outputs, 0)
+  output, _ = bounded.step(
+    step, actions[0], bounded.initial_state(4), np.zeros([2], int)
+  )
+  np.testing.assert_allclose(
+    tf.nn.softmax(output.policy_logits), policies[1][0], rtol=1e-4
+  )
+
+
 def test_an_unroll_of_unknown_length_is_refused_by_the_lstm():
   agent = make_agent(VECTOR, lstm=True)
 

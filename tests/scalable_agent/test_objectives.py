@@ -7,8 +7,12 @@ import pytest
 import tensorflow as tf
 
 from scalable_agent import objectives, structures, vtrace
-from scalable_agent.objectives import advantage_loss, vtrace_loss
-from scalable_agent.options import AdvantageOptions, VTraceOptions
+from scalable_agent.objectives import advantage_loss, ga3c_loss, vtrace_loss
+from scalable_agent.options import (
+  AdvantageOptions,
+  GA3CLossOptions,
+  VTraceOptions,
+)
 from tests.loss_batches import (
   NUM_ACTIONS,
   NUM_STEPS,
@@ -233,6 +237,126 @@ def test_the_loss_of_a3c_is_that_of_the_definition(changes):
     )
   for actual, expected in zip(gradients, expected_gradients, strict=True):
     np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=2e-5)
+
+
+def ga3c_reference(batch, options):
+  """GA3C's loss and gradients, one transition at a time; seen probabilities."""
+  log_p = log_softmax(batch.learner_logits)
+  p = np.exp(log_p)
+  v = batch.learner_baselines.astype(np.float64)
+  env, least = batch.env_outputs, options.log_epsilon
+  total, seen = 0.0, []
+  d_logits, d_baselines = np.zeros(p.shape), np.zeros(v.shape)
+  for b in range(v.shape[1]):
+    for t in range(NUM_STEPS):
+      if env.step_type[t, b] == LAST:
+        continue
+      # Up to the end of the episode, or of the unroll.
+      target, discount = 0.0, 1.0
+      for k in range(t, NUM_STEPS):
+        reward = env.reward[k + 1, b]
+        if options.reward_clipping == 'abs_one':
+          reward = max(options.reward_min, min(options.reward_max, reward))
+        target += discount * reward
+        discount *= options.discounting * env.discount[k + 1, b]
+        if env.step_type[k + 1, b] == LAST:
+          break
+      target += discount * v[k + 1, b]
+      advantage = target - v[t, b]
+      a = batch.agent_outputs.action[t + 1, b]
+      logs, alive = log_p[t, b], np.ones(NUM_ACTIONS)
+      if not options.use_log_softmax:
+        logs = np.log(np.maximum(p[t, b], least))
+        alive = p[t, b] > least
+      total -= advantage * logs[a]
+      total += options.entropy_cost * (p[t, b] * logs).sum()
+      total += options.baseline_cost * 0.5 * advantage**2
+      d_logits[t, b] -= (
+        advantage * alive[a] * (np.eye(NUM_ACTIONS)[a] - p[t, b])
+      )
+      slope = logs + alive
+      d_logits[t, b] += (
+        options.entropy_cost * p[t, b] * (slope - (p[t, b] * slope).sum())
+      )
+      d_baselines[t, b] -= options.baseline_cost * advantage
+      seen.append((p[t, b, a], reward, env.reward[t + 1, b]))
+  return total, [d_logits, d_baselines], seen
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {},
+    {'use_log_softmax': True},
+    {
+      'log_epsilon': 0.2,
+      'reward_min': -0.5,
+      'reward_max': 2.0,
+      'discounting': 0.8,
+      'baseline_cost': 1.3,
+      'entropy_cost': 0.5,
+    },
+    {'reward_clipping': 'none'},
+  ],
+)
+def test_the_loss_of_ga3c_is_that_of_the_definition(changes):
+  batch = make_batch()
+  options = GA3CLossOptions(**changes)
+  loss, metrics, gradients = batch.loss(ga3c_loss, options)
+  expected_loss, expected_gradients, seen = ga3c_reference(batch, options)
+  np.testing.assert_allclose(loss, expected_loss, rtol=1e-4)
+  for actual, expected in zip(gradients, expected_gradients, strict=True):
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=2e-5)
+  probabilities = np.array(seen)[:, 0]
+  assert probabilities.min() < options.log_epsilon < probabilities.max()
+  assert metrics['num_transitions'] == len(seen)
+  assert (
+    metrics['num_episodes'] == (batch.env_outputs.step_type[1:] == LAST).sum()
+  )
+  np.testing.assert_allclose(metrics['entropy_cost'], options.entropy_cost)
+
+
+def test_what_is_less_probable_than_epsilon_has_no_policy_gradient():
+  batch = make_batch()
+  options = GA3CLossOptions(entropy_cost=0.0, log_epsilon=0.999999)
+  _, _, (d_logits, d_baselines) = batch.loss(ga3c_loss, options)
+  assert not d_logits.any()
+  assert d_baselines.any()
+
+
+def test_the_terminal_reward_counts_in_ga3c_and_a_truncation_bootstraps():
+  """GA3C's own code lost both."""
+  batch = make_batch()
+  options = GA3CLossOptions(reward_clipping='none')
+  mean_vs = []
+  for t, b, discount in ((2, 0, 0), (4, 1, 1)):
+    assert batch.env_outputs.step_type[t, b] == LAST
+    assert batch.env_outputs.discount[t, b] == discount
+  for part, (t, b) in (
+    (None, (0, 0)),
+    (batch.env_outputs.reward, (2, 0)),
+    (batch.learner_baselines, (4, 1)),
+  ):
+    if part is not None:
+      part[t, b] += 10.0
+    mean_vs.append(float(batch.loss(ga3c_loss, options)[1]['mean_vs']))
+  assert mean_vs[0] < mean_vs[1] < mean_vs[2]
+
+
+def test_another_entropy_cost_may_come_with_the_batch():
+  batch = make_batch()
+  options = GA3CLossOptions(entropy_cost=0.25)
+  expected, _, _ = batch.loss(ga3c_loss, options)
+  parts = (
+    batch.learner_logits,
+    batch.learner_baselines,
+    batch.env_outputs,
+    batch.agent_outputs,
+  )
+  other = GA3CLossOptions(entropy_cost=0.0)
+  actual = ga3c_loss(other, *parts, entropy_cost=tf.constant(0.25))
+  np.testing.assert_allclose(actual.total, expected, rtol=1e-6)
+  assert ga3c_loss(other, *parts).total != expected
 
 
 def test_a_mean_is_the_sum_over_the_number_of_transitions():
