@@ -4,7 +4,7 @@ Nothing here imports TensorFlow, NumPy or a simulator, so that `--help` and a
 wrong flag are answered at once.
 """
 
-from scalable_agent.options import systems
+from scalable_agent.options import legacy_ga3c, systems
 from scalable_agent.options.actors import (
   ActorOptions,
   BatchOptions,
@@ -108,6 +108,7 @@ __all__ = (
   'format_help',
   'from_dict',
   'help_of',
+  'legacy_ga3c',
   'option',
   'resolve',
   'systems',

@@ -40,6 +40,7 @@ class LengthOptions:
     'before. Its future still counts for the learner, unlike after a '
     'natural end; 0 = never.',
     unit='agent steps',
+    by_preset=True,
     minimum=0,
     part=Part.ACTING,
     free_in_test=True,
