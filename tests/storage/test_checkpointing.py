@@ -196,6 +196,12 @@ def test_of_equal_scores_the_newer_one_is_the_best(tmp_path):
   assert saved(tmp_path) == [200, 300]
 
 
+def test_a_score_that_is_no_number_is_not_the_best(tmp_path):
+  scores = [float('nan'), 1.0, float('inf'), 2.0]
+  _, checkpointer = save_frames(tmp_path, [100, 200, 300, 400], scores=scores)
+  assert checkpointer.restore_best() == {'frames': 400}
+
+
 def test_the_best_is_known_after_a_restart(tmp_path):
   save_frames(tmp_path, [100], scores=[7.0])
   _, checkpointer = save_frames(tmp_path, [200], keep=1, scores=[6.0])
