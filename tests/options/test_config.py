@@ -102,6 +102,15 @@ class TestValidate:
     ):
       options_lib.validate(make_config(seed=2_000_000_001))
 
+  @pytest.mark.parametrize(
+    'name', [n for n, f in CATALOG.options.items() if f.kind is int]
+  )
+  def test_whole_numbers_fit_into_31_bits(self, name):
+    with pytest.raises(
+      ValueError, match=rf'^--{name}=2147483648 must .* 2000000000\.$'
+    ):
+      options_lib.validate(make_config(**{name: 2**31}))
+
   @pytest.mark.parametrize('name', ['learning_rate', 'epsilon'])
   @pytest.mark.parametrize('bad', [0.0, -1e-3, float('nan')])
   def test_what_must_be_positive_is(self, name, bad):
@@ -199,6 +208,11 @@ class TestValidate:
   )
   def test_options_that_do_go_together_pass(self, options):
     options_lib.validate(make_config(**options))
+
+
+def test_a_name_of_no_option_is_refused():
+  with pytest.raises(ValueError, match=r'^unknown options: sede$'):
+    make_config(sede=1)
 
 
 class TestCheckGiven:
@@ -420,6 +434,13 @@ class TestFromDict:
     with pytest.raises(ValueError, match=r'^unknown options: alpha, beta$'):
       options_lib.from_dict(CATALOG, {'beta': 1, 'seed': 3, 'alpha': 2})
 
+  @pytest.mark.parametrize('value', [{'colour': 1}, {'algorithm': 'colour'}])
+  def test_what_a_plugin_knows_is_asked_of_it(self, value):
+    with pytest.raises(
+      ValueError, match=r'^unknown options: .*colour.* --plugin=mine: give it'
+    ):
+      options_lib.from_dict(CATALOG, {'plugin': 'mine'} | value)
+
   @pytest.mark.parametrize(
     ('name', 'value'),
     [
@@ -429,6 +450,8 @@ class TestFromDict:
       ('lstm', 1),
       ('discounting', '0.99'),
       ('logdir', 3),
+      # The preset may leave some open, but not these.
+      ('seed', None),
     ],
   )
   def test_values_of_another_type_are_named(self, name, value):
