@@ -143,9 +143,9 @@ def _read_config(
     raise ValueError(f'--logdir={logdir}: {error}') from error
   except (OSError, ValueError, TypeError) as error:
     raise ValueError(
-      f'--logdir={logdir}: {path} cannot be read: {error}. Repair it, delete '
-      'it if the options of this call are those of the run, or choose another '
-      '--logdir.'
+      f'--logdir={logdir}: {path} cannot be read: {str(error).rstrip(".")}. '
+      'Repair it, delete it if the options of this call are those of the run, '
+      'or choose another --logdir.'
     ) from error
   # Options that mean nothing to a level were once left open.
   return options.fill_in(config)

@@ -172,7 +172,7 @@ def test_a_name_under_which_no_checkpoint_can_be_read_is_refused(
     lambda: logdirs.prepare_logdir(name, make_config()),
     lambda: logdirs.load_config(name, CATALOG),
   ):
-    with pytest.raises(ValueError, match='^--logdir=.* Choose another name'):
+    with pytest.raises(ValueError, match=r'^--logdir=.* Choose another name'):
       function()
   assert not os.listdir()
 
