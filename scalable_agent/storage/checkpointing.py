@@ -337,7 +337,7 @@ def _read_intact(path: str) -> Any:
 def _or_damaged(function: Callable[[str], Any], path: str) -> Any:
   try:
     return files.read(function, path)
-  except FileNotFoundError as error:
+  except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
     raise DamagedError(f'{path}: missing') from error
   except ValueError as error:
     raise DamagedError(f'{path}: {error}') from error

@@ -261,6 +261,7 @@ def test_a_checkpoint_has_the_expected_files(tmp_path):
 
 DAMAGE = {
   'missing': lambda file: file.unlink(),
+  'a folder': lambda file: (file.unlink(), file.mkdir()),
   'empty': lambda file: file.write_bytes(b''),
   'truncated': lambda file: file.write_bytes(file.read_bytes()[:-5]),
   'one bit flipped': lambda file: file.write_bytes(
@@ -289,6 +290,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
   assert counter.numpy() == 100
   assert len(warnings) == 1
   assert str(folder(tmp_path, 200) / name) in warnings[0]
+
+
+def test_a_file_of_a_checkpoints_name_is_none(tmp_path, warnings):
+  save_frames(tmp_path, [100])
+  folder(tmp_path, 200).touch()
+  _, checkpointer = counter_checkpointer(tmp_path)
+  assert checkpointer.restore() == {'frames': 100}
+  assert 'manifest.json: missing' in warnings[0]
 
 
 @pytest.mark.parametrize('manifest', ['{}', '[]', '7', '{"files": {"a": 1}}'])
