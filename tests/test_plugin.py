@@ -59,6 +59,17 @@ def test_presets_come_in_layers(trained):
   assert saved['discounting'] == 0.99  # The option's own.
 
 
+def test_of_presets_the_more_special_one_decides():
+  algorithm, suite = plugin.OneStep(), plugin.Counting()
+  names = ['discounting', 'lambda_', 'entropy_cost', 'baseline_cost']
+  algorithm.presets = {'auto': dict.fromkeys(names, 0.1)}
+  suite.defaults = dict.fromkeys(names[1:], 0.2)
+  suite.presets = {'onestep': {'auto': dict.fromkeys(names[2:], 0.3)}}
+  config = options.Catalog([suite], [algorithm]).make(algorithm='onestep')
+  config = options.resolve(config, suite, dict.fromkeys(names[3:], 0.4))
+  assert [config.values[name] for name in names] == [0.1, 0.2, 0.3, 0.4]
+
+
 def test_the_agent_is_tested_as_any_other(trained):
   logdir, _ = trained
   result = run(
@@ -83,6 +94,7 @@ def test_help_shows_them_in_their_place():
     'agent steps. Default: 4. Only with levels of counting.'
   ) in text
   assert 'Only with --algorithm=onestep.' in text
+  assert 'No effect on a distributed run, in which each actor' in text
   assert '--algorithm=impala|onestep' in text
   assert 'counting: up and down.' in text
 

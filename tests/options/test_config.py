@@ -149,6 +149,10 @@ class TestValidate:
         r'^--num_actors=0 is serial mode, .*leave --task and',
       ),
       (
+        {'task': 0, 'num_actors': 1, 'num_learners': 2},
+        r'^--num_actors=1 leaves some of --num_learners=2 without .*Raise the',
+      ),
+      (
         {'learner_address': 'slurm', 'num_actors': 0},
         r'^--num_actors=0 is serial mode',
       ),
@@ -497,6 +501,11 @@ class TestForTest:
     config = options_lib.for_test(make_config(mode='test'), self.TRAINED, set())
     assert config.test.test_num_episodes == make_config().test.test_num_episodes
     assert config.test.checkpoint == 'newest'
+
+  def test_where_to_test_is_never_taken_from_the_training(self):
+    config = make_config(mode='test', logdir='here')
+    config = options_lib.for_test(config, self.TRAINED, set())
+    assert (config.run.mode, config.run.logdir) == ('test', 'here')
 
   def test_what_a_test_may_choose_is_taken_from_the_user(self):
     given = {'seed': 8, 'checkpoint': 'best', 'envs_per_actor': 2}
