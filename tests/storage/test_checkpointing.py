@@ -478,6 +478,28 @@ def test_a_kill_while_replacing_loses_nothing(tmp_path):
   assert saved(tmp_path) == [200, 300]
 
 
+def test_what_a_killed_save_replaced_does_not_come_back(tmp_path, monkeypatch):
+  _, checkpointer = save_frames(tmp_path, [200])
+  with monkeypatch.context() as patch:
+    # The process dies before it can delete it.
+    patch.setattr(shutil, 'rmtree', lambda *args, **kwargs: None)
+    checkpointer.save(200, {'frames': 7})
+  assert checkpointing.saved_frames(str(tmp_path)) == [200]
+  assert checkpointer.restore() == {'frames': 7}
+  checkpointer.save(200, {'frames': 8})
+  assert checkpointer.restore() == {'frames': 8}
+  assert os.listdir(tmp_path / 'checkpoints') == ['000000000200']
+
+
+def test_what_is_no_checkpoint_is_left_alone(tmp_path):
+  save_frames(tmp_path, [100])
+  mine = tmp_path / 'checkpoints' / 'before_the_change'
+  shutil.copytree(folder(tmp_path, 100), mine)
+  save_frames(tmp_path, [200, 300], keep=1)
+  assert saved(tmp_path) == [300]
+  assert sorted(os.listdir(mine)) == sorted(os.listdir(folder(tmp_path, 300)))
+
+
 @pytest.mark.parametrize('scores', [None, [1, 2, 3, 4]])
 def test_going_back_to_an_older_checkpoint_gives_the_newer_ones_up(
   tmp_path, scores

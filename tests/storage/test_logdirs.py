@@ -201,6 +201,7 @@ def test_a_run_may_move(tmp_path, monkeypatch):
 def test_a_logdir_in_use_is_refused_until_it_is_free(tmp_path):
   begin(tmp_path)
   with logdirs.prepare_logdir(str(tmp_path), make_config()):
+    assert (tmp_path / '.lock').read_text() == f'{os.getpid()}\n'
     with pytest.raises(ValueError, match='in use') as error:
       begin(tmp_path)
     assert f'id {os.getpid()}' in str(error.value)
