@@ -74,7 +74,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     catalog = runtimes.make_catalog(first['plugin'].value)
     _define_flags(catalog)
     flags.DEFINE_flag(_Help(catalog))
-  return app.parse_flags_with_usage(argv)
+  # Some of absl's errors are ValueErrors.
+  with _one_line_errors():
+    return app.parse_flags_with_usage(argv)
 
 
 def _load_tensorflow() -> None:

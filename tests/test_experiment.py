@@ -429,6 +429,14 @@ def test_an_unknown_flag_is_named():
   assert 'learning_rate' in result.output
 
 
+def test_a_value_where_there_can_be_none_is_refused():
+  result = run('--nolstm=3')
+  assert result.status == 1
+  assert (
+    result.output == 'experiment.py: --nolstm=3 does not take an argument\n'
+  )
+
+
 def test_what_is_no_flag_is_refused():
   result = run('pong', fresh=True)
   assert result.status == 1

@@ -59,6 +59,17 @@ def test_presets_come_in_layers(trained):
   assert saved['discounting'] == 0.99  # The option's own.
 
 
+def test_of_presets_the_more_special_one_decides():
+  algorithm, suite = plugin.OneStep(), plugin.Counting()
+  names = ['discounting', 'lambda_', 'entropy_cost', 'baseline_cost']
+  algorithm.presets = {'auto': dict.fromkeys(names, 0.1)}
+  suite.defaults = dict.fromkeys(names[1:], 0.2)
+  suite.presets = {'onestep': {'auto': dict.fromkeys(names[2:], 0.3)}}
+  config = options.Catalog([suite], [algorithm]).make(algorithm='onestep')
+  config = options.resolve(config, suite, dict.fromkeys(names[3:], 0.4))
+  assert [config.values[name] for name in names] == [0.1, 0.2, 0.3, 0.4]
+
+
 def test_the_agent_is_tested_as_any_other(trained):
   logdir, _ = trained
   result = run(
@@ -83,6 +94,7 @@ def test_help_shows_them_in_their_place():
     'agent steps. Default: 4. Only with levels of counting.'
   ) in text
   assert 'Only with --algorithm=onestep.' in text
+  assert 'No effect on a distributed run, in which each actor' in text
   assert '--algorithm=impala|onestep' in text
   assert 'counting: up and down.' in text
 
@@ -134,6 +146,7 @@ def test_the_options_of_all_may_be_used_together():
   ('name', 'said'),
   [
     ('nowhere', 'nowhere cannot be imported'),
+    ('.nowhere', 'nowhere cannot be imported'),
     ('json', 'json has neither SUITES nor ALGORITHMS'),
     ('tests.plugin,tests.plugin', 'there are two of the suite counting'),
   ],
@@ -141,6 +154,17 @@ def test_the_options_of_all_may_be_used_together():
 def test_a_plugin_that_adds_nothing_new_is_refused(name, said):
   with pytest.raises(ValueError, match=f'^--plugin=.*{said}'):
     runtimes.make_catalog(name)
+
+
+@pytest.mark.parametrize(
+  'suites', [plugin.Counting(), (plugin.Counting,), 'catch', (None,)]
+)
+def test_what_a_plugin_adds_is_a_tuple_of_objects(monkeypatch, suites):
+  monkeypatch.setattr(plugin, 'SUITES', suites)
+  with pytest.raises(
+    ValueError, match=r'^--plugin=tests\.plugin: its SUITES is .* of Suite\.$'
+  ):
+    runtimes.make_catalog('tests.plugin')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +186,56 @@ def test_an_option_that_refers_to_none_is_refused():
   algorithm.options = (Dangling,)
   with pytest.raises(ValueError, match='dangling is idle with nothing, which'):
     options.Catalog(environments.SUITES, [algorithm])
+
+
+@pytest.mark.parametrize(
+  ('kind', 'default', 'declaration', 'said'),
+  [
+    (tuple, (), {}, r'the option mine is a tuple of default \(\)\.'),
+    (int, 'x', {}, "the option mine is a int of default 'x'"),
+    (str, 'c', {'choices': ('a', 'b')}, '--mine=c is not known.*: a, b'),
+    (int, 3, {'minimum': 5}, '--mine=3 must be at least 5'),
+  ],
+)
+def test_a_default_that_is_none_is_refused(kind, default, declaration, said):
+  algorithm = plugin.OneStep()
+  mine = options.option(default, 'Mine.', **declaration)
+  algorithm.options = (
+    dataclasses.make_dataclass('Mine', [('mine', kind, mine)], frozen=True),
+  )
+  with pytest.raises(ValueError, match=f'^{said}'):
+    options.Catalog(environments.SUITES, [algorithm])
+
+
+@dataclasses.dataclass(frozen=True)
+class Anew(options.FrameOptions):
+  """Anew."""
+
+  height: int = options.option(64, 'Height with a default of its own.')
+
+
+def test_an_inherited_option_cannot_be_declared_anew():
+  suite = plugin.Counting()
+  suite.options = Anew
+  with pytest.raises(
+    ValueError, match='option height is declared by FrameOptions and by Anew'
+  ):
+    options.Catalog([*environments.SUITES, suite], [plugin.OneStep()])
+
+
+@pytest.mark.parametrize('name', ['learning_rte', 'reward_clipping'])
+def test_a_preset_of_what_presets_do_not_decide_is_refused(name):
+  algorithm, suite = plugin.OneStep(), plugin.Counting()
+  said = f'^the presets of {{}} have {name}, which is no option that presets'
+  suite.defaults = {name: 1}
+  with pytest.raises(ValueError, match=said.format('counting')):
+    options.Catalog([suite], [algorithm])
+  suite.defaults, suite.presets = {}, {'onestep': {'auto': {name: 1}}}
+  with pytest.raises(ValueError, match=said.format('counting')):
+    options.Catalog([suite], [algorithm])
+  suite.presets, algorithm.presets = {}, {'auto': {name: 1}}
+  with pytest.raises(ValueError, match=said.format('onestep')):
+    options.Catalog([suite], [algorithm])
 
 
 def test_two_declarations_of_one_option_are_refused():

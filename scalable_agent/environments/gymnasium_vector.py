@@ -65,7 +65,7 @@ def find_spec(level_name: str) -> EnvSpec:
   if module:
     try:
       importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, ValueError, TypeError) as error:
       raise ValueError(
         f'The module {module} cannot be imported ({error}). It must be on '
         'PYTHONPATH and register its environments when imported.'

@@ -103,8 +103,9 @@ class Catalog:
       algorithms: all there are.
 
     Raises:
-      ValueError: two groups declare an option of the same name, or one refers
-        to an option that there is not.
+      ValueError: two groups declare an option of the same name, one refers to
+        an option that there is not or has a default that it does not allow, or
+        a preset has something that is none.
     """
     # Whoever gave them knows more of them than options need to.
     self.suites: tuple[Any, ...] = tuple(suites)
@@ -128,6 +129,8 @@ class Catalog:
     for one in (one for group in self.groups for one in declared_by(group)):
       if one.choices == ALGORITHMS:
         one = dataclasses.replace(one, choices=tuple(self.algorithms))
+      else:
+        one.check_default()
       known = self.options.setdefault(one.name, one)
       if known.group is not one.group:
         raise ValueError(
@@ -148,6 +151,23 @@ class Catalog:
           f'the option {one.name} is idle with {", ".join(sorted(unknown))}, '
           'which is no option.'
         )
+    self._check_presets()
+
+  def _check_presets(self) -> None:
+    """Refuses a preset of what none decides: nobody would hear of it."""
+    tables = [(suite, suite.defaults) for suite in self.suites]
+    for suite in self.suites:
+      for presets in suite.presets.values():
+        tables += [(suite, table) for table in presets.values()]
+    for algorithm in self.algorithms.values():
+      tables += [(algorithm, table) for table in algorithm.presets.values()]
+    for owner, table in tables:
+      for name in table:
+        if name not in self.options or not self.options[name].by_preset:
+          raise ValueError(
+            f'the presets of {owner.name} have {name}, which is no option that '
+            'presets decide. Correct it, or declare it with by_preset.'
+          )
 
   def suites_of(self, name: str) -> tuple[str, ...]:
     """Returns the suites with which alone an option has effect, () for all."""

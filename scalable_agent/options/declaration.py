@@ -29,6 +29,9 @@ ALGORITHMS = ('<algorithms>',)
 
 _KEY = 'option'
 
+# Of whole numbers: libraries that take them keep no more than 31 bits.
+_MOST = 2_000_000_000
+
 
 class Part(enum.Enum):
   """What an option is part of, and so which processes must agree on it."""
@@ -101,6 +104,18 @@ class Option:
       self.kind is float and type(value) is int
     )
 
+  def check_default(self) -> None:
+    """Raises ValueError if the default is none, or of a type without flags."""
+    if self.kind not in (bool, int, float, str) or not (
+      self.default is None or self.fits(self.default)
+    ):
+      raise ValueError(
+        f'the option {self.name} is a {self.kind.__name__} of default '
+        f'{self.default!r}. Make it a bool, int, float or str with a default '
+        'of its type.'
+      )
+    self.check(self.default)
+
   def check(self, value: Any) -> None:
     """Raises ValueError that names the option, a bad value and a good one."""
     if value is None:
@@ -119,6 +134,8 @@ class Option:
       raise ValueError(f'{where} must be at least {low}.')
     if high is not None and not value <= high:
       raise ValueError(f'{where} must be at most {high}.')
+    if self.kind is int and value > _MOST:
+      raise ValueError(f'{where} must be at most {_MOST}.')
     if self.above is not None and not value > self.above:
       raise ValueError(f'{where} must be greater than {self.above}.')
     if isinstance(value, float) and not math.isfinite(value):
@@ -163,7 +180,7 @@ def declared_by(group: type) -> Iterator[Option]:
       continue
     owner = next(
       base
-      for base in reversed(group.__mro__)
+      for base in group.__mro__
       if field.name in inspect.get_annotations(base)
     )
     yield dataclasses.replace(

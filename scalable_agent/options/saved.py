@@ -28,6 +28,9 @@ def from_dict(catalog: Catalog, values: Any) -> Config:
     raise ValueError('expected a JSON object of options')
   values = {k: v for k, v in values.items() if k not in _RETIRED}
   unknown = sorted(set(values) - set(catalog.options))
+  algorithm = values.get('algorithm')
+  if isinstance(algorithm, str) and algorithm not in catalog.algorithms:
+    unknown.append(f'algorithm={algorithm}')
   if unknown:
     remedy = ''
     if values.get('plugin'):

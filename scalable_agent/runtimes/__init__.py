@@ -44,7 +44,7 @@ def make_catalog(plugins: str = '') -> Catalog:
   for plugin in filter(None, plugins.split(',')):
     try:
       module = importlib.import_module(plugin)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError) as error:
       raise ValueError(
         f'--plugin={plugin} cannot be imported: {error}. Give a module on the '
         'Python path.'
@@ -56,6 +56,18 @@ def make_catalog(plugins: str = '') -> Catalog:
         f'--plugin={plugin} has neither SUITES nor ALGORITHMS. Give it a tuple '
         'of one of these names.'
       )
+    for name, things, kind in (
+      ('SUITES', more_suites, environments.Suite),
+      ('ALGORITHMS', more_algorithms, Algorithm),
+    ):
+      if not (
+        isinstance(things, list | tuple)
+        and all(isinstance(one, kind) for one in things)
+      ):
+        raise ValueError(
+          f'--plugin={plugin}: its {name} is {things!r}. Make it a tuple of '
+          f'objects of subclasses of {kind.__name__}.'
+        )
     suites = (*more_suites, *suites)
     algorithms = (*algorithms, *more_algorithms)
   for kind, things in ('suite', suites), ('algorithm', algorithms):

@@ -39,8 +39,8 @@ def prepare(config: options.Config, given: Collection[str]) -> Test:
 
   Raises:
     ValueError: the logdir has no run or no intact checkpoint, options that
-      contradict it, or a level cannot be made or filmed.
-    OSError: --video_dir cannot be made.
+      contradict it, --video_dir cannot be made, or a level cannot be made or
+      filmed.
   """
   suites = config.catalog.suites
   if config.run.logdir is None:
@@ -53,7 +53,13 @@ def prepare(config: options.Config, given: Collection[str]) -> Test:
   if config.run.mode == 'play':
     config = _with_a_screen(config)
   if config.test.video_dir:
-    os.makedirs(config.test.video_dir, exist_ok=True)
+    try:
+      os.makedirs(config.test.video_dir, exist_ok=True)
+    except OSError as error:
+      raise ValueError(
+        f'--video_dir={config.test.video_dir} cannot be made: '
+        f'{error.strerror}. Choose a folder that you may write to.'
+      ) from error
   assembly.use_threads(assembly.resolve_threads(config))
   levels = environments.parse_levels(config.run.level_name, suites)
   options.check_suite(config, given, levels[0].suite, levels[0].name)

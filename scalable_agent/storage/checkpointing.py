@@ -11,6 +11,7 @@ checkpoints/best.json       which one has the best score
 A checkpoint is written beside the others and renamed when it is complete.
 """
 
+import math
 import os
 import re
 import shutil
@@ -169,7 +170,8 @@ class Checkpointer:
   def _record_if_best(
     self, past: list[str], score: float | None, measure: str
   ) -> None:
-    if score is None:
+    # Of a reward that was no number, all that follow would be no better.
+    if score is None or not math.isfinite(score):
       return
     name, best = past[-1], self._best(past)
     if (
@@ -335,7 +337,7 @@ def _read_intact(path: str) -> Any:
 def _or_damaged(function: Callable[[str], Any], path: str) -> Any:
   try:
     return files.read(function, path)
-  except FileNotFoundError as error:
+  except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
     raise DamagedError(f'{path}: missing') from error
   except ValueError as error:
     raise DamagedError(f'{path}: {error}') from error

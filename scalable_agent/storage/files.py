@@ -43,7 +43,7 @@ def read(function: Callable[[str], _T], path: str) -> _T:
     path: of it.
 
   Raises:
-    FileNotFoundError, NotADirectoryError: there is none.
+    FileNotFoundError, NotADirectoryError, IsADirectoryError: there is none.
     PermissionError: it may not be read.
     UnreadableError: all attempts failed.
     Exception: what else `function` raises of what it has read.
@@ -51,7 +51,12 @@ def read(function: Callable[[str], _T], path: str) -> _T:
   for attempt in range(1, _ATTEMPTS + 1):
     try:
       return function(path)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except (
+      FileNotFoundError,
+      NotADirectoryError,
+      IsADirectoryError,
+      PermissionError,
+    ):
       raise  # For good.
     except OSError as error:
       logging.warning('%s cannot be read: %s.', path, error)

@@ -69,6 +69,7 @@ def prepare_logdir(logdir: str, config: options.Config) -> LogdirLock:
     ValueError: the folder cannot be written, its config.json cannot be read or
       is of another run, or another process trains in it.
   """
+  _check_name(logdir)
   try:
     os.makedirs(logdir, exist_ok=True)
     lock = LogdirLock(logdir)
@@ -119,6 +120,7 @@ def load_config(logdir: str, catalog: options.Catalog) -> options.Config:
   Raises:
     ValueError: there is no config.json, or it cannot be read.
   """
+  _check_name(logdir)
   config = _read_config(logdir, catalog)
   if config is None:
     raise ValueError(
@@ -141,12 +143,26 @@ def _read_config(
     raise ValueError(f'--logdir={logdir}: {error}') from error
   except (OSError, ValueError, TypeError) as error:
     raise ValueError(
-      f'--logdir={logdir}: {path} cannot be read: {error}. Repair it, delete '
-      'it if the options of this call are those of the run, or choose another '
-      '--logdir.'
+      f'--logdir={logdir}: {path} cannot be read: {str(error).rstrip(".")}. '
+      'Repair it, delete it if the options of this call are those of the run, '
+      'or choose another --logdir.'
     ) from error
   # Options that mean nothing to a level were once left open.
   return options.fill_in(config)
+
+
+def _check_name(logdir: str) -> None:
+  """Refuses what TensorFlow would take for a pattern or for another disk.
+
+  It could write checkpoints there, but not read them.
+  """
+  encoded = logdir.encode('utf-8', 'replace').decode()
+  if encoded != logdir or '://' in logdir or set(logdir) & set('*?[\\'):
+    raise ValueError(
+      f'--logdir={logdir} cannot be used: no checkpoint could be read from a '
+      'folder whose name has *, ?, [, \\, :// or bytes that are not UTF-8. '
+      'Choose another name; a folder that is there can be renamed.'
+    )
 
 
 def _config_path(logdir: str) -> str:

@@ -472,6 +472,7 @@ def test_episodes_start_with_up_to_noop_max_no_ops(noop_max, fire_reset):
     {'noop_max': -1},
     {'num_action_repeats': 0},
     {'env_processes': 1},
+    {'num_threads': -1},
   ],
 )
 def test_a_bad_option_is_named_with_its_value(bad):

@@ -1,5 +1,7 @@
 """Names of levels, understood or refused with something to go on."""
 
+import re
+
 import pytest
 
 from scalable_agent import environments, options
@@ -53,11 +55,13 @@ def test_nonsense_is_refused_as_well(level_name):
     environments.parse_level(level_name)
 
 
-def test_a_module_that_is_not_there_is_named():
+@pytest.mark.parametrize('module', ['nowhere', '.', '.nowhere'])
+def test_a_module_that_is_not_there_is_named(module):
   with pytest.raises(
-    ValueError, match=r'module nowhere cannot be imported .* PYTHONPATH'
+    ValueError,
+    match=rf'module {re.escape(module)} cannot be imported .* PYTHONPATH',
   ):
-    environments.parse_level('nowhere:Env-v0')
+    environments.parse_level(f'{module}:Env-v0')
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ FRAME_STACKS = (
     (7, 9, 1), np.uint8, 4, frame_stacks.PackedFrameStack, id='packed'
   ),
   pytest.param((7, 9, 3), np.uint8, 4, frame_stacks.FrameStack, id='colour'),
+  pytest.param((7, 9, 1), np.float32, 4, frame_stacks.FrameStack, id='floats'),
   pytest.param((7, 9, 1), np.uint8, 2, frame_stacks.FrameStack, id='two'),
   pytest.param((5,), np.float32, 3, frame_stacks.FrameStack, id='vectors'),
   pytest.param((5,), np.float32, 1, frame_stacks.FrameStack, id='one'),

@@ -104,6 +104,15 @@ class TestValidate:
     ):
       options_lib.validate(make_config(seed=2_000_000_001))
 
+  @pytest.mark.parametrize(
+    'name', [n for n, f in CATALOG.options.items() if f.kind is int]
+  )
+  def test_whole_numbers_fit_into_31_bits(self, name):
+    with pytest.raises(
+      ValueError, match=rf'^--{name}=2147483648 must .* 2000000000\.$'
+    ):
+      options_lib.validate(make_config(**{name: 2**31}))
+
   @pytest.mark.parametrize('name', ['learning_rate', 'epsilon'])
   @pytest.mark.parametrize('bad', [0.0, -1e-3, float('nan')])
   def test_what_must_be_positive_is(self, name, bad):
@@ -140,6 +149,10 @@ class TestValidate:
       (
         {'task': 0, 'num_actors': 0},
         r'^--num_actors=0 is serial mode, .*leave --task and',
+      ),
+      (
+        {'task': 0, 'num_actors': 1, 'num_learners': 2},
+        r'^--num_actors=1 leaves some of --num_learners=2 without .*Raise the',
       ),
       (
         {'learner_address': 'slurm', 'num_actors': 0},
@@ -201,6 +214,11 @@ class TestValidate:
   )
   def test_options_that_do_go_together_pass(self, options):
     options_lib.validate(make_config(**options))
+
+
+def test_a_name_of_no_option_is_refused():
+  with pytest.raises(ValueError, match=r'^unknown options: sede$'):
+    make_config(sede=1)
 
 
 class TestCheckGiven:
@@ -429,6 +447,13 @@ class TestFromDict:
     with pytest.raises(ValueError, match=r'^unknown options: alpha, beta$'):
       options_lib.from_dict(CATALOG, {'beta': 1, 'seed': 3, 'alpha': 2})
 
+  @pytest.mark.parametrize('value', [{'colour': 1}, {'algorithm': 'colour'}])
+  def test_what_a_plugin_knows_is_asked_of_it(self, value):
+    with pytest.raises(
+      ValueError, match=r'^unknown options: .*colour.* --plugin=mine: give it'
+    ):
+      options_lib.from_dict(CATALOG, {'plugin': 'mine'} | value)
+
   @pytest.mark.parametrize(
     ('name', 'value'),
     [
@@ -438,6 +463,8 @@ class TestFromDict:
       ('lstm', 1),
       ('discounting', '0.99'),
       ('logdir', 3),
+      # The preset may leave some open, but not these.
+      ('seed', None),
     ],
   )
   def test_values_of_another_type_are_named(self, name, value):
@@ -482,6 +509,11 @@ class TestForTest:
     config = options_lib.for_test(make_config(mode='test'), self.TRAINED, set())
     assert config.test.test_num_episodes == make_config().test.test_num_episodes
     assert config.test.checkpoint == 'newest'
+
+  def test_where_to_test_is_never_taken_from_the_training(self):
+    config = make_config(mode='test', logdir='here')
+    config = options_lib.for_test(config, self.TRAINED, set())
+    assert (config.run.mode, config.run.logdir) == ('test', 'here')
 
   def test_what_a_test_may_choose_is_taken_from_the_user(self):
     given = {'seed': 8, 'checkpoint': 'best', 'envs_per_actor': 2}

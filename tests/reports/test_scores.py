@@ -122,6 +122,13 @@ def test_levels_without_an_episode_are_not_counted():
   assert s.describe() == 'human-normalised 40.0% (median of 1 of 2 levels)'
 
 
+def test_what_was_saved_takes_the_place_of_what_there_is():
+  s = scores.Scores(['a', 'c'])
+  s.add('a', 100)
+  s.set_state(filled({'a': 3.0, 'b': 1.0}).get_state())
+  assert s.means == {'a': 3.0}
+
+
 def test_dmlab30_has_the_scores_of_2018():
   """Of all episodes since the last, as soon as each level has one."""
   levels = list(dmlab30.LEVEL_MAPPING)

@@ -97,6 +97,15 @@ def test_a_run_that_does_not_move_for_a_million_frames_is_told_once():
   assert '--learning_rate' in text
 
 
+def test_a_run_is_judged_by_its_latest_frames():
+  ((frames, _),) = warnings(
+    lambda frames: (
+      STUCK | {'entropy': 1.2} if 300_000 < frames < 700_000 else STUCK
+    )
+  )
+  assert 1_000_000 <= frames <= 1_300_000
+
+
 def test_a_run_that_goes_on_is_not_judged():
   assert not warnings(lambda frames: STUCK, start=7_000_000, resumed=True)
 

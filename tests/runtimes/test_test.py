@@ -200,6 +200,15 @@ def test_where_no_result_can_be_written_no_game_is_played(logdir, monkeypatch):
     test.prepare(config, {'mode', 'logdir'})
 
 
+def test_a_folder_of_videos_that_cannot_be_made_is_named(logdir):
+  video_dir = os.path.join(logdir, 'config.json', 'videos')
+  config = make_config(mode='test', logdir=logdir, video_dir=video_dir)
+  with pytest.raises(
+    ValueError, match=f'^--video_dir={video_dir} cannot be made: Not a direct'
+  ):
+    test.prepare(config, {'mode', 'logdir', 'video_dir'})
+
+
 @pytest.mark.parametrize(
   ('options', 'frames'),
   [({}, 200), ({'checkpoint': 'newest'}, 200), ({'checkpoint': 'best'}, 100)],

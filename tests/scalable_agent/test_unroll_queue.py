@@ -197,6 +197,18 @@ class TestMixing:
     blocked.result(timeout=DEADLINE_S)
     assert len(queue) == 1
 
+  def test_whose_unroll_was_begun_goes_on_though_others_fill_the_queue(self):
+    queue = unroll_queue.UnrollQueue(batch_size=2, capacity=1)
+    putters = []
+    for actor in range(3):
+      unroll = make_unroll(100 * actor, 4)
+      putters.append(in_thread(queue.put, unroll, actor))
+      wait_until(lambda: len(queue) == len(putters))
+    assert_holds_columns(queue.get(), [0, 100])
+    for putter in putters:
+      putter.result(timeout=DEADLINE_S)
+    assert len(queue) == 1
+
   def test_every_column_keeps_its_policy_version(self):
     queue = unroll_queue.UnrollQueue(batch_size=4, capacity=2)
     for actor, version in ((0, 3), (1, 8)):

@@ -196,6 +196,12 @@ def test_of_equal_scores_the_newer_one_is_the_best(tmp_path):
   assert saved(tmp_path) == [200, 300]
 
 
+def test_a_score_that_is_no_number_is_not_the_best(tmp_path):
+  scores = [float('nan'), 1.0, float('inf'), 2.0]
+  _, checkpointer = save_frames(tmp_path, [100, 200, 300, 400], scores=scores)
+  assert checkpointer.restore_best() == {'frames': 400}
+
+
 def test_the_best_is_known_after_a_restart(tmp_path):
   save_frames(tmp_path, [100], scores=[7.0])
   _, checkpointer = save_frames(tmp_path, [200], keep=1, scores=[6.0])
@@ -255,6 +261,7 @@ def test_a_checkpoint_has_the_expected_files(tmp_path):
 
 DAMAGE = {
   'missing': lambda file: file.unlink(),
+  'a folder': lambda file: (file.unlink(), file.mkdir()),
   'empty': lambda file: file.write_bytes(b''),
   'truncated': lambda file: file.write_bytes(file.read_bytes()[:-5]),
   'one bit flipped': lambda file: file.write_bytes(
@@ -283,6 +290,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(
   assert counter.numpy() == 100
   assert len(warnings) == 1
   assert str(folder(tmp_path, 200) / name) in warnings[0]
+
+
+def test_a_file_of_a_checkpoints_name_is_none(tmp_path, warnings):
+  save_frames(tmp_path, [100])
+  folder(tmp_path, 200).touch()
+  _, checkpointer = counter_checkpointer(tmp_path)
+  assert checkpointer.restore() == {'frames': 100}
+  assert 'manifest.json: missing' in warnings[0]
 
 
 @pytest.mark.parametrize('manifest', ['{}', '[]', '7', '{"files": {"a": 1}}'])
@@ -461,6 +476,28 @@ def test_a_kill_while_replacing_loses_nothing(tmp_path):
   checkpointer.save(300, {'frames': 300})
   assert checkpointer.restore() == {'frames': 300}
   assert saved(tmp_path) == [200, 300]
+
+
+def test_what_a_killed_save_replaced_does_not_come_back(tmp_path, monkeypatch):
+  _, checkpointer = save_frames(tmp_path, [200])
+  with monkeypatch.context() as patch:
+    # The process dies before it can delete it.
+    patch.setattr(shutil, 'rmtree', lambda *args, **kwargs: None)
+    checkpointer.save(200, {'frames': 7})
+  assert checkpointing.saved_frames(str(tmp_path)) == [200]
+  assert checkpointer.restore() == {'frames': 7}
+  checkpointer.save(200, {'frames': 8})
+  assert checkpointer.restore() == {'frames': 8}
+  assert os.listdir(tmp_path / 'checkpoints') == ['000000000200']
+
+
+def test_what_is_no_checkpoint_is_left_alone(tmp_path):
+  save_frames(tmp_path, [100])
+  mine = tmp_path / 'checkpoints' / 'before_the_change'
+  shutil.copytree(folder(tmp_path, 100), mine)
+  save_frames(tmp_path, [200, 300], keep=1)
+  assert saved(tmp_path) == [300]
+  assert sorted(os.listdir(mine)) == sorted(os.listdir(folder(tmp_path, 300)))
 
 
 @pytest.mark.parametrize('scores', [None, [1, 2, 3, 4]])

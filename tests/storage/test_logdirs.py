@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from scalable_agent.storage import checkpointing, files, logdirs
 from tests import configs
@@ -160,6 +161,32 @@ def test_a_logdir_that_is_a_file_is_refused(tmp_path):
     assert f'--logdir={logdir}' in str(error.value)
 
 
+@pytest.mark.parametrize(
+  'name', ['run[1]', 'a*', 'b?', 'c\\d', 'ram://e', 'gs://f/g', '\udcff']
+)
+def test_a_name_under_which_no_checkpoint_can_be_read_is_refused(
+  tmp_path, monkeypatch, name
+):
+  monkeypatch.chdir(tmp_path)
+  for function in (
+    lambda: logdirs.prepare_logdir(name, make_config()),
+    lambda: logdirs.load_config(name, CATALOG),
+  ):
+    with pytest.raises(ValueError, match=r'^--logdir=.* Choose another name'):
+      function()
+  assert not os.listdir()
+
+
+def test_names_of_other_kinds_are_none_of_these(tmp_path):
+  logdir = str(tmp_path / 'a b\nc\'"é%s{}(1)~;$x')
+  begin(logdir)
+  counter = tf.Variable(3)
+  checkpointing.Checkpointer(logdir, {'counter': counter}).save(80, {})
+  counter.assign(0)
+  checkpointing.Checkpointer(logdir, {'counter': counter}).restore()
+  assert counter.numpy() == 3
+
+
 def test_a_run_may_move(tmp_path, monkeypatch):
   def fail(*args):
     pytest.fail(f'warned: {args}')
@@ -174,6 +201,7 @@ def test_a_run_may_move(tmp_path, monkeypatch):
 def test_a_logdir_in_use_is_refused_until_it_is_free(tmp_path):
   begin(tmp_path)
   with logdirs.prepare_logdir(str(tmp_path), make_config()):
+    assert (tmp_path / '.lock').read_text() == f'{os.getpid()}\n'
     with pytest.raises(ValueError, match='in use') as error:
       begin(tmp_path)
     assert f'id {os.getpid()}' in str(error.value)
