@@ -95,7 +95,7 @@ def test_help_shows_them_in_their_place():
   ) in text
   assert 'Only with --algorithm=onestep.' in text
   assert 'No effect on a distributed run, in which each actor' in text
-  assert '--algorithm=impala|onestep' in text
+  assert '--algorithm=impala|ga3c|a3c|a2c|onestep' in text
   assert 'counting: up and down.' in text
 
 
@@ -129,7 +129,7 @@ def check(**values):
       {'algorithm': 'onestep', 'level_name': 'up', 'task': 0},
       '--task=0 has no effect with --algorithm=onestep',
     ),
-    ({'algorithm': 'twostep'}, 'Choose one of: impala, onestep'),
+    ({'algorithm': 'twostep'}, 'Choose one of: impala, ga3c, a3c, a2c, onestep'),
     ({'level_name': 'upp'}, 'Similar: .*up'),
   ],
 )
@@ -223,7 +223,7 @@ def test_an_inherited_option_cannot_be_declared_anew():
     options.Catalog([*environments.SUITES, suite], [plugin.OneStep()])
 
 
-@pytest.mark.parametrize('name', ['learning_rte', 'reward_clipping'])
+@pytest.mark.parametrize('name', ['learning_rte', 'correction'])
 def test_a_preset_of_what_presets_do_not_decide_is_refused(name):
   algorithm, suite = plugin.OneStep(), plugin.Counting()
   said = f'^the presets of {{}} have {name}, which is no option that presets'

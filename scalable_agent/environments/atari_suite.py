@@ -70,7 +70,11 @@ class AtariOptions(FrameOptions, LengthOptions, RepeatOptions):
   """
 
   grayscale: bool = option(
-    True, 'Grey frames instead of colour.', part=Part.ACTING, fixed=True
+    True,
+    'Grey frames instead of colour.',
+    by_preset=True,
+    part=Part.ACTING,
+    fixed=True,
   )
   sticky_actions: float = option(
     0.0,

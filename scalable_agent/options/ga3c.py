@@ -79,7 +79,9 @@ class GA3CLossOptions(LossOptions):
     idle_with={'use_log_softmax': (True,)},
   )
   use_log_softmax: bool = option(
-    False, 'Logarithms of any probability, without --log_epsilon.'
+    False,
+    'Logarithms of any probability, without --log_epsilon.',
+    by_preset=True,
   )
   reward_min: float = option(
     -1.0,
@@ -122,6 +124,7 @@ class GA3COptimizerOptions:
     False,
     "An RMSProp of the policy's loss and one of the baseline's, each with "
     'statistics of its own, instead of one of their sum.',
+    by_preset=True,
     fixed=True,
     idle_with={'optimizer': ('adam',)},
     line=Line.OPTIMIZER,
@@ -151,6 +154,7 @@ class AdjustmentOptions:
   dynamic_settings_initial_wait: float = option(
     10.0,
     'Time before the first try.',
+    by_preset=True,
     unit='seconds',
     minimum=0,
     part=Part.PROCESS,
@@ -159,6 +163,7 @@ class AdjustmentOptions:
   dynamic_settings_step_wait: float = option(
     20.0,
     'Time for which the speed is measured before each try, and again after it.',
+    by_preset=True,
     unit='seconds',
     above=0,
     part=Part.PROCESS,

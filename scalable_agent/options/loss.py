@@ -37,6 +37,7 @@ class LossOptions:
     'tanh(r / 5), times 0.3 where negative, times 5 (the code of 2018); '
     'optimistic_asymmetric = 0.3 min(tanh r, 0) + 5 max(tanh r, 0) (the IMPALA '
     'paper, figure D.1); none.',
+    by_preset=True,
     choices=('abs_one', 'soft_asymmetric', 'optimistic_asymmetric', 'none'),
     line=Line.LOSS,
   )

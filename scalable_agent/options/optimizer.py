@@ -38,12 +38,17 @@ class OptimizerOptions:
   decay: float = option(
     0.99,
     'Discount of the mean square per update.',
+    by_preset=True,
     minimum=0,
     maximum=1,
     **_RMSPROP,
   )
   momentum: float = option(
-    0.0, 'Momentum, on the scaled gradients.', minimum=0, **_RMSPROP
+    0.0,
+    'Momentum, on the scaled gradients.',
+    by_preset=True,
+    minimum=0,
+    **_RMSPROP,
   )
   epsilon: float = option(
     0.1,

@@ -13,5 +13,6 @@ class WorkerOptions:
     True,
     'All workers share the statistics of the optimizer (mean squares, '
     'momenta); else each has its own.',
+    by_preset=True,
     line=Line.OPTIMIZER,
   )

@@ -682,8 +682,10 @@ class TestFlags:
       ('momentum', 0.0),
     ],
   )
-  def test_the_defaults_of_2018_that_no_preset_changes(self, name, value):
-    assert experiment.FLAGS[name].default == value
+  def test_the_defaults_of_2018_that_are_still_those(self, name, value):
+    assert CATALOG.options[name].default == value
+    for suite in ('atari', 'gymnasium'):
+      assert resolve(make_config(), suite).values[name] == value
 
   def test_the_choices_of_2018_are_still_there(self):
     for name, choices in (
