@@ -25,6 +25,10 @@ _AUTO = _PAPER | {
   'unroll_length': 20,
   'gae_lambda': 0.95,
 }
+_ALONE = (
+  '--algorithm=a3c trains on a single machine only. Leave --job_name, --task, '
+  '--learner_address and TF_CONFIG out, or choose --algorithm=impala.'
+)
 
 
 class AsynchronousAdvantageActorCritic(Algorithm):
@@ -58,6 +62,8 @@ class AsynchronousAdvantageActorCritic(Algorithm):
         '--num_actors=1 or more, or choose --algorithm=a2c: one thread, and '
         'reproducible bit for bit.'
       )
+    if config.cluster.is_distributed:
+      raise ValueError(_ALONE)
     log_format = config.reports.log_format
     secs = config.of(EvaluationOptions).evaluation_secs
     if log_format == 'pytorch_a3c' and secs == 0:
@@ -75,10 +81,7 @@ class AsynchronousAdvantageActorCritic(Algorithm):
   ) -> Callable[[], None]:
     """See base class."""
     if cluster is not None:
-      raise ValueError(
-        '--algorithm=a3c trains on a single machine only. Leave --task, '
-        '--learner_address and TF_CONFIG out, or choose --algorithm=impala.'
-      )
+      raise ValueError(_ALONE)
     from scalable_agent.runtimes import a3c_local, local_run
 
     return local_run.prepare(

@@ -179,6 +179,35 @@ def test_options_of_other_algorithms_are_refused(option):
     check_given(config, [name])
 
 
+@pytest.mark.parametrize(
+  'place', [{'task': 0}, {'learner_address': 'slurm'}], ids=['task', 'slurm']
+)
+def test_several_processes_are_refused(place):
+  with pytest.raises(ValueError, match='trains on a single machine only'):
+    validate(make_config(**OPTIONS, **place))
+
+
+def test_the_frames_of_pytorch_a3c_can_be_learned_from(tmp_path):
+  options = {
+    'level_name': 'PongDeterministic-v4',
+    'width': 42,
+    'height': 42,
+    'frame_stack': 1,
+    'lstm': True,
+    'envs_per_actor': 1,
+    'unroll_length': 20,
+    'max_episode_length': 25,
+    'total_environment_frames': 600,
+  }
+  run = train(tmp_path, **options)
+  assert run.spec.observation.shape == (42, 42, 1)
+  # Normalised by what was learned from.
+  pixels = run._training.agent._pixels
+  assert int(pixels.count) >= 600 // 4 // 4
+  lengths = {int(row['episode_length']) for row in episodes(tmp_path)}
+  assert lengths == {25}
+
+
 def test_shared_statistics_mean_nothing_to_other_algorithms():
   options = OPTIONS | OWN | {'algorithm': 'impala'}
   config = resolve(make_config(**options), 'catch')
