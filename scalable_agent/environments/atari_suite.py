@@ -38,13 +38,15 @@ _AUTO = {
 }
 # The IMPALA paper's shallow experts; what else it says holds for all suites.
 _PAPER: dict[str, Any] = {'network': 'nature'}
-# Batches of one unroll: more of them are less old.
+# A batch is what one actor hands in, and nothing corrects for its age: as many
+# environments as IMPALA's, and batches as small as a lag of few updates allows.
 _GA3C = {
   **{k: v for k, v in _AUTO.items() if k not in ('batch_size', 'lambda_')},
-  'envs_per_actor': 32,
+  'num_actors': 4,
+  'envs_per_actor': 16,
   'unroll_length': 20,
 }
-_PRESETS = {
+_PRESETS: dict[str, Any] = {
   'impala': {'auto': _AUTO, 'paper': _PAPER},
   'ga3c': {'auto': _GA3C, 'paper': {'network': 'shallow'}},
 }

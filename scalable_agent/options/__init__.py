@@ -4,6 +4,7 @@ Nothing here imports TensorFlow, NumPy or a simulator, so that `--help` and a
 wrong flag are answered at once.
 """
 
+from scalable_agent.options import legacy_ga3c
 from scalable_agent.options.actors import (
   ActorOptions,
   BatchOptions,
@@ -95,6 +96,7 @@ __all__ = (
   'format_help',
   'from_dict',
   'help_of',
+  'legacy_ga3c',
   'option',
   'resolve',
   'validate',

@@ -1,5 +1,5 @@
 """What a run tells: TensorBoard, progress line, episodes.csv, videos."""
 
-from scalable_agent.reports import metrics, videos
+from scalable_agent.reports import ga3c_log, metrics, videos, windows
 
-__all__ = ('metrics', 'videos')
+__all__ = ('ga3c_log', 'metrics', 'videos', 'windows')
