@@ -45,13 +45,15 @@ _ADVANTAGE_AUTO = {
   'unroll_length': 20,
   'gae_lambda': 0.95,
 }
-# Batches of one unroll: more of them are less old.
+# A batch is what one actor hands in, and nothing corrects for its age: as many
+# environments as IMPALA's, and batches as small as a lag of few updates allows.
 _GA3C = {
   **{k: v for k, v in _AUTO.items() if k not in ('batch_size', 'lambda_')},
-  'envs_per_actor': 32,
+  'num_actors': 4,
+  'envs_per_actor': 16,
   'unroll_length': 20,
 }
-_PRESETS = {
+_PRESETS: dict[str, Any] = {
   'impala': {'auto': _AUTO},
   'a3c': {'auto': _ADVANTAGE_AUTO},
   'a2c': {'auto': _ADVANTAGE_AUTO | {'num_actors': 0}},

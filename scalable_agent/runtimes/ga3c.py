@@ -78,11 +78,11 @@ class Run(local_run.LocalRun):
       return
 
     def counts() -> tuple[int, int, int]:
-      pools = self._pools
+      of = self._pools
       return (
-        len(pools['num_trainers']),
-        len(pools['num_predictors']),
-        len(pools['num_agents']),
+        len(of['num_trainers']),
+        len(of['num_predictors']),
+        len(of['num_agents']),
       )
 
     self._metrics.show_instead(
@@ -232,6 +232,6 @@ class _SecondsOfOne:
 
   def __call__(self, total: float, count: int) -> float:
     """Returns them, given those of all and how many there are now."""
-    self._of_one += (total - self._total) / count
+    self._of_one += (total - self._total) / max(count, 1)
     self._total = total
     return self._of_one
