@@ -129,7 +129,10 @@ def check(**values):
       {'algorithm': 'onestep', 'level_name': 'up', 'task': 0},
       '--task=0 has no effect with --algorithm=onestep',
     ),
-    ({'algorithm': 'twostep'}, 'Choose one of: impala, ga3c, a3c, a2c, onestep'),
+    (
+      {'algorithm': 'twostep'},
+      'Choose one of: impala, ga3c, a3c, a2c, onestep',
+    ),
     ({'level_name': 'upp'}, 'Similar: .*up'),
   ],
 )

@@ -133,7 +133,7 @@ def reference(batch, options):
     'mean_rho': np.mean(rhos),
     'max_rho': np.max(rhos),
     'clipped_rho_fraction': np.mean(
-      np.array(rhos) > getattr(options, 'clip_rho_threshold', 1.0)
+      np.array(rhos) > (getattr(options, 'clip_rho_threshold', 1.0) or np.inf)
     ),
     'mean_vs': vs.mean(),
     'mean_baseline': baselines.mean(),
