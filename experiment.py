@@ -218,7 +218,7 @@ def main(argv: list[str]) -> None:
   # absl's UsageError would bury the message under the whole help.
   with _one_line_errors():
     more, implied = _translate(config, argv[1:], given)
-  config = config.replace(**implied, **more)
+  config = config.replace(**{**implied, **more})
   given |= more.keys()
   # TF_CONFIG may say what the flags of a training do not.
   if config.run.mode != 'train' or 'TF_CONFIG' not in os.environ:
