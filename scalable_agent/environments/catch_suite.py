@@ -14,7 +14,10 @@ _AUTO = gymnasium_suite.AUTO | {
 }
 _PRESETS = {
   'impala': {'auto': _AUTO},
-  **gymnasium_suite.advantage_presets(_AUTO),
+  **gymnasium_suite.advantage_presets(
+    # They need 30,000.
+    _AUTO | {'total_environment_frames': 1e5}
+  ),
 }
 
 

@@ -35,7 +35,6 @@ def advantage_presets(
     # Twice as many updates as with 20: CartPole is learned in half the frames.
     'unroll_length': 10,
     'learning_rate_schedule': 'late_linear',
-    'total_environment_frames': auto['total_environment_frames'] * 2 / 3,
     'discounting': 0.99,
     # With 0.01 the policy of CartPole stays at 0.5 nats, and falls at times.
     'entropy_cost': 0.001,
@@ -45,7 +44,10 @@ def advantage_presets(
   return {'a3c': {'auto': auto}, 'a2c': {'auto': auto | {'num_actors': 0}}}
 
 
-_PRESETS = {'impala': {'auto': AUTO}, **advantage_presets(AUTO)}
+_PRESETS = {
+  'impala': {'auto': AUTO},
+  **advantage_presets(AUTO | {'total_environment_frames': 4e5}),
+}
 
 
 @dataclasses.dataclass(frozen=True)
