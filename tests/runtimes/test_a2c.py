@@ -128,6 +128,16 @@ def mean_return(logdir, episodes):
   return np.mean(returns[-episodes:])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('level_name', 'score'), [('catch', 0.95), ('CartPole-v1', 450)]
+)
+def test_the_defaults_solve_it(tmp_path, level_name, score):
+  run = make_run(tmp_path, algorithm='a2c', level_name=level_name)
+  local_run.train(run)
+  assert mean_return(tmp_path, 100) >= score
+
+
 def test_catch_is_solved(tmp_path):
   train(
     tmp_path,

@@ -488,11 +488,21 @@ class TestLearning:
   """The workers solve Catch; with the sign wrong they do not."""
 
   def _final_return(self, logdir, **options):
-    options = {'envs_per_actor': 16, 'unroll_length': 20} | options
+    options = {'envs_per_actor': 16} | options
     train(logdir, total_environment_frames=60_000, **options)
     returns = [float(row['episode_return']) for row in episodes(logdir)]
     assert len(returns) > 5000
     return np.mean(returns[-500:])
+
+  @pytest.mark.slow
+  @pytest.mark.parametrize(
+    ('level_name', 'score'), [('catch', 0.95), ('CartPole-v1', 450)]
+  )
+  def test_the_defaults_solve_it(self, tmp_path, level_name, score):
+    run = make_run(tmp_path, algorithm='a3c', level_name=level_name)
+    local_run.train(run)
+    returns = [float(row['episode_return']) for row in episodes(tmp_path)]
+    assert np.mean(returns[-100:]) >= score
 
   @pytest.mark.parametrize('options', [{}, OWN], ids=['shared', 'own'])
   def test_catch_is_solved(self, tmp_path, options):
