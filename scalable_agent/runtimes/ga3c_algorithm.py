@@ -131,6 +131,12 @@ class HybridA3C(Algorithm):
     """See base class."""
     from scalable_agent.runtimes import ga3c, local_run
 
+    if cluster is not None:
+      raise ValueError(
+        '--algorithm=ga3c trains on one machine, and the cluster of this '
+        'process has several tasks. Leave --task, --learner_address and '
+        'TF_CONFIG out, or choose --algorithm=impala.'
+      )
     return local_run.prepare(
       config, levels, given, lambda: ga3c.Run(config, levels)
     )

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tree
 from tensorboard.compat.proto import event_pb2
 
-from scalable_agent import environments, optimizers
+from scalable_agent import environments, objectives, optimizers
 from scalable_agent.options import check_given, validate
 from scalable_agent.runtimes import assembly, ga3c, local_run, training
 from tests import waiting
@@ -464,15 +464,43 @@ def test_a_checkpoint_holds_no_half_of_an_update(tmp_path, monkeypatch):
 
 
 class TestLearning:
-  def test_catch_is_solved(self, tmp_path):
-    train(
-      tmp_path,
-      envs_per_actor=16,
-      num_actors=2,
-      unroll_length=20,
-      queue_capacity=1,
-      learning_rate=3e-3,
-      total_environment_frames=90_000,
+  """What a user has who gives no other option."""
+
+  @pytest.mark.slow
+  @pytest.mark.parametrize(
+    ('level_name', 'score'), [('CartPole-v1', 450), ('catch', 0.95)]
+  )
+  def test_the_defaults_solve_it(self, tmp_path, level_name, score):
+    levels = environments.parse_levels(level_name)
+    config = make_config(
+      algorithm='ga3c', level_name=level_name, logdir=str(tmp_path)
     )
+    run = ga3c.Run(resolve(config, levels[0].suite), levels)
+    update = run._training.learner.update
+
+    def stop_when_solved(batch):
+      values = update(batch)
+      # The mean return of the last 100 episodes, where there are some.
+      if (run._metrics.score or -np.inf) >= score:
+        run.stop()
+      return values
+
+    run._training.learner.update = stop_when_solved
+    local_run.train(run)
     returns = [float(row['episode_return']) for row in episodes(tmp_path)]
-    assert np.mean(returns[-500:]) >= 0.95
+    assert len(returns) > 100
+    assert run._metrics.score >= 0.98 * score
+    assert not run.done() or np.mean(returns[-100:]) >= score
+
+  def test_catch_is_not_solved_with_the_sign_of_the_advantages_wrong(
+    self, tmp_path, monkeypatch
+  ):
+    right = objectives.returns.n_step_returns
+
+    def wrong(rewards, *args):
+      return right(-rewards, *args)
+
+    monkeypatch.setattr(objectives.returns, 'n_step_returns', wrong)
+    train(tmp_path, envs_per_actor=16, total_environment_frames=20_000)
+    returns = [float(row['episode_return']) for row in episodes(tmp_path)]
+    assert np.mean(returns[-500:]) < -0.5

@@ -119,6 +119,27 @@ def test_of_many_failures_one_is_raised():
     run_group(*[fail_together] * 4)
 
 
+def test_a_thread_may_start_another_until_the_group_stops():
+  done = []
+
+  def starts(group, stopped):
+    group.start('second', lambda: done.append('second'))
+    wait_until(lambda: done)
+    group.stop()
+    group.start('third', lambda: done.append('third'))
+
+  run_group(starts)
+  assert done == ['second']
+
+
+def test_threads_that_have_ended_are_forgotten():
+  with threads.ThreadGroup(DEADLINE_S) as group:
+    for index in range(20):
+      group.start(f'short_{index}', lambda: None)
+      wait_until(lambda: not group.running)
+    assert len(group._threads) == 1
+
+
 def test_what_the_owner_raises_stops_the_threads():
   ended = threading.Event()
 

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+from typing import ClassVar
 
 import imageio.v2 as imageio
 import numpy as np
@@ -247,6 +248,24 @@ def test_the_first_game_is_filmed_frame_by_frame(tmp_path, ending):
   assert len(frames) == 10
   assert frames[0].shape[:2] == (320, 160)
   assert all(np.any(a != b) for a, b in itertools.pairwise(frames))
+
+
+def test_a_window_is_shown_every_game():
+  class Window:
+    frames: ClassVar[list] = []
+
+    def add(self, frame):
+      self.frames.append(frame)
+
+  environment = make('catch', 1, render=True)
+  played = evaluation.evaluate(
+    networks.Agent(environment.spec), environment, 3, window=Window()
+  )
+  environment.close()
+  assert len(played.returns) == 3
+  # Ten of each, the first and the last column of an episode among them.
+  assert len(Window.frames) == 30
+  assert Window.frames[0].shape[-1] == 3
 
 
 def test_a_classic_control_task_is_filmed(tmp_path):
