@@ -53,17 +53,17 @@ def make_catalog(plugins: str = '') -> Catalog:
         f'--plugin={plugin} has neither SUITES nor ALGORITHMS. Give it a tuple '
         'of one of these names.'
       )
-    for name, things, kind in (
+    for name, things, base in (
       ('SUITES', more_suites, environments.Suite),
       ('ALGORITHMS', more_algorithms, Algorithm),
     ):
       if not (
         isinstance(things, list | tuple)
-        and all(isinstance(one, kind) for one in things)
+        and all(isinstance(one, base) for one in things)
       ):
         raise ValueError(
           f'--plugin={plugin}: its {name} is {things!r}. Make it a tuple of '
-          f'objects of subclasses of {kind.__name__}.'
+          f'objects of subclasses of {base.__name__}.'
         )
     suites = (*more_suites, *suites)
     algorithms = (*algorithms, *more_algorithms)
