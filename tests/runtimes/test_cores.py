@@ -54,7 +54,8 @@ def test_version_one(proc, content, quota):
     'v1/cpu/a/cpu.cfs_quota_us': content,
     'v1/cpu/a/cpu.cfs_period_us': '100000\n',
   }
-  folder = proc(['3:cpu,cpuacct:/a', '2:memory:/m', '0::/'], [V1, V2], files)
+  cgroups = ['3:cpu,cpuacct:/a', '2:cpuset:/b', '1:memory:/m', '0::/']
+  folder = proc(cgroups, [V1, V2], files)
   assert cores.cgroup_quota(folder) == quota
 
 
