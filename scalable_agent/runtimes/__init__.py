@@ -7,7 +7,7 @@ from scalable_agent.options import Catalog, Config
 from scalable_agent.runtimes.a2c import A2C
 from scalable_agent.runtimes.a3c import A3C
 from scalable_agent.runtimes.algorithm import Algorithm, Ended
-from scalable_agent.runtimes.ga3c_algorithm import GA3C
+from scalable_agent.runtimes.ga3c import GA3C
 from scalable_agent.runtimes.impala import IMPALA
 
 __all__ = (

@@ -1,237 +1,145 @@
-"""GA3C in one process.
-
-Agent threads step their environments and have the agent evaluated by predictor
-threads behind the dynamic batcher, with the learner's live variables. Trainer
-threads take their unrolls from a bounded queue and update those variables, all
-at once and without a lock. The main thread waits, reports and listens to
-signals.
-"""
+"""GA3C: its options, and where its parts are put together."""
 
 import functools
-import itertools
-import os
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from scalable_agent import actor, environments, unroll_queue
+from scalable_agent import environments
 from scalable_agent.options import (
+  ActorOptions,
   AdjustmentOptions,
+  BatchingOptions,
   Config,
+  EpisodeOptions,
+  GA3CLossOptions,
+  GA3COptimizerOptions,
   GA3CReportOptions,
   QueueOptions,
   TrainerOptions,
+  legacy_ga3c,
+  systems,
 )
-from scalable_agent.reports import ga3c_log
-from scalable_agent.runtimes import (
-  adjustment,
-  assembly,
-  local_run,
-  pools,
-  threads,
-)
+from scalable_agent.runtimes.algorithm import Algorithm
 
-# Seconds after which a trainer that has nothing to learn looks around.
-_PATIENCE = 0.5
-
-
-def batch_columns(config: Config) -> int:
-  """Returns the trajectories of one update: no unroll is divided for it."""
-  least = config.of(TrainerOptions).training_min_batch_size
-  actors = config.actors
-  return max(actors.envs_per_actor, -(-least // actors.unroll_length))
+# What suites say differently comes on top.
+_AUTO = {
+  'baseline_cost': 0.5,
+  # More trainers wait for each other's cores.
+  'num_trainers': 1,
+  'num_actors': 2,
+  'width': 84,
+  'height': 84,
+}
 
 
-class Run(local_run.LocalRun):
-  """Agents, predictors and trainers, several threads of each."""
+class HybridA3C(Algorithm):
+  name = 'ga3c'
+  help = (
+    'A3C with one network that predictors evaluate for all agents and trainers '
+    'update, several of each (Babaeizadeh et al., 2017); on one machine. Takes '
+    'the NAME=VALUE of its own program behind --, too.'
+  )
+  options = (
+    ActorOptions,
+    QueueOptions,
+    TrainerOptions,
+    BatchingOptions,
+    GA3CLossOptions,
+    GA3COptimizerOptions,
+    EpisodeOptions,
+    AdjustmentOptions,
+    GA3CReportOptions,
+  )
+  presets = {'auto': _AUTO, 'paper': systems.general_values('ga3c')}  # noqa: RUF012
+  counts_episodes = True
+  log_formats = ('auto', 'ga3c')
 
-  def __init__(self, config: Config, levels: Sequence[environments.Level]):
-    """Makes the parts; see the base class.
+  def make_loss(self, config: Config) -> Callable[..., Any]:
+    """See base class."""
+    from scalable_agent import objectives
 
-    Args:
-      config: resolved and validated.
-      levels: what to play.
+    return functools.partial(objectives.ga3c_loss, config.of(GA3CLossOptions))
 
-    Raises:
-      ValueError: also where there is no native batcher though --batcher=op asks
-        for it.
-    """
-    assembly.check_batcher(config)
-    super().__init__(config, levels, config.actors.num_actors)
-    self._queue = unroll_queue.UnrollQueue(
-      batch_columns(config), config.of(QueueOptions).queue_capacity
+  def num_optimizers(self, config: Config) -> int:
+    """See base class."""
+    dual = config.of(GA3COptimizerOptions).dual_rmsprop
+    return 2 if dual and config.optimizer.optimizer == 'rmsprop' else 1
+
+  def anneal(
+    self,
+    config: Config,
+    episodes: Any,
+    loss: Callable[..., Any],
+    schedule: Callable[[Any], Any],
+  ) -> tuple[Callable[..., Any], Callable[[Any], Any]]:
+    """See base class."""
+    from scalable_agent import optimizers
+
+    total = config.of(EpisodeOptions).annealing_episode_count
+
+    def between(start: float, end: float) -> Any:
+      return optimizers.annealed(start, end, total, episodes)
+
+    rate = config.optimizer.learning_rate
+    rate_end = config.of(GA3COptimizerOptions).learning_rate_end
+    cost = config.of(GA3CLossOptions).entropy_cost
+    cost_end = config.of(GA3CLossOptions).entropy_cost_end
+    if rate_end >= 0:
+
+      def schedule(frames):
+        del frames
+        return between(rate, rate_end)
+
+    if cost_end < 0:
+      return loss, schedule
+    return (
+      lambda *batch: loss(*batch, entropy_cost=between(cost, cost_end)),
+      schedule,
     )
-    self._log_like_ga3c()
-    self._policy: Any = None
-    self._pools: dict[str, pools.Pool] = {}
-    self._unplayed = dict(enumerate(self._environments))
-    self._numbers = itertools.count(len(self._environments))
-    self._agents = _Agents()
-    self._stages = {
-      stage: _SecondsOfOne()
-      for stage in ('environment', 'inference', 'learner')
-    }
 
-  def _log_like_ga3c(self) -> None:
-    chosen = self._config.of(GA3CReportOptions)
-    if self._config.reports.log_format != 'ga3c':
+  def translate(
+    self, arguments: Sequence[str]
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns options for those of its own program; see base class."""
+    return legacy_ga3c.translate(arguments)
+
+  def check(self, config: Config) -> None:
+    """See base class."""
+    if config.actors.num_actors == 0:
+      raise ValueError(
+        '--num_actors=0 leaves GA3C without an agent: it has no serial mode. '
+        'Set --num_actors=1 or more, or choose --algorithm=a2c.'
+      )
+    rate_end = config.of(GA3COptimizerOptions).learning_rate_end
+    by_frames = config.optimizer.learning_rate_schedule
+    if rate_end is None or rate_end < 0:
       return
-
-    def counts() -> tuple[int, int, int]:
-      of = self._pools
-      return (
-        len(of['num_trainers']),
-        len(of['num_predictors']),
-        len(of['num_agents']),
+    if by_frames not in (None, 'constant'):
+      raise ValueError(
+        f'--learning_rate_end={rate_end} is approached over episodes, and '
+        f'--learning_rate_schedule={by_frames} goes by frames. Set '
+        '--learning_rate_schedule=constant, or --learning_rate_end=-1.'
       )
 
-    self._metrics.show_instead(
-      ga3c_log.GA3CLog(
-        os.path.join(self._config.run.logdir, chosen.results_filename),
-        counts,
-        chosen.print_stats_frequency,
-        chosen.stat_rolling_mean_window,
+  def prepare(
+    self,
+    config: Config,
+    levels: Sequence[environments.Level],
+    cluster,
+    given: Collection[str],
+  ) -> Callable[[], None]:
+    """See base class."""
+    from scalable_agent.runtimes import ga3c_local, local_run
+
+    if cluster is not None:
+      raise ValueError(
+        '--algorithm=ga3c trains on one machine, and the cluster of this '
+        'process has several tasks. Leave --task, --learner_address and '
+        'TF_CONFIG out, or choose --algorithm=impala.'
       )
+    return local_run.prepare(
+      config, levels, given, lambda: ga3c_local.Run(config, levels)
     )
 
-  def _prepare(self) -> None:
-    self._policy = assembly.make_batched_policy(
-      self._config, self.spec, self._training.agent, self._seeds
-    )
 
-  def _train(self) -> None:
-    with self._threads(saves='trainer') as group:
-      group.on_stop(self._queue.close)
-      group.on_stop(self._policy.close)
-      self._pools = self._make_pools(group)
-      counts = {
-        'num_predictors': self._config.batching.inference_threads,
-        'num_agents': self._config.actors.num_actors,
-        'num_trainers': self._config.of(TrainerOptions).num_trainers,
-      }
-      for name, count in counts.items():
-        for _ in range(count):
-          self._pools[name].add()
-      if self._config.of(AdjustmentOptions).dynamic_settings:
-        group.start('adjuster', lambda: self._adjust(group))
-
-  def _make_pools(self, group: threads.ThreadGroup) -> dict[str, pools.Pool]:
-    work = {
-      'predictor': self._predict,
-      'agent': self._act,
-      'trainer': self._learn,
-    }
-    # Each level is to be played, and a batch of the predictors filled.
-    rows = self._config.batching.inference_minimum_batch_size
-    least = {'agent': max(len(self._levels), -(-rows // self._num_envs))}
-    return {
-      f'num_{name}s': pools.Pool(
-        group, name, functools.partial(do, group), least.get(name, 1)
-      )
-      for name, do in work.items()
-    }
-
-  def _predict(self, group: threads.ThreadGroup, member: pools.Member) -> None:
-    self._policy.serve(group.fail, lambda: member.leaving)
-
-  def _act(self, group: threads.ThreadGroup, member: pools.Member) -> None:
-    environment = self._unplayed.pop(member.index, None)
-    if environment is None:
-      environment = self._make_environment(member.index, next(self._numbers))
-      self._environments.append(environment)
-    agent = self._training.agent
-    one = actor.Actor(
-      environment,
-      self._policy,
-      agent.initial_state(self._num_envs),
-      self._config.actors.unroll_length,
-      level=member.index % len(self._levels),
-      policy_version=self._training.updates,
-    )
-    self._agents.add(one)
-    while not (member.leaving or group.stopping):
-      unroll = one.unroll()
-      self._metrics.record_unroll(unroll)
-      self._queue.put(unroll, member.index)
-    if not group.stopping:
-      # The environments of those that stay are closed when all have ended.
-      self._agents.remove(one)
-      self._environments.remove(environment)
-      environment.close()
-
-  def _learn(self, group: threads.ThreadGroup, member: pools.Member) -> None:
-    while not (member.leaving or group.stopping):
-      batch = self._queue.get(timeout=_PATIENCE)
-      if batch is not None:
-        self._training.update(batch)
-        self._training.save_if_due(self._state)
-        if self._training.done():
-          group.stop()
-
-  def _adjust(self, group: threads.ThreadGroup) -> None:
-    adjustment.Adjuster(
-      self._pools,
-      lambda: self.frames() / self.spec.frames_per_step,
-      group.wait_for_stop,
-      self._config.of(AdjustmentOptions),
-      self._config.run.seed,
-    ).run()
-
-  def _gauges(self) -> dict[str, Any]:
-    counts = {name: len(pool) for name, pool in self._pools.items()}
-    seconds = {
-      'environment': (self._agents.environment_seconds(), 'num_agents'),
-      'inference': (self._policy.seconds, 'num_predictors'),
-      'learner': (self._training.learner_seconds, 'num_trainers'),
-    }
-    return {
-      'stage_seconds': {
-        stage: self._stages[stage](total, counts.get(name, 1))
-        for stage, (total, name) in seconds.items()
-      },
-      'queue_fill': self._queue.fill(),
-      'batcher': self._policy.statistics(),
-      **counts,
-    }
-
-
-class _Agents:
-  """Those at work, and what those that left have done."""
-
-  def __init__(self) -> None:
-    self._lock = threading.Lock()
-    self._agents: list[actor.Actor] = []
-    self._seconds_before = 0.0
-
-  def add(self, one: actor.Actor) -> None:
-    with self._lock:
-      self._agents.append(one)
-
-  def remove(self, one: actor.Actor) -> None:
-    with self._lock:
-      self._agents.remove(one)
-      self._seconds_before += one.environment_seconds
-
-  def __len__(self) -> int:
-    with self._lock:
-      return len(self._agents)
-
-  def environment_seconds(self) -> float:
-    """Returns those of all agents there were."""
-    with self._lock:
-      now = sum(one.environment_seconds for one in self._agents)
-      return self._seconds_before + now
-
-
-class _SecondsOfOne:
-  """The seconds that one of several threads has worked, as their number was."""
-
-  def __init__(self) -> None:
-    self._total = 0.0
-    self._of_one = 0.0
-
-  def __call__(self, total: float, count: int) -> float:
-    """Returns them, given those of all and how many there are now."""
-    self._of_one += (total - self._total) / max(count, 1)
-    self._total = total
-    return self._of_one
+GA3C = HybridA3C()

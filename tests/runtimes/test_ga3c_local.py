@@ -11,7 +11,7 @@ from tensorboard.compat.proto import event_pb2
 
 from scalable_agent import environments, objectives, optimizers
 from scalable_agent.options import check_given, validate
-from scalable_agent.runtimes import assembly, ga3c, local_run, training
+from scalable_agent.runtimes import assembly, ga3c_local, local_run, training
 from tests import waiting
 from tests.configs import CATALOG, make_config, resolve
 from tests.runtimes.test_local_run import (
@@ -47,7 +47,7 @@ def make_run(logdir, **options):
   implied = environments.implied_options(levels, config)
   config = resolve(config, levels[0].suite, implied)
   validate(config)
-  return ga3c.Run(config, levels)
+  return ga3c_local.Run(config, levels)
 
 
 def train(logdir, **options):
@@ -475,7 +475,7 @@ class TestLearning:
     config = make_config(
       algorithm='ga3c', level_name=level_name, logdir=str(tmp_path)
     )
-    run = ga3c.Run(resolve(config, levels[0].suite), levels)
+    run = ga3c_local.Run(resolve(config, levels[0].suite), levels)
     update = run._training.learner.update
 
     def stop_when_solved(batch):
