@@ -39,11 +39,11 @@ MODULES = (
   'sonnet',
   'tensorboard.summary',
   'tensorflow',
+  'scalable_agent.runtimes.a3c_local',
+  'scalable_agent.runtimes.ga3c_local',
   'scalable_agent.runtimes.impala_actor',
   'scalable_agent.runtimes.impala_learner',
   'scalable_agent.runtimes.impala_local',
-  'scalable_agent.runtimes.a3c_local',
-  'scalable_agent.runtimes.ga3c_local',
   'scalable_agent.runtimes.serial',
   'scalable_agent.runtimes.test',
 )

@@ -72,7 +72,7 @@ def test_every_thread_of_a_kind_works(tmp_path):
 
   def watched(kind, function):
     def watch(*args, **kwargs):
-      names[kind].add(ga3c.threading.current_thread().name)
+      names[kind].add(threading.current_thread().name)
       if all(len(seen) >= 2 for seen in names.values()):
         run.stop()
       return function(*args, **kwargs)
@@ -417,7 +417,7 @@ def test_a_thread_that_fails_ends_the_run_with_its_traceback(
   with pytest.raises(Broken) as raised:
     local_run.train(run)
   files = {str(entry.path) for entry in raised.traceback}
-  assert any(path.endswith('ga3c.py') for path in files)
+  assert any(path.endswith('ga3c_local.py') for path in files)
 
 
 def test_a_run_goes_on_where_it_was_interrupted(tmp_path):
