@@ -13,7 +13,7 @@ from scalable_agent import environments, objectives, optimizers
 from scalable_agent.options import check_given, validate
 from scalable_agent.runtimes import assembly, ga3c_local, local_run, training
 from tests import waiting
-from tests.configs import CATALOG, make_config, resolve
+from tests.configs import make_config, resolve
 from tests.runtimes.test_local_run import (
   NEVER,
   episodes,
