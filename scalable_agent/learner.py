@@ -43,9 +43,12 @@ class Learner:
 
   Without a strategy, any number of threads may update at once, without a lock
   (Recht et al. 2011, "Hogwild!"). Each addition to a variable takes place, none
-  is lost: weights, frames and updates. What is read, computed and written back
-  may lose an update that another thread makes meanwhile: the optimizers' slots
-  and Keras's count of iterations. See docs/family.md.
+  is lost: weights, frames, updates, Adam's moments and the means of pixels;
+  what is added may have been computed from values that others change meanwhile.
+  What is read, computed and written back may lose an update that another thread
+  makes meanwhile: RMSProp's mean squares, its momenta, and Keras's count of
+  iterations. No variable is ever read half-written, but several of them are
+  not read at one moment. See docs/family.md.
 
   Attributes:
     agent: the networks.Agent whose variables it updates.

@@ -1,6 +1,5 @@
 """How an actor obtains its actions."""
 
-import functools
 import threading
 import time
 from collections.abc import Callable
@@ -36,10 +35,8 @@ class Seeds:
 def make_step(agent: networks.Agent):
   """Returns `agent.step` as one graph for any number of rows."""
   # No autograph: nothing here branches on tensors, and translating all the
-  # libraries below takes five seconds at the start of every run. Partial, as of
-  # a method TensorFlow counts the tracings of all agents together, and warns.
-  step = functools.partial(agent.step)
-  return tf.function(step, reduce_retracing=True, autograph=False)
+  # libraries below takes five seconds at the start of every run.
+  return tf.function(agent.step, reduce_retracing=True, autograph=False)
 
 
 # In both policies the agent's step sees neither the discount nor the episode

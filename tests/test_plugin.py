@@ -95,7 +95,7 @@ def test_help_shows_them_in_their_place():
   ) in text
   assert 'Only with --algorithm=onestep.' in text
   assert 'No effect on a distributed run, in which each actor' in text
-  assert '--algorithm=impala|ga3c|a3c|a2c|onestep' in text
+  assert '|onestep Member of the actor-critic family.' in text
   assert 'counting: up and down.' in text
 
 
@@ -129,10 +129,7 @@ def check(**values):
       {'algorithm': 'onestep', 'level_name': 'up', 'task': 0},
       '--task=0 has no effect with --algorithm=onestep',
     ),
-    (
-      {'algorithm': 'twostep'},
-      'Choose one of: impala, ga3c, a3c, a2c, onestep',
-    ),
+    ({'algorithm': 'twostep'}, 'Choose one of: impala, .*onestep'),
     ({'level_name': 'upp'}, 'Similar: .*up'),
   ],
 )
