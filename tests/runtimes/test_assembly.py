@@ -125,7 +125,6 @@ OTHERS = {
   'preset',
   'reconnect_timeout',
   'save_checkpoint_secs',
-  'shared_statistics',
   'task',
   'test_num_episodes',
   'test_policy',

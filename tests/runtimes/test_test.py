@@ -141,6 +141,7 @@ class TestResults:
       'height': 84,
       'life_loss_is_terminal': True,
       'max_episode_frames': 108000,
+      'max_episode_length': 0,
       'noop_max': 30,
       'num_action_repeats': 4,
       'sticky_actions': 0.25,
