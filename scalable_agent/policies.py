@@ -1,5 +1,6 @@
 """How an actor obtains its actions."""
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -35,8 +36,12 @@ class Seeds:
 def make_step(agent: networks.Agent):
   """Returns `agent.step` as one graph for any number of rows."""
   # No autograph: nothing here branches on tensors, and translating all the
-  # libraries below takes five seconds at the start of every run.
-  return tf.function(agent.step, reduce_retracing=True, autograph=False)
+  # libraries below takes five seconds at the start of every run. Partial, so
+  # that TensorFlow, which warns of a method that is traced again and again,
+  # does not count the steps of all agents of a process together.
+  return tf.function(
+    functools.partial(agent.step), reduce_retracing=True, autograph=False
+  )
 
 
 # In both policies the agent's step sees neither the discount nor the episode
