@@ -3,7 +3,8 @@
   python benchmarks/plot.py --logdir=logs/pong --output=curve.png
 
 Mean return of the last 100 episodes, over environment frames and over wall
-clock, one line for each level of each run.
+clock, one line for each level of each run. With --panels=frames or
+--panels=minutes each level has a panel of its own.
 """
 
 import argparse
@@ -26,6 +27,11 @@ import numpy as np
 from scalable_agent.reports import episode_log
 
 WINDOW = 100
+# What returns are drawn over.
+AXES = {
+  'frames': lambda episode: episode.frames,
+  'minutes': lambda episode: episode.seconds / 60,
+}
 
 
 def read_run(logdir: str) -> list[episode_log.Episode]:
@@ -75,7 +81,7 @@ def names_of(logdirs: Sequence[str]) -> list[str]:
 
 
 def plot(logdirs: Sequence[str], output: str) -> None:
-  """Draws the learning curves of runs into an image.
+  """Draws the learning curves of runs, over frames and over wall clock.
 
   Args:
     logdirs: folders of the runs.
@@ -85,26 +91,83 @@ def plot(logdirs: Sequence[str], output: str) -> None:
     ValueError: a run has nothing to draw, or the image cannot be written.
   """
   runs = [read_run(logdir) for logdir in logdirs]
-  figure, (by_frames, by_time) = plt.subplots(
+  figure, axes = plt.subplots(
     1, 2, figsize=(11, 4), sharey=True, layout='constrained'
   )
-  for name, run in zip(names_of(logdirs), runs, strict=True):
-    levels = sorted({episode.level for episode in run})
-    for level in levels:
-      episodes = [episode for episode in run if episode.level == level]
-      label = name if len(levels) == 1 else f'{name}: {level}'
-      returns = running_mean([e.episode_return for e in episodes])
-      by_frames.plot([e.frames for e in episodes], returns, lw=1, label=label)
-      by_time.plot(
-        [e.seconds / 60 for e in episodes], returns, lw=1, label=label
-      )
-  by_frames.set_xlabel('environment frames')
-  by_frames.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=''))
-  by_time.set_xlabel('wall clock (minutes)')
-  by_frames.set_ylabel(f'mean return of the last {WINDOW} episodes')
-  for axes in (by_frames, by_time):
-    axes.grid(alpha=0.3)
-  by_frames.legend()
+  for one, over in zip(axes, AXES, strict=True):
+    for name, run in zip(names_of(logdirs), runs, strict=True):
+      levels = levels_of([run])
+      for level in levels:
+        label = name if len(levels) == 1 else f'{name}: {level}'
+        _draw(one, run, level, over, label=label)
+    _describe(one, over)
+  axes[0].set_ylabel(f'mean return of the last {WINDOW} episodes')
+  axes[0].legend()
+  _save(figure, output)
+
+
+def plot_panels(logdirs: Sequence[str], output: str, over: str) -> None:
+  """Draws a panel for each level, as their returns have scales of their own.
+
+  Args:
+    logdirs: folders of the runs, which may share levels.
+    output: path of the image; its ending is its format.
+    over: one of `AXES`.
+
+  Raises:
+    ValueError: a run has nothing to draw, or the image cannot be written.
+  """
+  runs = [read_run(logdir) for logdir in logdirs]
+  levels = levels_of(runs)
+  columns = min(len(levels), 3)
+  rows = -(-len(levels) // columns)
+  figure, grid = plt.subplots(
+    rows,
+    columns,
+    figsize=(11, 1 + 2.5 * rows),
+    squeeze=False,
+    layout='constrained',
+  )
+  for axes, level in zip(grid.flat, levels, strict=False):
+    for index, (name, run) in enumerate(
+      zip(names_of(logdirs), runs, strict=True)
+    ):
+      # A run has one colour in all panels.
+      _draw(axes, run, level, over, label=name, color=f'C{index}')
+    axes.set_title(level)
+    _describe(axes, over)
+    if len(axes.lines) > 1:
+      axes.legend(fontsize='small')
+  for axes in grid.flat[len(levels) :]:
+    axes.set_visible(False)
+  figure.supylabel(f'mean return of the last {WINDOW} episodes')
+  _save(figure, output)
+
+
+def levels_of(runs: Sequence[Sequence[episode_log.Episode]]) -> list[str]:
+  """Returns the names of the levels that were played, sorted."""
+  return sorted({episode.level for run in runs for episode in run})
+
+
+def _draw(axes, run, level: str, over: str, **style) -> None:
+  episodes = [episode for episode in run if episode.level == level]
+  if not episodes:
+    return
+  x = [AXES[over](episode) for episode in episodes]
+  returns = running_mean([episode.episode_return for episode in episodes])
+  axes.plot(x, returns, lw=1, **style)
+
+
+def _describe(axes, over: str) -> None:
+  if over == 'frames':
+    axes.set_xlabel('environment frames')
+    axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=''))
+  else:
+    axes.set_xlabel('wall clock (minutes)')
+  axes.grid(alpha=0.3)
+
+
+def _save(figure, output: str) -> None:
   try:
     figure.savefig(output, dpi=150)
   except (OSError, ValueError) as error:
@@ -128,9 +191,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument(
     '--output', default='curve.png', help='Image to write. Default: curve.png.'
   )
+  parser.add_argument(
+    '--panels',
+    choices=AXES,
+    help='A panel for each level, over frames or minutes.',
+  )
   options = parser.parse_args(arguments)
   try:
-    plot(options.logdir, options.output)
+    if options.panels:
+      plot_panels(options.logdir, options.output, options.panels)
+    else:
+      plot(options.logdir, options.output)
   except ValueError as error:
     sys.exit(f'plot.py: {error}')
   print(f'Wrote {options.output}')

@@ -56,6 +56,47 @@ def test_each_level_of_a_run_has_a_curve(tmp_path, figures):
   assert list(lines[0].get_ydata()) == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+  ('over', 'x', 'label'),
+  [
+    ('frames', [0, 160], 'environment frames'),
+    ('minutes', [0, 2], 'wall clock (minutes)'),
+  ],
+)
+def test_each_level_has_a_panel(tmp_path, figures, over, x, label):
+  logdirs = [
+    write_run(tmp_path / 'one', 4, ('qbert', 'pong')),
+    write_run(tmp_path / 'two', 3),
+  ]
+  output = tmp_path / 'panels.png'
+  plot.main(
+    [
+      *(f'--logdir={one}' for one in logdirs),
+      f'--panels={over}',
+      f'--output={output}',
+    ]
+  )
+  pong, qbert = figures[0].axes
+  assert (pong.get_title(), qbert.get_title()) == ('pong', 'qbert')
+  assert [line.get_label() for line in pong.lines] == ['one', 'two']
+  assert [line.get_label() for line in qbert.lines] == ['one']
+  assert pong.lines[0].get_color() == qbert.lines[0].get_color()
+  assert pong.lines[0].get_color() != pong.lines[1].get_color()
+  assert list(qbert.lines[0].get_xdata()) == x
+  assert list(qbert.lines[0].get_ydata()) == [0, 1]
+  assert qbert.get_xlabel() == label
+  assert qbert.get_legend() is None
+  assert output.exists()
+
+
+def test_panels_fill_rows_of_three(tmp_path, figures):
+  logdir = write_run(tmp_path / 'run', 8, ('a', 'b', 'c', 'd'))
+  plot.plot_panels([logdir], str(tmp_path / 'panels.png'), 'frames')
+  drawn = [axes for axes in figures[0].axes if axes.get_visible()]
+  assert [axes.get_title() for axes in drawn] == ['a', 'b', 'c', 'd']
+  assert figures[0].axes[0].get_gridspec().ncols == 3
+
+
 def test_the_running_mean_is_of_the_last_values():
   values = np.random.default_rng(0).normal(size=300)
   expected = [np.mean(values[max(0, i - 99) : i + 1]) for i in range(300)]
