@@ -116,8 +116,7 @@ def _translate(
   """
   if not arguments:
     return {}, {}
-  algorithm = config.catalog.algorithms[options.algorithm_of(config)]
-  more, implied = algorithm.translate(arguments)
+  more, implied = options.algorithm_of(config).translate(arguments)
   twice = sorted(given & more.keys())
   if twice:
     raise ValueError(
@@ -165,7 +164,7 @@ def train(config: options.Config, given: set[str]) -> None:
     assembly.use_threads(config)
     assembly.check_levels(config, levels)
     config = assembly.resolve_network(config, levels)
-    algorithm = runtimes.algorithm_of(config)
+    algorithm = options.algorithm_of(config)
     run = algorithm.prepare(config, levels, cluster, given)
   failures = runtimes.Ended, files.WriteError, files.UnreadableError
   with _one_line_errors(*failures):
@@ -225,7 +224,7 @@ def main(argv: list[str]) -> None:
     with _one_line_errors():
       options.validate(config)
   try:
-    {'train': train}.get(config.run.mode, test)(config, given)
+    (train if config.run.mode == 'train' else test)(config, given)
   except KeyboardInterrupt:
     print('experiment.py: interrupted.', file=sys.stderr)
     sys.exit(_INTERRUPTED)

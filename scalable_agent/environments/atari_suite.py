@@ -22,37 +22,30 @@ _TWO_PLAYERS = frozenset({'combat', 'joust', 'maze_craze', 'warlords'})
 _DEFAULTS = {'frame_stack': 4, 'num_action_repeats': 4}
 
 # Found with two cores and half an hour: see docs/results.
-_AUTO = {
+_ALL = {
   # A third of the work of three convolutions.
   'network': 'shallow',
   'total_environment_frames': 15e6,
   'fire_reset': True,
   # Two, as the policy lag in updates is the larger the smaller the batches.
   'num_actors': 2,
-  'batch_size': 8,
   'entropy_cost': 0.01,
-  'lambda_': 0.95,
   'optimizer': 'adam',
   'learning_rate': 4e-4,
   'learning_rate_schedule': 'late_linear',
   'epsilon': 1e-5,
 }
+_AUTO = _ALL | {'batch_size': 8, 'lambda_': 0.95}
 # Updates of as many transitions as IMPALA's would leave most of the time to the
 # calls of the network.
-_ADVANTAGE_AUTO = {
-  **{k: v for k, v in _AUTO.items() if k not in ('batch_size', 'lambda_')},
+_ADVANTAGE_AUTO = _ALL | {
   'envs_per_actor': 16,
   'unroll_length': 20,
   'gae_lambda': 0.95,
 }
 # A batch is what one actor hands in, and nothing corrects for its age: as many
 # environments as IMPALA's, and batches as small as a lag of few updates allows.
-_GA3C = {
-  **{k: v for k, v in _AUTO.items() if k not in ('batch_size', 'lambda_')},
-  'num_actors': 4,
-  'envs_per_actor': 16,
-  'unroll_length': 20,
-}
+_GA3C = _ALL | {'num_actors': 4, 'envs_per_actor': 16, 'unroll_length': 20}
 _PRESETS: dict[str, Any] = {
   'impala': {'auto': _AUTO},
   'a3c': {'auto': _ADVANTAGE_AUTO},

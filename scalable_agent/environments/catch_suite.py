@@ -12,9 +12,9 @@ _CHANGES = {'total_environment_frames': 3e5, 'learning_rate': 2e-3}
 _PRESETS = {
   'impala': {'auto': gymnasium_suite.AUTO | _CHANGES},
   'ga3c': {'auto': gymnasium_suite.GA3C | _CHANGES},
+  # They need 30,000 frames.
   **gymnasium_suite.advantage_presets(
-    # They need 30,000.
-    gymnasium_suite.AUTO | _CHANGES | {'total_environment_frames': 1e5}
+    **_CHANGES | {'total_environment_frames': 1e5}
   ),
 }
 

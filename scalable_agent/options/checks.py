@@ -87,15 +87,14 @@ def check_suite(
 
 
 def _validate_combinations(config: Config) -> None:
-  algorithm = config.catalog.algorithms.get(algorithm_of(config))
-  if algorithm is not None:
-    if config.reports.log_format not in algorithm.log_formats:
-      raise ValueError(
-        f'--log_format={config.reports.log_format} tells nothing of '
-        f'--algorithm={algorithm.name}. Choose one of: '
-        f'{", ".join(algorithm.log_formats)}.'
-      )
-    algorithm.check(config)
+  algorithm = algorithm_of(config)
+  if config.reports.log_format not in algorithm.log_formats:
+    raise ValueError(
+      f'--log_format={config.reports.log_format} tells nothing of '
+      f'--algorithm={algorithm.name}. Choose one of: '
+      f'{", ".join(algorithm.log_formats)}.'
+    )
+  algorithm.check(config)
   if config.cluster.is_distributed:
     _validate_distributed(config)
     return

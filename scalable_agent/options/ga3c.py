@@ -139,6 +139,12 @@ class GA3COptimizerOptions:
       )
 
 
+_OF_SETTINGS: dict[str, Any] = {
+  'part': Part.PROCESS,
+  'idle_with': {'dynamic_settings': (False,)},
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class AdjustmentOptions:
   """Dynamic adjustment."""
@@ -157,8 +163,7 @@ class AdjustmentOptions:
     by_preset=True,
     unit='seconds',
     minimum=0,
-    part=Part.PROCESS,
-    idle_with={'dynamic_settings': (False,)},
+    **_OF_SETTINGS,
   )
   dynamic_settings_step_wait: float = option(
     20.0,
@@ -166,15 +171,13 @@ class AdjustmentOptions:
     by_preset=True,
     unit='seconds',
     above=0,
-    part=Part.PROCESS,
-    idle_with={'dynamic_settings': (False,)},
+    **_OF_SETTINGS,
   )
   dynamic_settings_confidence: float = option(
     2.0,
     'Standard errors by which the speed must have risen for a try to be kept.',
     minimum=0,
-    part=Part.PROCESS,
-    idle_with={'dynamic_settings': (False,)},
+    **_OF_SETTINGS,
   )
 
 

@@ -40,11 +40,9 @@ def resolve(
       that of a system of another one, or of other levels.
   """
   system = systems.SYSTEMS.get(config.run.preset)
-  config = config.replace(algorithm=algorithm_of(config))
+  algorithm = algorithm_of(config)
+  config = config.replace(algorithm=algorithm.name)
   run = config.run
-  if run.algorithm not in config.catalog.algorithms:
-    config.catalog.options['algorithm'].check(run.algorithm)
-  algorithm = config.catalog.algorithms[run.algorithm]
   if system:
     _check_system(config, system, suite)
   elif run.preset == 'paper':
@@ -76,13 +74,18 @@ def _check_system(config: Config, system: systems.System, suite: Suite) -> None:
     )
 
 
-def algorithm_of(config: Config) -> str:
-  """Returns --algorithm, or what --preset or its default makes of it."""
-  if config.run.algorithm is not None:
-    return config.run.algorithm
-  if config.run.preset in systems.SYSTEMS:
-    return systems.SYSTEMS[config.run.preset].algorithm
-  return config.catalog.options['algorithm'].default
+def algorithm_of(config: Config) -> Any:
+  """Returns what --algorithm, or else --preset or the default, stands for.
+
+  Raises:
+    ValueError: there is none of this name.
+  """
+  one, name = config.catalog.options['algorithm'], config.run.algorithm
+  if name is None:
+    system = systems.SYSTEMS.get(config.run.preset)
+    name = system.algorithm if system else one.default
+  one.check(name)
+  return config.catalog.algorithms[name]
 
 
 def fill_in(

@@ -3,7 +3,7 @@
 import importlib
 
 from scalable_agent import environments
-from scalable_agent.options import Catalog, Config
+from scalable_agent.options import Catalog
 from scalable_agent.runtimes.a2c import A2C
 from scalable_agent.runtimes.a3c import A3C
 from scalable_agent.runtimes.algorithm import Algorithm, Ended
@@ -14,7 +14,6 @@ __all__ = (
   'ALGORITHMS',
   'Algorithm',
   'Ended',
-  'algorithm_of',
   # Modules that are not imported here: --help needs no TensorFlow.
   'assembly',
   'cores',
@@ -79,8 +78,3 @@ def make_catalog(plugins: str = '') -> Catalog:
           'Name yours otherwise.'
         )
   return Catalog(suites, algorithms)
-
-
-def algorithm_of(config: Config) -> Algorithm:
-  """Returns the algorithm that a run is trained with."""
-  return config.catalog.algorithms[config.run.algorithm]

@@ -1,8 +1,8 @@
 """A2C: one thread that steps all environments and learns from all of them."""
 
 import functools
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from scalable_agent import environments
 from scalable_agent.options import (
@@ -11,16 +11,19 @@ from scalable_agent.options import (
   UnrollOptions,
   systems,
 )
-from scalable_agent.runtimes.algorithm import Algorithm
+from scalable_agent.runtimes.algorithm import LocalAlgorithm
+
+if TYPE_CHECKING:
+  from scalable_agent.runtimes import local_run
 
 
-class AdvantageActorCritic(Algorithm):
+class AdvantageActorCritic(LocalAlgorithm):
   name = 'a2c'
   help = (
     'A3C without asynchrony (Mnih et al., 2016; Wu et al., 2017): one thread, '
     'reproducible bit for bit.'
   )
-  options = (UnrollOptions, AdvantageOptions)
+  options: tuple[type, ...] = (UnrollOptions, AdvantageOptions)
   presets = {  # noqa: RUF012
     'auto': {'num_actors': 0},
     'paper': systems.general_values('a2c'),
@@ -34,22 +37,13 @@ class AdvantageActorCritic(Algorithm):
       objectives.advantage_loss, config.of(AdvantageOptions)
     )
 
-  def prepare(
-    self,
-    config: Config,
-    levels: Sequence[environments.Level],
-    cluster,
-    given: Collection[str],
-  ) -> Callable[[], None]:
+  def make_run(
+    self, config: Config, levels: Sequence[environments.Level]
+  ) -> 'local_run.LocalRun':
     """See base class."""
-    from scalable_agent.runtimes import local_run, serial
+    from scalable_agent.runtimes import serial
 
-    return local_run.prepare(
-      config,
-      levels,
-      given,
-      lambda: serial.Run(config, levels, config.actors.envs_per_actor),
-    )
+    return serial.Run(config, levels, config.actors.envs_per_actor)
 
 
 A2C = AdvantageActorCritic()

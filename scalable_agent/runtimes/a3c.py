@@ -1,8 +1,7 @@
 """A3C: workers that act and learn, each with a copy of the weights."""
 
-import functools
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from scalable_agent import environments
 from scalable_agent.options import (
@@ -13,7 +12,10 @@ from scalable_agent.options import (
   WorkerOptions,
   systems,
 )
-from scalable_agent.runtimes.algorithm import Algorithm
+from scalable_agent.runtimes.a2c import AdvantageActorCritic
+
+if TYPE_CHECKING:
+  from scalable_agent.runtimes import local_run
 
 _PAPER = systems.general_values('a3c_ff')
 # One environment per worker leaves most of a core's time to the calls of the
@@ -25,13 +27,9 @@ _AUTO = _PAPER | {
   'unroll_length': 20,
   'gae_lambda': 0.95,
 }
-_ALONE = (
-  '--algorithm=a3c trains on a single machine only. Leave --job_name, --task, '
-  '--learner_address and TF_CONFIG out, or choose --algorithm=impala.'
-)
 
 
-class AsynchronousAdvantageActorCritic(Algorithm):
+class AsynchronousAdvantageActorCritic(AdvantageActorCritic):
   name = 'a3c'
   help = (
     'workers that act and learn with copies of the weights, without a lock '
@@ -46,14 +44,6 @@ class AsynchronousAdvantageActorCritic(Algorithm):
   log_formats = ('auto', 'pytorch_a3c')
   presets = {'auto': _AUTO, 'paper': _PAPER}  # noqa: RUF012
 
-  def make_loss(self, config: Config) -> Callable[..., Any]:
-    """See base class."""
-    from scalable_agent import objectives
-
-    return functools.partial(
-      objectives.advantage_loss, config.of(AdvantageOptions)
-    )
-
   def check(self, config: Config) -> None:
     """See base class."""
     if config.actors.num_actors == 0:
@@ -62,8 +52,7 @@ class AsynchronousAdvantageActorCritic(Algorithm):
         '--num_actors=1 or more, or choose --algorithm=a2c: one thread, and '
         'reproducible bit for bit.'
       )
-    if config.cluster.is_distributed:
-      raise ValueError(_ALONE)
+    super().check(config)
     log_format = config.reports.log_format
     secs = config.of(EvaluationOptions).evaluation_secs
     if log_format == 'pytorch_a3c' and secs == 0:
@@ -72,21 +61,13 @@ class AsynchronousAdvantageActorCritic(Algorithm):
         '--evaluation_secs=0 there are none. Change one of them.'
       )
 
-  def prepare(
-    self,
-    config: Config,
-    levels: Sequence[environments.Level],
-    cluster,
-    given: Collection[str],
-  ) -> Callable[[], None]:
+  def make_run(
+    self, config: Config, levels: Sequence[environments.Level]
+  ) -> 'local_run.LocalRun':
     """See base class."""
-    if cluster is not None:
-      raise ValueError(_ALONE)
-    from scalable_agent.runtimes import a3c_local, local_run
+    from scalable_agent.runtimes import a3c_local
 
-    return local_run.prepare(
-      config, levels, given, lambda: a3c_local.Run(config, levels)
-    )
+    return a3c_local.Run(config, levels)
 
 
 A3C = AsynchronousAdvantageActorCritic()

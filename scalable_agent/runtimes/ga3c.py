@@ -1,8 +1,8 @@
 """GA3C: its options, and where its parts are put together."""
 
 import functools
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from scalable_agent import environments
 from scalable_agent.options import (
@@ -19,7 +19,10 @@ from scalable_agent.options import (
   legacy_ga3c,
   systems,
 )
-from scalable_agent.runtimes.algorithm import Algorithm
+from scalable_agent.runtimes.algorithm import LocalAlgorithm
+
+if TYPE_CHECKING:
+  from scalable_agent.runtimes import local_run
 
 # What suites say differently comes on top.
 _AUTO = {
@@ -32,7 +35,7 @@ _AUTO = {
 }
 
 
-class HybridA3C(Algorithm):
+class HybridA3C(LocalAlgorithm):
   name = 'ga3c'
   help = (
     'A3C with one network that predictors evaluate for all agents and trainers '
@@ -110,6 +113,7 @@ class HybridA3C(Algorithm):
         '--num_actors=0 leaves GA3C without an agent: it has no serial mode. '
         'Set --num_actors=1 or more, or choose --algorithm=a2c.'
       )
+    super().check(config)
     rate_end = config.of(GA3COptimizerOptions).learning_rate_end
     by_frames = config.optimizer.learning_rate_schedule
     if rate_end is None or rate_end < 0:
@@ -121,25 +125,13 @@ class HybridA3C(Algorithm):
         '--learning_rate_schedule=constant, or --learning_rate_end=-1.'
       )
 
-  def prepare(
-    self,
-    config: Config,
-    levels: Sequence[environments.Level],
-    cluster,
-    given: Collection[str],
-  ) -> Callable[[], None]:
+  def make_run(
+    self, config: Config, levels: Sequence[environments.Level]
+  ) -> 'local_run.LocalRun':
     """See base class."""
-    from scalable_agent.runtimes import ga3c_local, local_run
+    from scalable_agent.runtimes import ga3c_local
 
-    if cluster is not None:
-      raise ValueError(
-        '--algorithm=ga3c trains on one machine, and the cluster of this '
-        'process has several tasks. Leave --task, --learner_address and '
-        'TF_CONFIG out, or choose --algorithm=impala.'
-      )
-    return local_run.prepare(
-      config, levels, given, lambda: ga3c_local.Run(config, levels)
-    )
+    return ga3c_local.Run(config, levels)
 
 
 GA3C = HybridA3C()

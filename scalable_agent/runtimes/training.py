@@ -35,7 +35,7 @@ def make_learner(
   config: options.Config, agent: Any, spec: structures.EnvironmentSpec
 ) -> learner.Learner:
   """Returns the learner of `agent`."""
-  algorithm_ = config.catalog.algorithms[config.run.algorithm]
+  algorithm_ = options.algorithm_of(config)
   loss = algorithm_.make_loss(config)
   schedule = optimizers.learning_rate_schedule(
     config.optimizer.learning_rate,

@@ -11,13 +11,13 @@ import traceback
 import numpy as np
 import pytest
 
-from scalable_agent import environments, evaluation
+from scalable_agent import evaluation
 from scalable_agent.options import check_given, validate
 from scalable_agent.runtimes import a3c_local, local_run, training
-from scalable_agent.storage import logdirs, nest_files
+from scalable_agent.storage import logdirs
+from tests import runs
 from tests.configs import make_config, resolve
-
-NEVER = 1e9
+from tests.runs import NEVER, episodes, newest_checkpoint, saved_state
 
 OPTIONS = {
   'algorithm': 'a3c',
@@ -36,11 +36,7 @@ OWN = {'shared_statistics': False}
 
 
 def make_run(logdir, **options):
-  levels = environments.parse_levels(options['level_name'])
-  config = make_config(logdir=str(logdir), **options)
-  implied = environments.implied_options(levels, config)
-  config = resolve(config, levels[0].suite, implied)
-  validate(config)
+  config, levels = runs.prepare(logdir, **options)
   return a3c_local.Run(config, levels)
 
 
@@ -59,20 +55,6 @@ def on_update(run, function):
     function(run._training.updates())
 
   run._training.update = update_and_call
-
-
-def newest_checkpoint(logdir):
-  folders = [p for p in (logdir / 'checkpoints').iterdir() if p.is_dir()]
-  return max(folders, key=lambda path: int(path.name))
-
-
-def saved_state(logdir):
-  return nest_files.read(str(newest_checkpoint(logdir) / 'state.npz'))
-
-
-def episodes(logdir):
-  with open(logdir / 'episodes.csv', encoding='utf-8') as file:
-    return list(csv.DictReader(file))
 
 
 def iterations(statistics):
@@ -140,12 +122,6 @@ def test_several_levels_take_turns_among_the_workers(tmp_path):
     'catch',
     'catch_hidden',
   }
-
-
-def test_many_workers_cause_no_warning(tmp_path, caplog):
-  frames = 8 * 2 * OPTIONS['unroll_length'] * 3
-  train(tmp_path, num_actors=8, total_environment_frames=frames)
-  assert 'retracing' not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -260,17 +236,7 @@ class TestEnds:
     self, tmp_path, broken
   ):
     run = make_run(tmp_path, **(OPTIONS | {'total_environment_frames': NEVER}))
-    calls = []
-
-    def failing(function, limit):
-      def fails_in_the_end(*args):
-        calls.append(1)
-        if len(calls) > limit:
-          raise ZeroDivisionError(f'the {broken} broke')
-        return function(*args)
-
-      return fails_in_the_end
-
+    failing = runs.Breaking(broken)
     run._prepare()
     run._prepare = lambda: None
     if broken == 'environment':
@@ -285,7 +251,7 @@ class TestEnds:
       local_run.train(run)
     frames = traceback.extract_tb(error.value.__traceback__)
     assert frames[-1].name == 'fails_in_the_end'
-    assert len(calls) > 2
+    assert failing.calls > 2
 
   @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
   def test_a_signal_saves_and_the_same_command_goes_on(

@@ -12,9 +12,9 @@ from tensorboard.compat.proto import event_pb2
 from scalable_agent import environments, objectives, optimizers
 from scalable_agent.options import check_given, validate
 from scalable_agent.runtimes import assembly, ga3c_local, local_run, training
-from tests import waiting
+from tests import runs, waiting
 from tests.configs import make_config, resolve
-from tests.runtimes.test_local_run import (
+from tests.runs import (
   NEVER,
   episodes,
   newest_checkpoint,
@@ -42,11 +42,7 @@ ENDLESS = {'total_environment_frames': NEVER}
 
 def make_run(logdir, **options):
   options = OPTIONS | options
-  levels = environments.parse_levels(options['level_name'])
-  config = make_config(logdir=str(logdir), **options)
-  implied = environments.implied_options(levels, config)
-  config = resolve(config, levels[0].suite, implied)
-  validate(config)
+  config, levels = runs.prepare(logdir, **options)
   return ga3c_local.Run(config, levels)
 
 

@@ -1,6 +1,5 @@
 """Whole trainings: what they leave behind, how they end and how they go on."""
 
-import csv
 import itertools
 import logging as python_logging
 import os
@@ -11,7 +10,6 @@ import traceback
 import numpy as np
 import pytest
 import tensorflow as tf
-import tree
 
 from scalable_agent import (
   actor,
@@ -21,7 +19,6 @@ from scalable_agent import (
   structures,
 )
 from scalable_agent.environments import catch
-from scalable_agent.options import validate
 from scalable_agent.runtimes import (
   assembly,
   impala_local,
@@ -30,12 +27,20 @@ from scalable_agent.runtimes import (
   training,
 )
 from scalable_agent.storage import files, nest_files
-from tests import full_disk
+from tests import full_disk, runs
 from tests.configs import make_config, resolve
 from tests.environments import pixel_catch
+from tests.runs import (
+  NEVER,
+  assert_same_bits,
+  episodes,
+  episodes_without_time,
+  newest_checkpoint,
+  saved_state,
+  saved_variables,
+  stop_after_updates,
+)
 from tests.waiting import wait_until
-
-NEVER = 1e9
 
 # 4 environments and 3 columns per update: some columns always wait.
 SERIAL = {
@@ -61,11 +66,7 @@ ATARI = {
 
 
 def make_run(logdir, **options):
-  levels = environments.parse_levels(options['level_name'])
-  config = make_config(logdir=str(logdir), **options)
-  implied = environments.implied_options(levels, config)
-  config = resolve(config, levels[0].suite, implied)
-  validate(config)
+  config, levels = runs.prepare(logdir, **options)
   if config.actors.num_actors == 0:
     return serial.Run(config, levels, config.batches.batch_size)
   return impala_local.Run(config, levels)
@@ -75,68 +76,6 @@ def train(logdir, **options):
   run = make_run(logdir, **options)
   local_run.train(run)
   return run
-
-
-def newest_checkpoint(logdir):
-  folders = [p for p in (logdir / 'checkpoints').iterdir() if p.is_dir()]
-  return max(folders, key=lambda path: int(path.name))
-
-
-def saved_variables(logdir):
-  """Weights, optimizer slots and counters in the newest checkpoint, by name."""
-  path = str(newest_checkpoint(logdir) / 'variables')
-  reader = tf.train.load_checkpoint(path)
-  names = reader.get_variable_to_dtype_map()
-  return {
-    name: reader.get_tensor(name)
-    for name, dtype in names.items()
-    if dtype != tf.string and 'save_counter' not in name
-  }
-
-
-def saved_state(logdir):
-  """Everything else in it but the time that it took."""
-  state = nest_files.read(str(newest_checkpoint(logdir) / 'state.npz'))
-  del state['metrics']['elapsed_seconds']
-  return state
-
-
-def episodes(logdir):
-  with open(logdir / 'episodes.csv', encoding='utf-8') as file:
-    return list(csv.DictReader(file))
-
-
-def episodes_without_time(logdir):
-  rows = episodes(logdir)
-  for row in rows:
-    assert float(row.pop('seconds')) >= 0
-  return rows
-
-
-def assert_same_bits(one, two):
-  """Asserts that two logdirs hold the same run."""
-  first, second = saved_variables(one), saved_variables(two)
-  assert first.keys() == second.keys()
-  assert any('optimizer' in name for name in first)
-  for name, value in first.items():
-    np.testing.assert_array_equal(value, second[name], err_msg=name)
-  tree.map_structure(
-    np.testing.assert_array_equal, saved_state(one), saved_state(two)
-  )
-  assert episodes_without_time(one) == episodes_without_time(two)
-
-
-def stop_after_updates(run, updates):
-  """Has `run` interrupted in the middle, whatever the clock says."""
-  update = run._training.learner.update
-
-  def update_and_stop(batch):
-    values = update(batch)
-    if int(values['updates']) >= updates:
-      run.stop()
-    return values
-
-  run._training.learner.update = update_and_stop
 
 
 @pytest.fixture
@@ -374,17 +313,7 @@ class TestThreads:
     self, tmp_path, monkeypatch, broken
   ):
     run = make_run(tmp_path, **(THREADS | {'total_environment_frames': NEVER}))
-    calls = []
-
-    def failing(function, limit):
-      def fails_in_the_end(*args):
-        calls.append(1)
-        if len(calls) > limit:
-          raise ZeroDivisionError(f'the {broken} broke')
-        return function(*args)
-
-      return fails_in_the_end
-
+    failing = runs.Breaking(broken)
     if broken == 'environment':
       environment = run._environments[1]
       environment.step = failing(environment.step, 30)
@@ -401,7 +330,7 @@ class TestThreads:
       local_run.train(run)
     frames = traceback.extract_tb(error.value.__traceback__)
     assert frames[-1].name == 'fails_in_the_end'
-    assert len(calls) > 2
+    assert failing.calls > 2
 
   def test_a_stuck_environment_costs_nothing_that_was_learned(
     self, tmp_path, monkeypatch
