@@ -2,8 +2,9 @@
 
   python benchmarks/family.py --output=family.json
 
-Same game, network, environments, unroll and cores for all; transitions of an
-update are as many, too. Each is what a user would start, `experiment.py`,
+Same game, network, unroll and cores for all; transitions of an update are as
+many, too, and so are environments, but for A2C, whose updates are of all of
+them. Each is what a user would start, `experiment.py`,
 in a process of its own; they take turns, `--rounds` times, because a shared
 machine changes its speed by the minute, and the medians are compared. What they
 do is read from their TensorBoard events; agent steps per second (times the
@@ -49,7 +50,8 @@ _OF_ACTORS = (f'--num_actors={_ACTORS}', f'--envs_per_actor={_ENVS}')
 # Name, algorithm's own flags, those that make all alike.
 ROWS = {
   'a3c': (
-    ('--algorithm=a3c',),
+    # No evaluator on the same cores.
+    ('--algorithm=a3c', '--evaluation_secs=0'),
     (*_OF_ACTORS,),
   ),
   'a2c': (
@@ -93,7 +95,7 @@ class Measured(NamedTuple):
     steps_per_second: agent steps learned from.
     cpu_ms_per_step: milliseconds of all cores for one of them.
     policy_lag: mean age of what was learned from, in updates.
-    inference_rows: mean rows of an evaluation of the policy; NaN where none of
+    inference_rows: mean rows of an evaluation of the policy; 0 where none of
       them are batched.
   """
 
@@ -197,7 +199,7 @@ def _read(
 
   def mean(tag):
     arrays = [tf.make_ndarray(event.tensor_proto) for event in within(tag)]
-    return float(np.mean(arrays)) if arrays else float('nan')
+    return float(np.mean(arrays)) if arrays else 0.0
 
   repeats = _repeats(logdir)
   lags = within('policy_lag')

@@ -8,6 +8,7 @@ import tree
 
 from scalable_agent import environments
 from scalable_agent.options import validate
+from scalable_agent.runtimes import local_run
 from scalable_agent.storage import nest_files
 from tests.configs import make_config, resolve
 
@@ -35,6 +36,25 @@ def stop_after_updates(run, updates):
     return values
 
   run._training.learner.update = update_and_stop
+
+
+def train_until_solved(run, score):
+  """Trains until the mean return of the last 100 episodes is `score`.
+
+  Asserts that it ever is.
+  """
+  update, solved = run._training.update, []
+
+  def update_and_look(*args):
+    update(*args)
+    mean = run._metrics.score
+    if mean is not None and mean >= score:
+      solved.append(mean)
+      run.stop()
+
+  run._training.update = update_and_look
+  local_run.train(run)
+  assert solved, f'{run._metrics.score} at {run.frames()} frames'
 
 
 class Breaking:

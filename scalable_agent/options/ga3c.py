@@ -203,6 +203,7 @@ class GA3CReportOptions:
   )
   results_filename: str = option(
     'results.txt',
-    'File of a row for each episode, in the logdir if it is no whole path.',
+    'File of a row for each episode, in the logdir if it is no whole path. One '
+    'elsewhere is only added to.',
     **_OF_LOG,
   )

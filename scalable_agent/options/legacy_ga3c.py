@@ -35,6 +35,11 @@ def _nothing(value: Any, given: Mapping[str, Any]) -> Values:
   return {}
 
 
+def _at_least_one_more(value: int, given: Mapping[str, Any]) -> Values:
+  """It went on while the transitions were not more than so many."""
+  return {'training_min_batch_size': value + 1 if value else 0}
+
+
 def _only(wanted: Any, otherwise: str) -> _Conversion:
   def convert(value: Any, given: Mapping[str, Any]) -> Values:
     if value != wanted:
@@ -124,16 +129,15 @@ TABLE: dict[str, Legacy] = {
   'USE_GRAD_CLIP': Legacy(False, _clip),
   'GRAD_CLIP_NORM': Legacy(40.0, _clip_norm),
   'LOG_EPSILON': Legacy(1e-6, _to('log_epsilon')),
-  'TRAINING_MIN_BATCH_SIZE': Legacy(0, _to('training_min_batch_size')),
+  'TRAINING_MIN_BATCH_SIZE': Legacy(0, _at_least_one_more),
   'TENSORBOARD': Legacy(
     False,
-    _only(
-      True, 'events are always written. Leave it out; --summary_secs says when'
-    ),
+    # They are written whatever it says, which takes nothing from anybody.
+    _nothing,
   ),
   'TENSORBOARD_UPDATE_FREQUENCY': Legacy(
     1000,
-    _only(None, 'events are written by the clock. Use --summary_secs'),
+    _only(1000, 'events are written by the clock. Use --summary_secs'),
   ),
   'SAVE_MODELS': Legacy(
     True,
@@ -143,7 +147,7 @@ TABLE: dict[str, Legacy] = {
   ),
   'SAVE_FREQUENCY': Legacy(
     1000,
-    _only(None, 'a run saves by the clock. Use --save_checkpoint_secs'),
+    _only(1000, 'a run saves by the clock. Use --save_checkpoint_secs'),
   ),
   'PRINT_STATS_FREQUENCY': Legacy(1, _to('print_stats_frequency')),
   'STAT_ROLLING_MEAN_WINDOW': Legacy(1000, _to('stat_rolling_mean_window')),
@@ -201,7 +205,10 @@ def translate(arguments: Sequence[str]) -> tuple[Values, Values]:
     except ValueError as error:
       raise ValueError(f'{name}={value}: {error}.') from error
   implied = {'preset': 'paper', 'level_name': TABLE['ATARI_GAME'].default}
-  if not given.get('PLAY_MODE'):
+  if given.get('PLAY_MODE'):
+    # It took the most probable action.
+    implied['test_policy'] = 'greedy'
+  else:
     implied['log_format'] = 'ga3c'
   return values, implied
 

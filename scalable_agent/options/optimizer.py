@@ -62,6 +62,7 @@ class OptimizerOptions:
     1.0,
     'Value at which the mean square starts: 1 as in TensorFlow 1, 0 as in '
     'Keras 3.',
+    by_preset=True,
     minimum=0,
     **_RMSPROP,
   )
@@ -78,4 +79,5 @@ class OptimizerOptions:
     'divided by its number of elements (TensorFlow 1: clip_by_average_norm).',
     by_preset=True,
     choices=('global_norm', 'tensor_norm', 'average_norm'),
+    idle_with={'clip_gradient_norm': (0.0,)},
   )

@@ -104,9 +104,7 @@ def follow_cores(
 ) -> Config:
   """Returns `config` with as many actor threads as suit the cores.
 
-  Environments step in their actor's thread, so there are as many threads of
-  them. Their number stays what it is, and with it the policy lag: more actors
-  have fewer each.
+  What that is, the algorithm says. A published system keeps its own numbers.
 
   Args:
     config: resolved, of a run on a single machine.
@@ -116,18 +114,13 @@ def follow_cores(
       other is left to the preset, too.
     cores: that may be used.
   """
-  if not suite.frees_the_interpreter:
+  if not suite.frees_the_interpreter or config.run.preset in systems.SYSTEMS:
     return config
   if {'num_actors', 'envs_per_actor'} & set(given):
     return config
-  num_actors = config.actors.num_actors
-  total = num_actors * config.actors.envs_per_actor
-  if total == 0:  # Serial mode.
-    return config
-  most = max(min(cores, _MOST_ACTORS), num_actors)
-  num_actors = max(n for n in range(1, most + 1) if total % n == 0)
+  algorithm = algorithm_of(config)
   return config.replace(
-    num_actors=num_actors, envs_per_actor=total // num_actors
+    **algorithm.follow_cores(config, min(cores, _MOST_ACTORS))
   )
 
 

@@ -22,6 +22,7 @@ _PYTORCH = 'pytorch-a3c, README and main.py'
 _PYTORCH_NET = 'pytorch-a3c, model.py and envs.py'
 _BLOCKS = 'a3c-agent-blocks, run_a3c.py'
 _BLOCKS_NET = 'a3c-agent-blocks, network.py and newblocks'
+_GYM = "its environments are Gym's own: no no-ops, a lost life ends nothing"
 _TF1 = 'default of TensorFlow 1'
 
 
@@ -195,16 +196,23 @@ _TF_A3C_GPU = (
   ('optimizer', 'rmsprop', _TF_A3C_NET),
   ('shared_statistics', True, _TF_A3C_NET),
   ('learning_rate', 2.5e-4, _TF_A3C),
+  ('learning_rate_schedule', 'linear', 'nearest to tf-a3c-gpu, a3c.py'),
   ('decay', 0.99, _TF_A3C),
   ('momentum', 0.0, _TF1),
   ('epsilon', 1e-10, _TF1),
   ('clip_gradient_norm', 0.1, _TF_A3C),
   ('clip_gradient_by', 'average_norm', _TF_A3C_NET),
-  ('network', 'shallow', _TF_A3C_NET),
+  (
+    'network',
+    'shallow',
+    'nearest to tf-a3c-gpu, network.py: twice the channels',
+  ),
   ('normalise_pixels', False, _TF_A3C_NET),
   ('frame_stack', 4, _TF_A3C),
   ('width', 84, _TF_A3C),
   ('height', 84, _TF_A3C),
+  ('noop_max', 0, _GYM),
+  ('life_loss_is_terminal', False, _GYM),
 )
 
 _PYTORCH_A3C = (
@@ -231,6 +239,8 @@ _PYTORCH_A3C = (
   ('width', 42, _PYTORCH_NET),
   ('height', 42, _PYTORCH_NET),
   ('num_action_repeats', 4, _PYTORCH),
+  ('noop_max', 0, _GYM),
+  ('life_loss_is_terminal', False, _GYM),
 )
 
 _A3C_BLOCKS = (
@@ -242,17 +252,23 @@ _A3C_BLOCKS = (
   ('discounting', 0.99, _BLOCKS),
   ('gae_lambda', 1.0, _BLOCKS_NET),
   ('baseline_cost', 1.0, _BLOCKS_NET),
+  ('entropy_cost', 0.01, _BLOCKS_NET),
   ('loss_reduction', 'sum', _BLOCKS_NET),
   ('optimizer', 'rmsprop', _BLOCKS_NET),
   ('shared_statistics', True, _BLOCKS_NET),
   ('learning_rate', 7e-4, _BLOCKS),
+  ('learning_rate_schedule', 'constant', _BLOCKS_NET),
   ('decay', 0.99, _BLOCKS_NET),
   ('epsilon', 0.1, _BLOCKS_NET),
+  ('rmsprop_initial_slot', 0.0, _BLOCKS_NET),
   ('clip_gradient_norm', 0.0, _BLOCKS),
   ('network', 'shallow', _BLOCKS_NET),
+  ('normalise_pixels', False, _BLOCKS_NET),
   ('frame_stack', 4, _BLOCKS),
   ('width', 84, _BLOCKS),
   ('height', 84, _BLOCKS),
+  ('noop_max', 0, _GYM),
+  ('life_loss_is_terminal', False, _GYM),
 )
 
 _OF_WORKERS = ('num_actors', 'envs_per_actor', 'shared_statistics')

@@ -49,8 +49,12 @@ class Evaluations:
     self._count = 0
     self._frames = 0
 
-  def add(self, episode: episode_log.Episode) -> None:
-    """Adds an episode; `frames` are those that its weights have learned from.
+  def add(self, episode: episode_log.Episode, num_steps: int) -> None:
+    """Adds an episode.
+
+    Args:
+      episode: its frames are those that its weights had learned from.
+      num_steps: agent steps learned from by its end.
 
     Raises:
       files.WriteError: it may be missing in the file.
@@ -62,11 +66,10 @@ class Evaluations:
     self._count += 1
     self.latest = episode.episode_return
     if self.lines:
-      steps_per_frame = episode.episode_length / episode.episode_frames
       print(
         pytorch_a3c_line(
           episode.seconds,
-          round(episode.frames * steps_per_frame),
+          num_steps,
           episode.episode_return,
           episode.episode_length,
         ),

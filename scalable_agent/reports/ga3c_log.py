@@ -9,6 +9,7 @@ import collections
 import contextlib
 import datetime
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ class GA3CLog:
   def __init__(
     self,
     path: str,
+    own: bool,
     counts: Callable[[], tuple[int, int, int]],
     every: int = 1,
     window: int = 1000,
@@ -45,6 +47,8 @@ class GA3CLog:
 
     Args:
       path: of results.txt.
+      own: whether it is of this run alone: a file that others write to, too,
+        is only ever added to.
       counts: returns the numbers of trainers, predictors and agents.
       every: episodes between two lines.
       window: episodes that RScore and RPPS are taken over.
@@ -53,6 +57,7 @@ class GA3CLog:
       now: the local time.
     """
     self._path = path
+    self._own = own
     self._counts = counts
     self._every = every
     self._stream = stream or sys.stdout
@@ -71,7 +76,8 @@ class GA3CLog:
 
     Args:
       episodes: of the run so far; rows beyond them were written after the
-        checkpoint that it goes on from, and are cut off.
+        checkpoint that it goes on from, and are cut off from a file of its
+        own.
       updates: of the run so far.
 
     Raises:
@@ -82,11 +88,13 @@ class GA3CLog:
     self._episodes = episodes
     self._updates_before = updates
     with self._writing():
+      os.makedirs(os.path.dirname(self._path), exist_ok=True)
       self._file = open(self._path, 'a+', encoding='utf-8')  # noqa: SIM115
-      self._file.seek(0)
-      for _ in range(episodes):
-        self._file.readline()
-      self._file.truncate(self._file.tell())
+      if self._own:
+        self._file.seek(0)
+        for _ in range(episodes):
+          self._file.readline()
+        self._file.truncate(self._file.tell())
 
   def add(
     self, steps: int, episodes: Sequence[episode_log.Episode], updates: int

@@ -234,12 +234,18 @@ class Metrics:
     self.maybe_report()
 
   def record_evaluation(
-    self, frames: int, level: int, episode_return: float, length: int
+    self,
+    frames: int,
+    now: int,
+    level: int,
+    episode_return: float,
+    length: int,
   ) -> None:
     """Takes an episode that was played to see how well the agent does.
 
     Args:
       frames: environment frames that the agent had learned from.
+      now: that have been learned from by now.
       level: its index.
       episode_return: sum of the raw rewards.
       length: agent steps.
@@ -256,7 +262,8 @@ class Metrics:
           episode_return=episode_return,
           episode_length=length,
           episode_frames=length * self._frames_per_step,
-        )
+        ),
+        now // self._frames_per_step,
       )
       tags = {
         f'{name}/evaluation_return': episode_return,

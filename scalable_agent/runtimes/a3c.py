@@ -44,6 +44,10 @@ class AsynchronousAdvantageActorCritic(AdvantageActorCritic):
   log_formats = ('auto', 'pytorch_a3c')
   presets = {'auto': _AUTO, 'paper': _PAPER}  # noqa: RUF012
 
+  def follow_cores(self, config: Config, cores: int) -> dict[str, int]:
+    """A worker for each: an update stays one of as many transitions."""
+    return {'num_actors': max(config.actors.num_actors, cores)}
+
   def check(self, config: Config) -> None:
     """See base class."""
     if config.actors.num_actors == 0:

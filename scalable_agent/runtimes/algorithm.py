@@ -89,6 +89,16 @@ class Algorithm:
       '--name=value; --help lists them.'
     )
 
+  def follow_cores(self, config: Config, cores: int) -> dict[str, int]:
+    """Returns the options that other cores than two would have differ.
+
+    Args:
+      config: resolved, of a run on a single machine.
+      cores: for environments.
+    """
+    del config, cores
+    return {}
+
   def check(self, config: Config) -> None:
     """Raises ValueError where options are wrong together.
 

@@ -71,6 +71,12 @@ def check_levels(
     return
   # Each learner is to see all levels.
   least = len(levels) * config.cluster.num_learners
+  if config.run.algorithm == 'a2c':
+    raise ValueError(
+      f'--algorithm=a2c plays one level, and --level_name='
+      f'{config.run.level_name} names {len(levels)}. Train on each in a run of '
+      'its own, or choose --algorithm=a3c, whose workers share them.'
+    )
   if config.actors.num_actors < least:
     raise ValueError(
       f'--num_actors={config.actors.num_actors} cannot play the {len(levels)} '

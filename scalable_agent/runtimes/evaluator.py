@@ -74,4 +74,5 @@ class Evaluator:
         lambda: group.stopping,
       )
     if episode is not None:
-      self._training.metrics.record_evaluation(frames, index, *episode)
+      now = self._training.frames()
+      self._training.metrics.record_evaluation(frames, now, index, *episode)

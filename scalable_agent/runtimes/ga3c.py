@@ -113,6 +113,12 @@ class HybridA3C(LocalAlgorithm):
         '--num_actors=0 leaves GA3C without an agent: it has no serial mode. '
         'Set --num_actors=1 or more, or choose --algorithm=a2c.'
       )
+    if config.of(BatchingOptions).batcher == 'none':
+      raise ValueError(
+        "--batcher=none leaves GA3C's predictors without work: they are who "
+        'evaluates the policy, for all agents. Choose auto, op or python, or '
+        '--algorithm=a3c.'
+      )
     super().check(config)
     rate_end = config.of(GA3COptimizerOptions).learning_rate_end
     by_frames = config.optimizer.learning_rate_schedule

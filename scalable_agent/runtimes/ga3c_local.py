@@ -85,9 +85,12 @@ class Run(local_run.LocalRun):
         len(of['num_agents']),
       )
 
+    logdir = os.path.abspath(self._config.run.logdir)
+    path = os.path.abspath(os.path.join(logdir, chosen.results_filename))
     self._metrics.show_instead(
       ga3c_log.GA3CLog(
-        os.path.join(self._config.run.logdir, chosen.results_filename),
+        path,
+        os.path.commonpath([logdir, path]) == logdir,
         counts,
         chosen.print_stats_frequency,
         chosen.stat_rolling_mean_window,

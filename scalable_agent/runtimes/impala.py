@@ -51,6 +51,20 @@ class Impala(Algorithm):
 
     return functools.partial(objectives.vtrace_loss, config.of(VTraceOptions))
 
+  def follow_cores(self, config: Config, cores: int) -> dict[str, int]:
+    """More actors, of fewer environments each.
+
+    Environments step in their actor's thread. All of them together stay as
+    many, and with that the policy lag what it is.
+    """
+    num_actors = config.actors.num_actors
+    total = num_actors * config.actors.envs_per_actor
+    if total == 0:  # Serial mode.
+      return {}
+    most = max(cores, num_actors)
+    num_actors = max(n for n in range(1, most + 1) if total % n == 0)
+    return {'num_actors': num_actors, 'envs_per_actor': total // num_actors}
+
   def check(self, config: Config) -> None:
     """See base class."""
     cluster, actors = config.cluster, config.actors

@@ -232,6 +232,7 @@ class TestCheckGiven:
       ('decay', 'optimizer', 'adam'),
       ('momentum', 'optimizer', 'adam'),
       ('rmsprop_initial_slot', 'optimizer', 'adam'),
+      ('clip_gradient_by', 'clip_gradient_norm', 0.0),
       ('clip_rho_threshold', 'correction', 'one_step_is'),
       ('clip_rho_threshold', 'correction', 'epsilon'),
       ('clip_rho_threshold', 'correction', 'none'),
@@ -349,6 +350,27 @@ class TestResolve:
     actors = config.actors
     assert (actors.num_actors, actors.envs_per_actor) == shape
     assert actors.num_actors * actors.envs_per_actor == total
+
+  @pytest.mark.parametrize(
+    ('options', 'cores', 'shape'),
+    [
+      ({'algorithm': 'a3c'}, 1, (2, 16)),
+      ({'algorithm': 'a3c'}, 4, (4, 16)),
+      ({'algorithm': 'a3c'}, 64, (8, 16)),
+      ({'algorithm': 'a3c', 'preset': 'paper'}, 64, (16, 1)),
+      ({'algorithm': 'ga3c'}, 64, (4, 16)),
+      ({'algorithm': 'a2c'}, 64, (0, 16)),
+      ({'preset': 'tf_a3c_gpu'}, 64, (4, 64)),
+      ({'preset': 'pytorch_a3c'}, 64, (4, 1)),
+    ],
+  )
+  def test_cores_do_not_change_what_an_update_learns_from(
+    self, options, cores, shape
+  ):
+    config = resolve(make_config(**options), 'atari')
+    followed = options_lib.follow_cores(config, SUITES['atari'], (), cores)
+    actors = followed.actors
+    assert (actors.num_actors, actors.envs_per_actor) == shape
 
   @pytest.mark.parametrize(
     ('suite', 'given'),

@@ -142,12 +142,24 @@ def test_clipping_is_by_the_norm_that_the_optimizer_had():
   assert translate('USE_GRAD_CLIP=') == {'clip_gradient_norm': 0.0}
 
 
+def test_a_batch_has_more_transitions_than_were_asked_for():
+  # `while batch_size <= TRAINING_MIN_BATCH_SIZE`.
+  assert translate('TRAINING_MIN_BATCH_SIZE=20') == {
+    'training_min_batch_size': 21
+  }
+  assert translate('TRAINING_MIN_BATCH_SIZE=0') == {
+    'training_min_batch_size': 0
+  }
+
+
 def test_playing_forces_what_the_original_forced():
   values, implied = legacy_ga3c.translate(
     ['PLAY_MODE=True', 'AGENTS=8', 'LOAD_CHECKPOINT=', 'TRAIN_MODELS=']
   )
   assert values == {'mode': 'play'}
   assert 'log_format' not in implied
+  # Its player took the most probable action.
+  assert implied['test_policy'] == 'greedy'
 
 
 @pytest.mark.parametrize(
@@ -163,7 +175,6 @@ def test_playing_forces_what_the_original_forced():
     ('LOAD_CHECKPOINT=', r'choose another --logdir'),
     ('LOAD_EPISODE=5000', r'--checkpoint=best'),
     ('DEVICE=cpu:0', r'CUDA_VISIBLE_DEVICES'),
-    ('TENSORBOARD=', r'--summary_secs'),
     ('TENSORBOARD_UPDATE_FREQUENCY=10', r'--summary_secs'),
     ('SAVE_MODELS=', r'--save_checkpoint_secs'),
     ('SAVE_FREQUENCY=10', r'--save_checkpoint_secs'),
@@ -179,7 +190,16 @@ def test_what_cannot_be_done_is_answered_by_what_can(argument, message):
 
 @pytest.mark.parametrize(
   'argument',
-  ['TENSORBOARD=True', 'SAVE_MODELS=True', 'LOAD_EPISODE=0', 'DEVICE=gpu:0'],
+  [
+    'TENSORBOARD=True',
+    'TENSORBOARD=',
+    'TENSORBOARD_UPDATE_FREQUENCY=1000',
+    'SAVE_MODELS=True',
+    'SAVE_FREQUENCY=1000',
+    'LOAD_CHECKPOINT=True',
+    'LOAD_EPISODE=0',
+    'DEVICE=gpu:0',
+  ],
 )
 def test_what_is_always_done_is_accepted(argument):
   assert translate(argument) == {}

@@ -106,6 +106,8 @@ PUBLISHED = {
     'AGENT_PER_THREADS': ('envs_per_actor', 64),
     'UNROLL_STEP': ('unroll_length', 5),
     'means': ('loss_reduction', 'mean'),
+    'no EpisodicLifeEnv': ('life_loss_is_terminal', False),
+    'no NoopResetEnv': ('noop_max', 0),
   },
   'pytorch_a3c': {
     '--lr': ('learning_rate', 0.0001),
@@ -120,6 +122,8 @@ PUBLISHED = {
     '--no-shared': ('shared_statistics', True),
     '42 x 42': ('width', 42),
     'LSTM': ('lstm', True),
+    'no EpisodicLifeEnv': ('life_loss_is_terminal', False),
+    'no NoopResetEnv': ('noop_max', 0),
   },
   'a3c_blocks': {
     '--max_steps': ('total_environment_frames', 4 * 160000000),
@@ -133,6 +137,12 @@ PUBLISHED = {
     '--gradient_clipping': ('clip_gradient_norm', 0),
     'AsyncRMSProp decay': ('decay', 0.99),
     'max_scaling 10': ('epsilon', 0.1),
+    'beta': ('entropy_cost', 0.01),
+    'no schedule': ('learning_rate_schedule', 'constant'),
+    'shared_floatx_zeros_matching': ('rmsprop_initial_slot', 0),
+    'resize to 0..1': ('normalise_pixels', False),
+    'life loss is no terminal state': ('life_loss_is_terminal', False),
+    'no NoopResetEnv': ('noop_max', 0),
   },
 }
 
@@ -176,6 +186,27 @@ def test_a_preset_implies_its_algorithm_and_is_valid(name):
   validate(config)
   check_given(config, {'preset', 'algorithm'})
   assert f'preset={name}' in describe(config, (), SUITES[system.suite])
+
+
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_a_system_says_itself_what_defaults_of_others_would_spoil(name):
+  # A missing row is the option's default, which is IMPALA's.
+  names = {
+    'unroll_length',
+    'discounting',
+    'baseline_cost',
+    'entropy_cost',
+    'optimizer',
+    'learning_rate',
+    'learning_rate_schedule',
+    'epsilon',
+    'clip_gradient_norm',
+    'network',
+    'frame_stack',
+    'width',
+    'height',
+  }
+  assert names <= SYSTEMS[name].values.keys()
 
 
 def test_a_flag_wins_over_a_system():

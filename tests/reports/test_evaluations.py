@@ -43,24 +43,24 @@ def make_episode(frames, episode_return):
 def test_a_run_that_goes_on_cuts_off_what_came_after_its_checkpoint(tmp_path):
   one = evaluations.Evaluations(str(tmp_path), lines=False)
   assert one.latest is None
-  one.add(make_episode(400, 1.0))
+  one.add(make_episode(400, 1.0), 110)
   state = one.get_state()
-  one.add(make_episode(900, 2.0))
+  one.add(make_episode(900, 2.0), 230)
   one.close()
   other = evaluations.Evaluations(str(tmp_path), lines=False)
   other.set_state(state, 500)
   assert other.latest == 1.0
-  other.add(make_episode(800, 3.0))
+  other.add(make_episode(800, 3.0), 210)
   other.close()
   rows = episode_log.read(str(tmp_path / 'evaluations.csv'))
   assert [(r.frames, r.episode_return) for r in rows] == [(400, 1), (800, 3)]
   assert other.get_state() == {'count': 2, 'latest': 3.0}
 
 
-def test_steps_are_counted_in_actions_of_the_agent(tmp_path, capsys):
+def test_a_line_has_the_steps_at_the_end_of_the_episode(tmp_path, capsys):
   one = evaluations.Evaluations(str(tmp_path), lines=True)
-  one.add(make_episode(400, 1.0))
-  assert ', num steps 100, FPS 50, ' in capsys.readouterr().out
+  one.add(make_episode(400, 1.0), 120)
+  assert ', num steps 120, FPS 60, ' in capsys.readouterr().out
 
 
 def test_without_evaluations_there_is_no_file(tmp_path):

@@ -15,11 +15,12 @@ def episode(score, length=10):
 
 
 class World:
-  def __init__(self, path, every=1, window=1000):
+  def __init__(self, path, every=1, window=1000, own=True):
     self.now = 100.0
     self.stream = io.StringIO()
     self.log = ga3c_log.GA3CLog(
       str(path),
+      own,
       lambda: (2, 3, 32),
       every,
       window,
@@ -99,6 +100,19 @@ def test_a_run_that_goes_on_cuts_off_what_it_does_not_know_of(tmp_path):
   assert scores == ['0', '1', '2', '9']
   assert '[Episode:        4 ' in again.lines[0]
   assert 'TPS:     2]' in again.lines[0]
+
+
+def test_a_file_that_is_not_of_the_run_alone_is_only_added_to(tmp_path):
+  path = tmp_path / 'new' / 'results.txt'
+  for score in 1.0, 2.0:
+    world = World(path, own=False)
+    world.log.open(0, 0)
+    world.log.add(10, [episode(score)], 0)
+    world.log.close()
+  assert [row.split(', ')[1] for row in path.read_text().splitlines()] == [
+    '1',
+    '2',
+  ]
 
 
 def test_a_row_that_cannot_be_written_names_the_file(tmp_path):

@@ -285,6 +285,14 @@ class TestCheckLevels:
     ):
       check_levels('catch,catch_hidden', num_actors=num_actors)
 
+  def test_a2c_plays_one(self):
+    with pytest.raises(
+      ValueError,
+      match=r'^--algorithm=a2c plays one level, .*catch,catch_hidden names 2\. '
+      '.*--algorithm=a3c',
+    ):
+      check_levels('catch,catch_hidden', algorithm='a2c')
+
 
 class TestDescribeShares:
   @staticmethod
