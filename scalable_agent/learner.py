@@ -42,12 +42,11 @@ class Learner:
   all processes in the same order, and by one thread at a time.
 
   Without a strategy, any number of threads may update at once, without a lock
-  (Recht et al. 2011, "Hogwild!"). Each addition to a variable takes place, none
-  is lost: weights, frames, updates, Adam's moments and the means of pixels;
-  what is added may have been computed from values that others change meanwhile.
-  What is read, computed and written back may lose an update that another thread
-  makes meanwhile: RMSProp's mean squares, its momenta, and Keras's count of
-  iterations. No variable is ever read half-written, but several of them are
+  (Recht et al. 2011, "Hogwild!"). Each addition to a weight, to frames and to
+  updates takes place, none is lost; what is added may have been computed from
+  values that others change meanwhile. What is read, computed and written back
+  may lose an update that another thread makes meanwhile: RMSProp's mean squares
+  and Keras's count of iterations. No variable is ever read half-written, but several of them are
   not read at one moment. See docs/family.md.
 
   Attributes:
