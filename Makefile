@@ -78,7 +78,7 @@ test: setup-dev ## Runs all Python tests. ARGS='-k vtrace' runs some.
 	  $(ARGS)
 
 .PHONY: nightly
-nightly: setup-dev ## Runs the tests that train on real games: some minutes.
+nightly: setup-dev ## Runs the tests that take minutes: on real games, a soak.
 	$(BIN)/python -m pytest -m nightly $(ARGS)
 
 .PHONY: test-hosts

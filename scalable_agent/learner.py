@@ -46,8 +46,8 @@ class Learner:
   updates takes place, none is lost; what is added may have been computed from
   values that others change meanwhile. What is read, computed and written back
   may lose an update that another thread makes meanwhile: RMSProp's mean squares
-  and Keras's count of iterations. No variable is ever read half-written, but several of them are
-  not read at one moment. See docs/family.md.
+  and Keras's count of iterations. No variable is ever read half-written, but
+  several of them are not read at one moment. See docs/family.md.
 
   Attributes:
     agent: the networks.Agent whose variables it updates.

@@ -1,9 +1,13 @@
 """GA3C: what its threads do together, how they fail and how runs go on."""
 
+import concurrent.futures
+import contextlib
 import random
 import threading
+import time
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 import tree
@@ -38,6 +42,8 @@ OPTIONS = {
   'progress_secs': NEVER,
 }
 ENDLESS = {'total_environment_frames': NEVER}
+# Seconds.
+SOAK_S = 600
 
 
 def make_run(logdir, **options):
@@ -267,6 +273,33 @@ class TestThatNumbersChange:
 
     monkeypatch.setattr(assembly, 'make_environment', record)
     return made
+
+  @pytest.mark.nightly
+  def test_ten_minutes_of_the_fastest_adjustment_leak_nothing(self, tmp_path):
+    run = make_run(
+      tmp_path,
+      dynamic_settings=True,
+      dynamic_settings_initial_wait=0.0,
+      dynamic_settings_step_wait=0.02,
+      **ENDLESS,
+    )
+    training_ = waiting.in_thread(run.train)
+    process, memory, counts = psutil.Process(), [], set()
+    end = time.monotonic() + SOAK_S
+    while time.monotonic() < end:
+      with contextlib.suppress(concurrent.futures.TimeoutError):
+        training_.result(timeout=SOAK_S / 600)
+      assert not training_.done()
+      memory.append(process.memory_info().rss / 2**20)
+      counts.add(tuple(map(len, run._pools.values())))
+    assert len(counts) > 10
+    run.stop()
+    training_.result(timeout=60)
+    assert not any(map(threads_of, ('agent', 'predictor', 'trainer')))
+    assert len(run._environments) == len(run._agents)
+    # The first third is that of graphs for new numbers of rows.
+    middle, last = np.array_split(memory, 3)[1:]
+    assert np.median(last) < np.median(middle) + 50
 
   def test_many_fast_changes_leak_and_lose_nothing(self, tmp_path, made):
     run = make_run(tmp_path, **ENDLESS)
