@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from scalable_agent.options.declaration import Line, option
+from scalable_agent.options.declaration import Line, Part, option
 
 _RMSPROP: dict[str, Any] = {'idle_with': {'optimizer': ('adam',)}}
 
@@ -71,6 +71,7 @@ class OptimizerOptions:
     by_preset=True,
     minimum=0,
     line=Line.OPTIMIZER,
+    part=Part.GRADIENTS,
   )
   clip_gradient_by: str = option(
     'global_norm',
@@ -78,4 +79,5 @@ class OptimizerOptions:
     'divided by its number of elements (TensorFlow 1: clip_by_average_norm).',
     by_preset=True,
     choices=('global_norm', 'tensor_norm', 'average_norm'),
+    part=Part.GRADIENTS,
   )

@@ -11,7 +11,7 @@ from scalable_agent.options import (
   UnrollOptions,
   systems,
 )
-from scalable_agent.runtimes.algorithm import LocalAlgorithm
+from scalable_agent.runtimes.local_algorithm import LocalAlgorithm
 
 if TYPE_CHECKING:
   from scalable_agent.runtimes import local_run

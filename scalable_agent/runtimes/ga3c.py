@@ -19,7 +19,7 @@ from scalable_agent.options import (
   legacy_ga3c,
   systems,
 )
-from scalable_agent.runtimes.algorithm import LocalAlgorithm
+from scalable_agent.runtimes.local_algorithm import LocalAlgorithm
 
 if TYPE_CHECKING:
   from scalable_agent.runtimes import local_run

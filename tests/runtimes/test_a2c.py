@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from scalable_agent.options import validate
 from scalable_agent.runtimes import local_run, serial
 from tests import runs
+from tests.configs import make_config
 from tests.runs import NEVER
 
 OPTIONS = {
@@ -98,3 +100,16 @@ def test_catch_is_solved(tmp_path):
     unroll_length=10,
   )
   assert mean_return(tmp_path, 500) >= 0.9
+
+
+@pytest.mark.parametrize('algorithm', ['a2c', 'ga3c'])
+@pytest.mark.parametrize(
+  'place', [{'task': 0}, {'learner_address': 'slurm'}], ids=['task', 'slurm']
+)
+def test_several_processes_are_refused(algorithm, place):
+  config = make_config(algorithm=algorithm, level_name='catch', **place)
+  with pytest.raises(
+    ValueError,
+    match=f'^--algorithm={algorithm} trains on a single machine only',
+  ):
+    validate(config)
