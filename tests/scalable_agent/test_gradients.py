@@ -94,6 +94,14 @@ def test_a_description_is_what_a_call_returns_whatever_the_columns():
   assert tree.flatten(returned) == tree.flatten(described)
 
 
+def test_to_describe_them_and_to_call_it_is_one_tracing():
+  one = make_acting(lstm=True)
+  _, function = differentiating.make_layout(one, COLUMNS)
+  for unroll in one.unrolls(2):
+    function(unroll)
+  assert function._function.experimental_get_tracing_count() == 1
+
+
 @pytest.mark.parametrize('what', ['gradient', 'moment', 'norm'])
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_what_is_not_finite_changes_nothing(what, value):
