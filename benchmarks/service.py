@@ -33,7 +33,7 @@ from scalable_agent import (
   unroll_queue,
 )
 from scalable_agent.runtimes import assembly, cores
-from scalable_agent.transport import learner_link, learner_service, rpc, weights
+from scalable_agent.transport import rpc, unroll_link, unroll_service, weights
 
 CALLS = ('unroll', 'weights', 'ready')
 
@@ -73,7 +73,7 @@ class _Drain(unroll_queue.UnrollQueue):
 def _send() -> None:
   """One sender, until it is killed."""
   config, spec, agent = _parts()
-  link = learner_link.LearnerLink(
+  link = unroll_link.UnrollLink(
     f'localhost:{_PORT.value}', _TASK.value, {}, 30.0, threading.Event()
   )
   link.register()
@@ -164,7 +164,7 @@ def main(argv: list[str]) -> None:
     _send()
     return
   config, spec, agent = _parts()
-  service = learner_service.LearnerService(
+  service = unroll_service.UnrollService(
     options={},
     num_actors=_CLIENTS.value,
     index=0,

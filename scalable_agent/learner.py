@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 import tree
 
-from scalable_agent import networks, objectives, structures
+from scalable_agent import gradients, networks, objectives, structures
 from scalable_agent.distribution import replicas
 
 
@@ -95,6 +95,9 @@ class Learner:
     self._updates_per_batch = updates_per_batch
     self._replicas = replicas.Replicas(tf.distribute.get_strategy())
     self._update = self._make_update(agent, self.optimizers)
+    self._apply_given = tf.function(
+      self._apply, autograph=False, reduce_retracing=True
+    )
 
   def checkpoint_items(self) -> dict[str, Any]:
     """Everything that must survive a restart, by name."""
@@ -133,7 +136,24 @@ class Learner:
         heartbeats, and ends what waits. Nothing can be exchanged until this
         process, too, is started anew; its variables can be read and saved.
     """
-    return self._update(self._replicas.split(_needed(batch)))
+    return self._update(self._replicas.split(gradients.needed(batch)))
+
+  def apply(
+    self, given: gradients.Gradients, policy_version: int
+  ) -> dict[str, tf.Tensor]:
+    """Learns from gradients that were computed elsewhere.
+
+    Not under a strategy. Those that are not finite, or whose moments are not,
+    are dropped.
+
+    Args:
+      given: of a `gradients.GradientFunction` of such an agent.
+      policy_version: updates that its weights had seen.
+
+    Returns:
+      See `update`.
+    """
+    return self._apply_given(given, tf.constant(policy_version, tf.int64))
 
   def make_worker(
     self, agent: networks.Agent, optimizers: Sequence[Any] | None = None
@@ -205,100 +225,109 @@ class Learner:
     with self._replicas.scope():
       learning_rate = self._schedule(self.frames)
       taken = tf.zeros([], tf.int32)
-      metrics = {}
       moments: list[tf.Tensor] = []
+      metrics = {}
       for _ in range(self._updates_per_batch):
-        metrics, moments, finite = self._gradient_step(
-          agent, optimizers, shards, learning_rate
+        results = self._replicas.run(
+          functools.partial(self._gradients, agent, len(optimizers)), shards
         )
-        taken += tf.cast(finite, tf.int32)
-      # Counted when it is certain that the update takes place.
-      learned = tf.cast(taken > 0, tf.int64)
-      self.agent.observe([x * tf.cast(learned, x.dtype) for x in moments])
-      steps = tf.cast(metrics['num_transitions'], tf.int64)
-      frames = self.frames.assign_add(learned * steps * self._frames_per_step)
-      updates = self.updates.assign_add(learned)
-      if self.episodes is not None:
-        ended = tf.cast(metrics['num_episodes'], tf.int64)
-        self.episodes.assign_add(learned * ended)
-      return metrics | {
-        'frames': tf.identity(frames),
-        'updates': tf.identity(updates),
-        'learning_rate': learning_rate,
-        'skipped_steps': self._updates_per_batch - taken,
-      }
+        _, moments, metrics = results[0]
+        finite = tf.math.is_finite(metrics['gradient_norm'])
+        # Not even the optimizer's counter may move before all that the others
+        # send is there.
+        with tf.control_dependencies([metrics['num_transitions']]):
+          taken += self._step(
+            optimizers,
+            [parts for parts, _, _ in results],
+            finite,
+            learning_rate,
+          )
+      return self._count(
+        moments, metrics, taken, self._updates_per_batch, learning_rate
+      )
 
-  def _gradient_step(self, agent, optimizers, shards, learning_rate):
-    """Takes a step if its gradients are finite.
+  def _apply(self, given: gradients.Gradients, policy_version):
+    learning_rate = self._schedule(self.frames)
+    lag = tf.cast(self.updates - policy_version, tf.float32)
+    metrics = given.metrics | {'policy_lag': lag, 'max_policy_lag': lag}
+    finite = gradients.are_finite(given)
+    taken = self._step(self.optimizers, [given.parts], finite, learning_rate)
+    return self._count(given.moments, metrics, taken, 1, learning_rate)
+
+  def _step(self, optimizers, gradients_of_replicas, finite, learning_rate):
+    """Takes a step if the gradients are finite.
 
     Returns:
-      Metrics, the agent's moments of the observations, and whether it did.
+      1 if it did, else 0, [] int32.
     """
-    results = self._replicas.run(
-      functools.partial(self._gradients, agent, len(optimizers)), shards
-    )
-    gradients = [result for result, _, _ in results]
-    _, moments, metrics = results[0]
 
-    def apply(gradients):
+    def apply(parts):
       variables = self.agent.trainable_variables
-      for optimizer, part in zip(optimizers, gradients, strict=True):
+      for optimizer, part in zip(optimizers, parts, strict=True):
         optimizer.learning_rate.assign(learning_rate)
         optimizer.apply(
           list(part.values()), [variables[index] for index in part]
         )
       return tf.constant(True)
 
-    # Not even the optimizer's counter may move before all that the others send
-    # is there, and the gradients are found to be numbers. Outside of the
-    # replicas, as Keras leaves their context, which no branch of theirs may.
-    with tf.control_dependencies([metrics['num_transitions']]):
-      finite = tf.cond(
-        tf.math.is_finite(metrics['gradient_norm']),
-        lambda: self._replicas.run(apply, gradients)[0],
-        lambda: tf.constant(False),
-      )
-    return metrics, moments, finite
+    # Outside of the replicas, as Keras leaves their context, which no branch of
+    # theirs may.
+    taken = tf.cond(
+      finite,
+      lambda: self._replicas.run(apply, gradients_of_replicas)[0],
+      lambda: tf.constant(False),
+    )
+    return tf.cast(taken, tf.int32)
 
-  def _gradients(self, agent, num_parts, shard):
-    """Returns gradients, moments and metrics.
+  def _count(self, moments, metrics, taken, steps, learning_rate):
+    """Counts what was learned from, if anything was; returns the metrics.
 
-    Of the whole batch, that is: the same on each replica. Gradients are those
-    of `agent`, for each part of the loss, by index of their variable.
+    Args:
+      moments: of the last Gradients.
+      metrics: likewise.
+      taken: [] int32, optimizer steps that were taken.
+      steps: that were to be.
+      learning_rate: of them.
     """
+    # Counted when it is certain that the update takes place.
+    learned = tf.cast(taken > 0, tf.int64)
+    # Not times zero: those of a stranger may be no numbers.
+    self.agent.observe(
+      [tf.where(taken > 0, x, tf.zeros_like(x)) for x in moments]
+    )
+    transitions = tf.cast(metrics['num_transitions'], tf.int64)
+    frames = self.frames.assign_add(
+      learned * transitions * self._frames_per_step
+    )
+    updates = self.updates.assign_add(learned)
+    if self.episodes is not None:
+      ended = tf.cast(metrics['num_episodes'], tf.int64)
+      self.episodes.assign_add(learned * ended)
+    return metrics | {
+      'frames': tf.identity(frames),
+      'updates': tf.identity(updates),
+      'learning_rate': learning_rate,
+      'skipped_steps': steps - taken,
+    }
+
+  def _gradients(self, agent, num_parts, shard) -> gradients.Gradients:
+    """Of the whole batch, that is: the same on each replica."""
     # Arrays that enter as tensors of unknown identity are converted once here.
     shard = tree.map_structure(tf.convert_to_tensor, shard)
     lag = tf.cast(self.updates - shard.policy_version, tf.float32)  # [B]
-    variables = agent.trainable_variables
-    with tf.GradientTape(
-      watch_accessed_variables=False, persistent=num_parts > 1
-    ) as tape:
-      tape.watch(variables)
-      (logits, baselines), _ = agent.unroll(
-        shard.env_outputs, shard.agent_outputs.action, shard.agent_state
-      )
-      loss = self._loss(
-        logits, baselines, shard.env_outputs, shard.agent_outputs
-      )
-      total = loss.total
-    parts = [total] if num_parts == 1 else [loss.policy, loss.baseline]
-    gradients = [g for part in parts for g in tape.gradient(part, variables)]
     lags = {
       'policy_lag': tf.reduce_mean(lag),
       'max_policy_lag': tf.reduce_max(lag),
     }
-    sums, metrics = self._replicas.all_reduce(
-      [*gradients, *agent.moments(shard.env_outputs)],
-      loss.metrics | lags,
+    return gradients.compute(
+      agent,
+      shard,
+      self._loss,
+      self._clip,
+      num_parts,
+      lags,
+      self._replicas.all_reduce,
     )
-    gradients, moments = sums[: len(gradients)], sums[len(gradients) :]
-    gradients, norm = self._clip(gradients)
-    present: list[dict[int, Any]] = [{} for _ in parts]
-    for index, gradient in enumerate(gradients):
-      if gradient is not None:
-        part, variable = divmod(index, len(variables))
-        present[part][variable] = gradient
-    return present, moments, metrics | {'gradient_norm': norm}
 
 
 class Worker:
@@ -338,18 +367,9 @@ class Worker:
 
   def update(self, batch: structures.ActorOutput) -> dict[str, tf.Tensor]:
     """Has the learner learn from a batch: see `Learner.update`."""
-    return self._update([_needed(batch)])
+    return self._update([gradients.needed(batch)])
 
 
 def _copy(agent: networks.Agent, shared: networks.Agent) -> None:
   for own, value in zip(agent.variables, shared.variables, strict=True):
     own.assign(value)
-
-
-def _needed(batch: structures.ActorOutput) -> structures.ActorOutput:
-  """Returns what an update reads: nothing else is copied into tensors."""
-  return batch._replace(
-    env_outputs=batch.env_outputs._replace(info=()),
-    agent_outputs=batch.agent_outputs._replace(baseline=()),
-    level=(),
-  )

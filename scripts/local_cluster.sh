@@ -16,9 +16,12 @@ num_actors=2
 num_learners=1
 for flag in "$@"; do
   case $flag in
-    --num_actors=* | -num_actors=*) num_actors=${flag#*=} ;;
+    --num_actors=* | -num_actors=* | --num_workers=* | --num_agents=*)
+      num_actors=${flag#*=}
+      ;;
     --num_learners=* | -num_learners=*) num_learners=${flag#*=} ;;
-    --num_actors | --num_learners | --job_name* | --task*)
+    --num_actors | --num_workers | --num_agents | --num_learners | \
+      --job_name* | --task*)
       echo "local_cluster.sh: write --num_actors=N and --num_learners=N with" \
         "an equals sign, and neither --job_name nor --task: it sets them." >&2
       exit 2

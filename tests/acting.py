@@ -45,6 +45,7 @@ class Acting:
 
   Attributes:
     agent: networks.Agent.
+    spec: EnvironmentSpec.
     layout: of the unrolls.
     version: policy version of the next unroll.
   """
@@ -61,6 +62,7 @@ class Acting:
     self.agent = networks.Agent(
       environment.spec, network='mlp', frame_stack=frame_stack, lstm=lstm
     )
+    self.spec = environment.spec
     self.layout = unroll_codec.Layout(
       environment.spec, self.agent.initial_state(1), unroll_length
     )

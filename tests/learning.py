@@ -6,10 +6,10 @@ from typing import Any
 import scalable_agent
 from scalable_agent import unroll_queue
 from scalable_agent.transport import (
-  learner_service,
   protocol,
   rpc,
   unroll_codec,
+  unroll_service,
   weights,
 )
 
@@ -28,7 +28,7 @@ class Clock:
 
 def make_service(
   one, queue=None, values=(), version=0, **changes
-) -> learner_service.LearnerService:
+) -> unroll_service.UnrollService:
   """Returns a service for an `acting.Acting`, with weights published."""
   variables = one.agent.variables
   arguments: dict[str, Any] = {
@@ -44,7 +44,7 @@ def make_service(
     'queue': unroll_queue.UnrollQueue(3, 2) if queue is None else queue,
     'record_unroll': lambda unroll: None,
   }
-  service = learner_service.LearnerService(**(arguments | changes))
+  service = unroll_service.UnrollService(**(arguments | changes))
   values = values or [v.numpy() for v in variables]
   service.publish(weights.Snapshot(version, values), frames=100)
   return service

@@ -39,6 +39,8 @@ MODULES = (
   'sonnet',
   'tensorboard.summary',
   'tensorflow',
+  'scalable_agent.runtimes.a3c_actor',
+  'scalable_agent.runtimes.a3c_learner',
   'scalable_agent.runtimes.a3c_local',
   'scalable_agent.runtimes.ga3c_local',
   'scalable_agent.runtimes.impala_actor',

@@ -37,6 +37,8 @@ LAYERS = (
     'scalable_agent.policies',
     'scalable_agent.actor',
     'scalable_agent.unroll_queue',
+    'scalable_agent.gradients',
+    'scalable_agent.gradient_queue',
     'scalable_agent.learner',
   ),
   (

@@ -100,6 +100,32 @@ def test_a_run_leaves_what_one_of_a_single_machine_leaves(tmp_path):
     assert 'already holds' in learners[0].output
 
 
+def test_gradients_of_two_actors_solve_catch(tmp_path):
+  options = {
+    'algorithm': 'a3c',
+    'level_name': 'catch',
+    'num_actors': 2,
+    'envs_per_actor': 16,
+    'unroll_length': 10,
+    'total_environment_frames': 45_000,
+    'learning_rate_schedule': 'constant',
+    'evaluation_secs': 0,
+    'learner_address': free_address(),
+  }
+  with Jobs(tmp_path, options) as jobs:
+    (learner,), actors = start_all(jobs)
+    assert_all_end_well([learner, *actors])
+    assert all('Training is over.' in actor.output for actor in actors)
+    assert all(' gradients in ' in actor.output for actor in actors)
+    rows = episodes(jobs.logdir)
+    # Each unroll has one whole episode of 9 steps of each environment.
+    updates = -(-45_000 // (9 * 16))
+    assert jobs.frames() == updates * 9 * 16
+    assert len(rows) == updates * 16
+    returns = [float(row['episode_return']) for row in rows]
+    assert np.mean(returns[-500:]) >= 0.9
+
+
 def test_the_devices_of_a_single_machine_share_its_batches(tmp_path):
   options = SMALL | {'logdir': tmp_path, 'learner_devices': 2}
   result = run(*(f'--{name}={value}' for name, value in options.items()))

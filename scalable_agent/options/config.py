@@ -108,6 +108,11 @@ class Config:
     """Returns what actors and learners must agree on, by name."""
     return self._where(lambda one: one.part is Part.ACTING)
 
+  def differentiating(self) -> dict[str, Any]:
+    """Returns the same where actors compute gradients, too."""
+    agreed = (Part.ACTING, Part.GRADIENTS)
+    return self._where(lambda one: one.part in agreed)
+
   def learning(self) -> dict[str, Any]:
     """Returns what all learners must agree on, by name."""
     may_differ = (Part.PROCESS, Part.PLACE)

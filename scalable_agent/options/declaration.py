@@ -37,6 +37,7 @@ class Part(enum.Enum):
   """What an option is part of, and so which processes must agree on it."""
 
   ACTING = 'what actors do: they and all learners agree'
+  GRADIENTS = 'what gradients are: as ACTING, of actors that compute them'
   LEARNING = 'what learners do: all of them agree'
   PROCESS = 'how a process does its part: may differ between them'
   PLACE = 'who and where a process is: says nothing of what it does'

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from scalable_agent.options.declaration import Line, check_group, option
+from scalable_agent.options.declaration import Line, Part, check_group, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +16,7 @@ class LossOptions:
     minimum=0,
     maximum=1,
     line=Line.LOSS,
+    part=Part.GRADIENTS,
   )
   entropy_cost: float = option(
     0.00025,
@@ -23,6 +24,7 @@ class LossOptions:
     by_preset=True,
     minimum=0,
     line=Line.LOSS,
+    part=Part.GRADIENTS,
   )
   baseline_cost: float = option(
     0.5,
@@ -30,6 +32,7 @@ class LossOptions:
     by_preset=True,
     minimum=0,
     line=Line.LOSS,
+    part=Part.GRADIENTS,
   )
   reward_clipping: str = option(
     'abs_one',
@@ -40,6 +43,7 @@ class LossOptions:
     by_preset=True,
     choices=('abs_one', 'soft_asymmetric', 'optimistic_asymmetric', 'none'),
     line=Line.LOSS,
+    part=Part.GRADIENTS,
   )
 
   def __post_init__(self):
@@ -66,6 +70,7 @@ class VTraceOptions(LossOptions):
     minimum=0,
     maximum=1,
     line=Line.LOSS,
+    part=Part.GRADIENTS,
   )
   correction: str = option(
     'vtrace',
@@ -73,18 +78,21 @@ class VTraceOptions(LossOptions):
     'sampling, epsilon-correction, or none.',
     choices=('vtrace', 'one_step_is', 'epsilon', 'none'),
     line=Line.LOSS,
+    part=Part.GRADIENTS,
   )
   clip_rho_threshold: float = option(
     1.0,
     'Clip of the importance weights in the targets (rho bar); 0 = none.',
     minimum=0,
     idle_with={'correction': ('one_step_is', 'epsilon', 'none')},
+    part=Part.GRADIENTS,
   )
   clip_pg_rho_threshold: float = option(
     1.0,
     'Clip of the importance weights in the policy gradient; 0 = none.',
     minimum=0,
     idle_with={'correction': ('epsilon', 'none')},
+    part=Part.GRADIENTS,
   )
 
 
@@ -100,6 +108,7 @@ class AdvantageOptions(LossOptions):
     minimum=0,
     maximum=1,
     line=Line.LOSS,
+    part=Part.GRADIENTS,
   )
   loss_reduction: str = option(
     'sum',
@@ -108,4 +117,5 @@ class AdvantageOptions(LossOptions):
     by_preset=True,
     choices=('sum', 'mean'),
     line=Line.LOSS,
+    part=Part.GRADIENTS,
   )

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from scalable_agent.options.declaration import Line, option
+from scalable_agent.options.declaration import Line, Part, option
 
 _RMSPROP: dict[str, Any] = {'idle_with': {'optimizer': ('adam',)}}
 
@@ -72,6 +72,7 @@ class OptimizerOptions:
     by_preset=True,
     minimum=0,
     line=Line.OPTIMIZER,
+    part=Part.GRADIENTS,
   )
   clip_gradient_by: str = option(
     'global_norm',
@@ -80,4 +81,5 @@ class OptimizerOptions:
     by_preset=True,
     choices=('global_norm', 'tensor_norm', 'average_norm'),
     idle_with={'clip_gradient_norm': (0.0,)},
+    part=Part.GRADIENTS,
   )

@@ -1,17 +1,19 @@
 """A3C: workers that act and learn, each with a copy of the weights."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 from scalable_agent import environments
 from scalable_agent.options import (
   ActorOptions,
   AdvantageOptions,
+  ClusterOptions,
   Config,
   EvaluationOptions,
   WorkerOptions,
   systems,
 )
+from scalable_agent.runtimes import processes
 from scalable_agent.runtimes.a2c import AdvantageActorCritic
 
 if TYPE_CHECKING:
@@ -33,13 +35,14 @@ class AsynchronousAdvantageActorCritic(AdvantageActorCritic):
   name = 'a3c'
   help = (
     'workers that act and learn with copies of the weights, without a lock '
-    '(Mnih et al., 2016).'
+    '(Mnih et al., 2016); on one machine, or a process each.'
   )
   options = (
     ActorOptions,
     AdvantageOptions,
     WorkerOptions,
     EvaluationOptions,
+    ClusterOptions,
   )
   log_formats = ('auto', 'pytorch_a3c')
   presets = {'auto': _AUTO, 'paper': _PAPER}  # noqa: RUF012
@@ -56,7 +59,7 @@ class AsynchronousAdvantageActorCritic(AdvantageActorCritic):
         '--num_actors=1 or more, or choose --algorithm=a2c: one thread, and '
         'reproducible bit for bit.'
       )
-    super().check(config)
+    _check_cluster(config)
     log_format = config.reports.log_format
     secs = config.of(EvaluationOptions).evaluation_secs
     if log_format == 'pytorch_a3c' and secs == 0:
@@ -72,6 +75,55 @@ class AsynchronousAdvantageActorCritic(AdvantageActorCritic):
     from scalable_agent.runtimes import a3c_local
 
     return a3c_local.Run(config, levels)
+
+  def prepare(
+    self,
+    config: Config,
+    levels: Sequence[environments.Level],
+    cluster: Any,
+    given: Collection[str],
+  ) -> Callable[[], None]:
+    """See base class."""
+    if cluster is None:
+      return super().prepare(config, levels, cluster, given)
+    return processes.prepare(
+      config, levels, cluster, given, _make_learner, _act
+    )
+
+
+def _check_cluster(config: Config) -> None:
+  """Refuses what needs several learners, or statistics of an actor's own."""
+  cluster = config.cluster
+  for name in ('num_learners', 'learner_devices'):
+    if config.values[name] > 1:
+      raise ValueError(
+        f'--{name}={config.values[name]} shares updates, and --algorithm=a3c '
+        'has one learner on one device, whose variables all actors update. '
+        f'Set --{name}=1, or choose --algorithm=impala.'
+      )
+  if (
+    cluster.is_distributed
+    and config.of(WorkerOptions).shared_statistics is False
+  ):
+    raise ValueError(
+      '--shared_statistics=False is for a single machine: actor processes '
+      "send gradients, and the optimizer's statistics are the learner's. Set "
+      '--shared_statistics, or leave --job_name and --task out.'
+    )
+
+
+def _make_learner(config, levels, cluster) -> Any:
+  """The learner process."""
+  from scalable_agent.runtimes import a3c_learner
+
+  return a3c_learner.Run(config, levels, cluster)
+
+
+def _act(config, levels, cluster) -> None:
+  """One of the actor processes."""
+  from scalable_agent.runtimes import a3c_actor
+
+  a3c_actor.act(config, levels, cluster)
 
 
 A3C = AsynchronousAdvantageActorCritic()

@@ -1,6 +1,5 @@
 """IMPALA: where its three wirings are used, and the paper's options."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -15,7 +14,8 @@ from scalable_agent.options import (
   VTraceOptions,
   systems,
 )
-from scalable_agent.runtimes.algorithm import Algorithm, Ended
+from scalable_agent.runtimes import processes
+from scalable_agent.runtimes.algorithm import Algorithm
 
 # The learning rate decays to zero. The torso is the suite's.
 _TABLE_G1 = systems.general_values('impala_atari') | {
@@ -97,10 +97,9 @@ class Impala(Algorithm):
     """See base class."""
     if cluster is None:
       return _prepare_local(config, levels, given)
-    if cluster.job_name == 'learner':
-      return _prepare_learner(config, levels, cluster, given)
-    cluster.check()
-    return functools.partial(_act, config, levels, cluster)
+    return processes.prepare(
+      config, levels, cluster, given, _make_learner, _act
+    )
 
 
 def _prepare_local(config, levels, given) -> Callable[[], None]:
@@ -117,42 +116,25 @@ def _prepare_local(config, levels, given) -> Callable[[], None]:
   return local_run.prepare(config, levels, given, make_run)
 
 
-def _prepare_learner(config, levels, cluster, given) -> Callable[[], None]:
+def _make_learner(config, levels, cluster) -> Any:
   """One of the learner processes."""
   from scalable_agent.distribution import strategies
-  from scalable_agent.runtimes import assembly, impala_learner, local_run
-  from scalable_agent.storage import logdirs
+  from scalable_agent.runtimes import impala_learner
 
-  with contextlib.ExitStack() as stack:
-    logdir = config.run.logdir
-    chief = cluster.task == 0
-    if chief:
-      stack.enter_context(logdirs.prepare_logdir(logdir, config))
-      assembly.describe(config, levels, given)
-    cluster.check()
-    strategy = strategies.make_strategy(
-      cluster,
-      config.cluster.learner_devices,
-      config.cluster.reconnect_timeout,
-      config.learning(),
-    )
-    run = impala_learner.Run(config, levels, cluster, strategy)
-    if chief and run.frames() < config.run.total_environment_frames:
-      logdirs.write_config(logdir, config)
-    return local_run.within(
-      stack.pop_all(), functools.partial(impala_learner.train, run)
-    )
+  strategy = strategies.make_strategy(
+    cluster,
+    config.cluster.learner_devices,
+    config.cluster.reconnect_timeout,
+    config.learning(),
+  )
+  return impala_learner.Run(config, levels, cluster, strategy)
 
 
 def _act(config, levels, cluster) -> None:
   """One of the actor processes."""
   from scalable_agent.runtimes import impala_actor
-  from scalable_agent.transport import learner_link
 
-  try:
-    impala_actor.act(config, levels, cluster)
-  except learner_link.LinkError as error:
-    raise Ended(str(error)) from error
+  impala_actor.act(config, levels, cluster)
 
 
 IMPALA = Impala()

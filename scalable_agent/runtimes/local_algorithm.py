@@ -1,18 +1,18 @@
-"""What the algorithms of a single process have in common."""
+"""What algorithms have in common that train in a single process."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from scalable_agent import environments
 from scalable_agent.options import Config
-from scalable_agent.runtimes import algorithm
+from scalable_agent.runtimes.algorithm import Algorithm
 
 if TYPE_CHECKING:
   from scalable_agent.distribution import cluster as cluster_lib
   from scalable_agent.runtimes import local_run
 
 
-class LocalAlgorithm(algorithm.Algorithm):
+class LocalAlgorithm(Algorithm):
   """One that trains in a single process; what it runs is a `LocalRun`."""
 
   def make_run(
@@ -35,7 +35,7 @@ class LocalAlgorithm(algorithm.Algorithm):
       raise ValueError(
         f'--algorithm={self.name} trains on a single machine only. Leave '
         '--job_name, --task, --learner_address and TF_CONFIG out, or choose '
-        '--algorithm=impala.'
+        '--algorithm=impala or a3c.'
       )
 
   def prepare(

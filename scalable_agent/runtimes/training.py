@@ -1,6 +1,5 @@
 """The learner's side of a run: batches in, checkpoints and reports out."""
 
-import functools
 import os
 import threading
 import time
@@ -13,13 +12,19 @@ from absl import logging
 
 from scalable_agent import (
   environments,
+  gradient_queue,
   learner,
   optimizers,
   options,
   structures,
 )
 from scalable_agent.reports import metrics
-from scalable_agent.runtimes import algorithm, assembly, threads
+from scalable_agent.runtimes import (
+  algorithm,
+  assembly,
+  differentiation,
+  threads,
+)
 from scalable_agent.storage import checkpointing, logdirs
 
 # Batches in a row whose gradients are not finite, after which a run ends: one
@@ -54,11 +59,7 @@ def make_learner(
     ],
     schedule,
     loss,
-    functools.partial(
-      optimizers.clip_gradients,
-      clip_gradient_norm=config.optimizer.clip_gradient_norm,
-      clip_gradient_by=config.optimizer.clip_gradient_by,
-    ),
+    differentiation.make_clip(config),
     frames_per_step=spec.frames_per_step,
     updates_per_batch=config.batches.updates_per_batch,
     episodes=episodes,
@@ -188,9 +189,18 @@ class Training:
       RunError: too many were dropped in a row. All learners raise it together.
       files.WriteError: a report that was due could not be written.
     """
+    self._learn(lambda: (worker or self.learner).update(batch))
+
+  def apply(self, computed: gradient_queue.Computed) -> None:
+    """Learns from gradients of an actor, or drops them; see `update`."""
+    self._learn(
+      lambda: self.learner.apply(computed.gradients, computed.policy_version)
+    )
+
+  def _learn(self, update: Callable[[], dict[str, tf.Tensor]]) -> None:
     start = time.perf_counter()
     with self._gate.working():
-      values = (worker or self.learner).update(batch)
+      values = update()
       # Reading what the device computed waits for all that it was given, so the
       # time is the update's own; counters may not be the device's.
       float(values['gradient_norm'])

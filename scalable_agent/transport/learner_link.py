@@ -1,16 +1,17 @@
-"""An actor's link to its learner: it registers, and again after a failure."""
+"""An actor's link to its learner: it registers, and again after a failure.
+
+What is the same whatever it sends; see `unroll_link` and `gradient_link`.
+"""
 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from absl import logging
 
 import scalable_agent
-from scalable_agent import structures
-from scalable_agent.transport import protocol, rpc, unroll_codec, weights
+from scalable_agent.transport import protocol, rpc, weights
 
 # Seconds to wait for an answer. To the first call it is shorter, so that a
 # wrong address is told soon; later a message of 4 MiB may take its time.
@@ -50,9 +51,12 @@ class LearnerLink:
   """For one thread. Every method may raise Over, Stopped and LinkError.
 
   Attributes:
-    sent_unrolls: taken by the learner so far.
+    sent_unrolls: taken by the learner so far, or their gradients.
     reconnects: how often the link was lost.
+    cargo: what it sends, in the plural.
   """
+
+  cargo = ''
 
   def __init__(
     self,
@@ -81,7 +85,6 @@ class LearnerLink:
     self._variables: Sequence[Any] = ()
     self._version = -1
     self._begin_message: dict[str, Any] = {}
-    self._encoders: list[unroll_codec.Encoder] = []
     self.sent_unrolls = 0
     self.reconnects = 0
 
@@ -94,54 +97,10 @@ class LearnerLink:
     """
     return self._register(first=True)
 
-  def begin(
-    self,
-    layout: unroll_codec.Layout,
-    columns: int,
-    variables: Sequence[Any],
-  ) -> None:
-    """Agrees on what will be sent.
-
-    Args:
-      layout: of the unrolls.
-      columns: of each unroll, E.
-      variables: of the agent, to be set by `update_weights`.
-
-    Raises:
-      LinkError: the learner has another level or network, or not even one
-        trajectory fits into a message.
-    """
-    fit = check_size(layout)
-    self._variables = variables
-    self._begin_message = {
-      'layout': layout.describe(),
-      'weights': weights.describe(variables),
-      'columns': columns,
-    }
-    pieces = -(-columns // fit)
-    self._encoders = [unroll_codec.Encoder(layout) for _ in range(pieces)]
-    self._persist(self._begin)
-
   def update_weights(self) -> int:
     """Sets the variables to the newest weights; returns their version."""
     self._persist(self._fetch_weights)
     return self._version
-
-  def send(self, unroll: structures.ActorOutput) -> None:
-    """Waits until the learner has room, and sends.
-
-    An unroll that is under way when the link fails is lost: the weights that
-    it was made with may be unknown to the learner that comes back.
-    """
-
-    def attempt():
-      self._wait_for_room()
-      pieces = unroll_codec.split(unroll, len(self._encoders))
-      for stream, encoder in enumerate(self._encoders):
-        self._send_piece(stream, encoder, pieces[stream])
-      self.sent_unrolls += 1
-
-    self._attempt(attempt)
 
   def report_failure(self, message: str) -> None:
     """Tells the learner why this actor ends, if it is there."""
@@ -154,6 +113,31 @@ class LearnerLink:
       )
     except (rpc.Unreachable, rpc.Refused) as error:
       logging.warning('The learner could not be told: %s', error)
+
+  # For those that say what is sent.
+
+  def _agree(self, variables: Sequence[Any], **message: Any) -> None:
+    """Agrees on what will be sent, and on the variables of the agent."""
+    self._variables = variables
+    self._begin_message = {'weights': weights.describe(variables), **message}
+    self._persist(self._begin)
+
+  def _deliver(self, transfer: Callable[[], None]) -> None:
+    """Waits until the learner has room, and has `transfer` call it.
+
+    What is under way when the link fails is lost: the weights that it was made
+    with may be unknown to the learner that comes back.
+    """
+
+    def attempt():
+      self._wait_for_room()
+      transfer()
+      self.sent_unrolls += 1
+
+    self._attempt(attempt)
+
+  def _restart(self) -> None:
+    """Forgets what a learner knew before this link was made."""
 
   # One attempt each; they raise rpc.Unreachable and rpc.Refused.
 
@@ -189,15 +173,6 @@ class LearnerLink:
       if self._stopping.wait(wait_ms / 1000):
         raise Stopped
 
-  def _send_piece(self, stream, encoder, piece) -> None:
-    header = protocol.UNROLL.pack(self._session, stream)
-    for _ in range(2):
-      answer = self._client.call('unroll', header + encoder.encode(piece))
-      if answer == protocol.TAKEN:
-        return
-      encoder.restart()
-    raise rpc.Refused('the learner does not take a whole unroll')
-
   # Persistence.
 
   def _persist(self, attempt: Callable[[], None]) -> None:
@@ -215,8 +190,7 @@ class LearnerLink:
     while True:
       self._register(first=False)
       self._version = -1
-      for encoder in self._encoders:
-        encoder.restart()
+      self._restart()
       if not self._begin_message or self._succeeds(self._begin):
         return False
 
@@ -285,25 +259,3 @@ class LearnerLink:
     return LinkError(
       f'the learner at {self._address} refuses actor {self._task}: {refused}'
     )
-
-
-def check_size(layout: unroll_codec.Layout) -> int:
-  """Returns how many trajectories fit into a message.
-
-  Raises:
-    LinkError: not even one does; the message has the arithmetic.
-  """
-  max_bytes = rpc.MAX_BYTES - protocol.UNROLL.size
-  fit = layout.columns_per_message(max_bytes)
-  if fit:
-    return fit
-  entries = layout.describe()
-  name, shape, dtype = max(entries, key=lambda e: layout.bytes_of(e[0]))
-  size = np.dtype(dtype).itemsize
-  product = ' x '.join(map(str, [layout.unroll_length + 1, *shape, size]))
-  raise LinkError(
-    f'--unroll_length={layout.unroll_length}: one trajectory takes '
-    f'{layout.num_bytes(1, whole=True):,} bytes, of which {name} {product} = '
-    f'{layout.bytes_of(name):,}, and gRPC takes at most {max_bytes:,} in one '
-    'message. Lower --unroll_length, --width or --height.'
-  )

@@ -1,60 +1,51 @@
 """What a learner answers to its actors; see `protocol`.
 
+What is the same whatever actors send; what they do is for `unroll_service` and
+`gradient_service`.
+
 Nothing here waits: calls are answered by a few threads, and one that waited for
 room in the queue would keep others from fetching weights. An actor with an
 unroll is told to send it, or when to ask again. That is the back-pressure.
 """
 
-import math
-import secrets
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from absl import logging
 
 import scalable_agent
-from scalable_agent import structures, unroll_queue
+from scalable_agent import unroll_queue
 from scalable_agent.transport import (
   admission,
   protocol,
   rpc,
-  unroll_codec,
+  sessions,
   weights,
 )
 
-# Seconds without a word after which an actor does not count as running.
-_SILENCE = 30.0
 
+class Queue(Protocol):
+  """Where what actors send waits for the learner."""
 
-class _Actor:
-  """What the learner knows of one actor."""
-
-  def __init__(self, task: int, session: int, previous: '_Actor | None'):
-    self.task = task
-    self.session = session
-    # Sessions of processes whose place was taken.
-    self.replaced: frozenset[int] = (
-      previous.replaced | {previous.session} if previous else frozenset()
-    )
-    self.starts: int = previous.starts + 1 if previous else 0
-    self.lock = threading.Lock()  # Of the decoders.
-    self.columns = 0  # 0: has not begun, or has failed.
-    self.streams = 0
-    self.decoders: dict[int, unroll_codec.Decoder] = {}
-    self.may_send = 0  # Columns.
-    self.pieces: tuple[int, list[bytes]] = (-1, [])
-    self.seen = 0.0
-    self.told = False
+  @property
+  def capacity(self) -> int: ...
+  def __len__(self) -> int: ...
 
 
 class LearnerService:
-  """Registers actors, hands out weights and takes unrolls.
+  """Registers actors, hands out weights, and says who may send.
 
   Attributes:
     num_expected: actors that belong to this learner.
   """
+
+  # Of what is sent, under which it is counted.
+  cargo = ''
+  # What is known of an actor.
+  make_actor: Callable[..., Any] = sessions.Actor
 
   def __init__(
     self,
@@ -64,11 +55,8 @@ class LearnerService:
     index: int,
     num_learners: int,
     num_levels: int,
-    layout: unroll_codec.Layout,
-    skip_frames: Callable[..., Any],
     weights_description: list[list],
-    queue: unroll_queue.UnrollQueue,
-    record_unroll: Callable[[structures.ActorOutput], None],
+    queue: Queue,
     clock: Callable[[], float] = time.monotonic,
   ):
     """Initialises; `publish` must be called before the first actor comes.
@@ -79,12 +67,8 @@ class LearnerService:
       index: of this learner.
       num_learners: actor i comes to learner i modulo num_learners.
       num_levels: the actors of a learner take turns with the levels.
-      layout: of the unrolls.
-      skip_frames: of the agent, see networks.Agent.skip_frames.
       weights_description: of `weights.describe`.
-      queue: where unrolls go.
-      record_unroll: told of every unroll, too. What it raised would be answered
-        to an actor, whose fault it is not.
+      queue: where what actors send goes.
       clock: seconds, monotonic.
     """
     self._options = dict(options)
@@ -93,27 +77,18 @@ class LearnerService:
     self._index = index
     self._num_learners = num_learners
     self._num_levels = num_levels
-    self._layout = layout
-    self._skip_frames = skip_frames
     self._weights_description = weights_description
-    self._queue = queue
-    self._record_unroll = record_unroll
-    self._clock = clock
-    self._max_columns = layout.columns_per_message(
-      rpc.MAX_BYTES - protocol.UNROLL.size
-    )
-    self._actors: dict[int, _Actor] = {}  # By task.
+    self._sessions = sessions.Sessions(self.make_actor, clock)
     self._lock = threading.Lock()  # Held for moments only.
-    self._pieces_lock = threading.Lock()
     self._snapshot = weights.Snapshot(-1, ())
-    self._pieces: tuple[int, list[bytes]] = (-1, [])
+    self._pieces = weights.Pieces()
     self._frames = 0
     self._admission = admission.Admission(
       lambda: len(queue), queue.capacity, clock
     )
     self._finished = False
     self._failures = 0
-    self._bytes = {'unrolls': 0, 'weights': 0}
+    self._bytes = {self.cargo: 0, 'weight': 0}
     self._agent_steps = 0
 
   def handlers(self) -> dict[str, Callable[[bytes], bytes]]:
@@ -123,7 +98,6 @@ class LearnerService:
       'begin': self._begin,
       'weights': self._weights,
       'ready': self._ready,
-      'unroll': self._unroll,
       'failed': self._failed,
     }
 
@@ -141,35 +115,22 @@ class LearnerService:
     Args:
       everybody: all num_actors; else those that have been heard of lately.
     """
-    with self._lock:
-      actors = list(self._actors.values())
-      # Those that have not begun yet would wait for this learner in vain, too.
-      told = all(a.told or not self._is_heard_of(a) for a in actors)
-      return told and (not everybody or len(actors) >= self.num_expected)
+    return self._sessions.all_told(self.num_expected if everybody else 0)
 
   def silence(self) -> float:
     """Returns seconds since any actor was heard of; infinite if none was."""
-    with self._lock:
-      heard = [actor.seen for actor in self._actors.values()]
-    return self._clock() - max(heard, default=-math.inf)
+    return self._sessions.silence()
 
   def gauges(self) -> dict[str, Any]:
     """Returns numbers for TensorBoard."""
+    running = self._sessions.running()
     with self._lock:
-      running = sum(map(self._is_running, self._actors.values()))
       return {
         'actors': running,
         'actors/failures': self._failures,
         'actors/agent_steps': self._agent_steps,
-        'actors/unroll_bytes': self._bytes['unrolls'],
-        'actors/weight_bytes': self._bytes['weights'],
+        **{f'actors/{k}_bytes': count for k, count in self._bytes.items()},
       }
-
-  def _is_running(self, actor: _Actor) -> bool:
-    return actor.columns > 0 and self._is_heard_of(actor)
-
-  def _is_heard_of(self, actor: _Actor) -> bool:
-    return self._clock() - actor.seen < _SILENCE
 
   # Handlers.
 
@@ -208,35 +169,26 @@ class LearnerService:
         f'actor {task} belongs to learner {task % self._num_learners}, not '
         f'{self._index}. Give all processes the same --learner_address.'
       )
-    with self._lock:
-      self._admission.leave(task)
-      actor = _Actor(task, secrets.randbits(63), self._actors.get(task))
-      actor.seen = self._clock()
-      self._actors[task] = actor
+    actor = self._sessions.begin(task)
+    self._admission.leave(task)
     return protocol.to_json(
       session=actor.session, frames=self._frames, starts=actor.starts
     )
 
   def _begin(self, request: bytes) -> bytes:
     values = _parse(request)
-    actor = self._find(values.get('session'))
-    differences = (
-      protocol.difference(
-        self._layout.describe(), values.get('layout'), 'unrolls'
-      ),
-      protocol.difference(
-        self._weights_description, values.get('weights'), 'weights'
-      ),
+    actor = self._sessions.find(values.get('session'))
+    weights_differ = protocol.difference(
+      self._weights_description, values.get('weights'), 'weights'
     )
-    for difference in filter(None, differences):
+    for difference in filter(None, (self._difference(values), weights_differ)):
       raise rpc.Refused(
         f'{difference}. Is the level or --network another version there?'
       )
     columns = values.get('columns')
     if not isinstance(columns, int) or not 1 <= columns <= 2**16:
       raise rpc.Refused(f'--envs_per_actor={columns} cannot be')
-    # Not more, as the learner keeps the latest frames of each.
-    actor.streams = -(-columns // self._max_columns)
+    self._begun(actor, columns)
     actor.columns = columns
     logging.info(
       'Actor %d has joined%s.', actor.task, ' again' if actor.starts else ''
@@ -244,8 +196,8 @@ class LearnerService:
     return protocol.to_json()
 
   def _weights(self, request: bytes) -> bytes:
-    session, has, version, index = _unpack(protocol.WEIGHTS_REQUEST, request)
-    actor = self._find(session)
+    session, has, version, index = unpack(protocol.WEIGHTS_REQUEST, request)
+    actor = self._sessions.find(session)
     if self._finished:
       actor.told = True
       return protocol.WEIGHTS_ANSWER.pack(has, 0, True)
@@ -254,7 +206,8 @@ class LearnerService:
       if snapshot.version == has:
         return protocol.WEIGHTS_ANSWER.pack(has, 0, False)
       # Kept until this actor has all of it, however slow its network is.
-      actor.pieces = self._pieces_of(snapshot)
+      limit = rpc.MAX_BYTES - protocol.WEIGHTS_ANSWER.size
+      actor.pieces = self._pieces.of(snapshot, limit)
     held, pieces = actor.pieces
     if version not in (-1, held) or index >= len(pieces):
       raise rpc.Refused(f'there is no piece {index} of weights {version}')
@@ -263,21 +216,12 @@ class LearnerService:
     if index == len(pieces) - 1:
       actor.pieces = (-1, [])
     with self._lock:
-      self._bytes['weights'] += len(piece)
+      self._bytes['weight'] += len(piece)
     return protocol.WEIGHTS_ANSWER.pack(version, len(pieces), False) + piece
 
-  def _pieces_of(self, snapshot: weights.Snapshot) -> tuple[int, list[bytes]]:
-    """Serialises a version once for all actors that ask for it."""
-    with self._pieces_lock:
-      if self._pieces[0] < snapshot.version:
-        data = weights.to_bytes(snapshot.values)
-        limit = rpc.MAX_BYTES - protocol.WEIGHTS_ANSWER.size
-        self._pieces = snapshot.version, weights.split(data, limit)
-      return self._pieces
-
   def _ready(self, request: bytes) -> bytes:
-    (session,) = _unpack(protocol.SESSION, request)
-    actor = self._find(session)
+    (session,) = unpack(protocol.SESSION, request)
+    actor = self._sessions.find(session)
     if self._finished:
       actor.told = True
       return protocol.READY_ANSWER.pack(0, True)
@@ -288,76 +232,54 @@ class LearnerService:
       actor.may_send = actor.columns
     return protocol.READY_ANSWER.pack(int(wait * 1000), False)
 
-  def _unroll(self, request: bytes) -> bytes:
-    session, stream = _unpack(protocol.UNROLL, request)
-    actor = self._find(session)
-    if stream >= actor.streams:
-      raise rpc.Refused(f'there is no stream {stream}')
-    with actor.lock:
-      decoder = actor.decoders.get(stream)
-      if decoder is None:
-        decoder = unroll_codec.Decoder(
-          self._layout, self._skip_frames, self._max_columns
-        )
-        actor.decoders[stream] = decoder
-      try:
-        unroll = decoder.decode(memoryview(request)[protocol.UNROLL.size :])
-      except unroll_codec.OutOfStep:
-        return protocol.RESTART
-      except unroll_codec.Malformed as error:
-        reason = f'actor {actor.task} sent no unroll: {error}'
-        raise rpc.Refused(reason) from error
-      columns = len(unroll.level)
-      if columns > actor.may_send:
-        raise rpc.Refused(f'actor {actor.task} was not told to send this')
-      if not 0 <= unroll.policy_version[0] <= self._snapshot.version:
-        raise rpc.Refused('a policy version that does not exist')
-      if unroll.level[0] != self._level_of(actor):
-        raise rpc.Refused(f'actor {actor.task} plays another level')
-      try:
-        self._queue.put(unroll, actor.task, wait=False)
-      except unroll_queue.Closed:
-        if not self._finished:
-          raise rpc.Refused(protocol.STOPPING) from None
-      # Not before it counts as waiting in the queue, or its place would seem
-      # free for a moment.
-      actor.may_send -= columns
-      self._admission.arrived(actor.task, more=actor.may_send > 0)
-    self._record_unroll(unroll)
-    with self._lock:
-      self._bytes['unrolls'] += len(request)
-      self._agent_steps += columns * self._layout.unroll_length
-    return protocol.TAKEN
+  # What actors send.
 
-  def _level_of(self, actor: _Actor) -> int:
+  def _difference(self, values: Mapping[str, Any]) -> str:
+    """Returns what an actor is about to send otherwise, '' for nothing."""
+    raise NotImplementedError
+
+  def _begun(self, actor: Any, columns: int) -> None:
+    """Takes note of an actor that may send, of so many columns."""
+
+  def _gone(self, actor: Any) -> None:
+    """Takes note of an actor that has failed."""
+
+  def _check_version(self, version: int) -> None:
+    if not 0 <= version <= self._snapshot.version:
+      raise rpc.Refused('a policy version that does not exist')
+
+  def _enqueue(self, actor: Any, columns: int, put: Callable[[], None]) -> None:
+    """Has what an actor has sent wait for the learner; under its lock."""
+    try:
+      put()
+    except unroll_queue.Closed:
+      if not self._finished:
+        raise rpc.Refused(protocol.STOPPING) from None
+    # Not before it counts as waiting in the queue, or its place would seem
+    # free for a moment.
+    actor.may_send -= columns
+    self._admission.arrived(actor.task, more=actor.may_send > 0)
+
+  def _record(self, num_bytes: int, agent_steps: int) -> None:
+    with self._lock:
+      self._bytes[self.cargo] += num_bytes
+      self._agent_steps += agent_steps
+
+  def _level_of(self, actor: Any) -> int:
     return protocol.level_of(actor.task, self._num_learners, self._num_levels)
 
   def _failed(self, request: bytes) -> bytes:
     values = _parse(request)
-    actor = self._find(values.get('session'))
+    actor = self._sessions.find(values.get('session'))
     with self._lock:
       self._failures += 1
-      actor.columns = actor.streams = actor.may_send = 0
+      actor.columns = actor.may_send = 0
+      self._gone(actor)
       self._admission.leave(actor.task)
       actor.told = True  # It will not ask again.
     message = rpc.printable(str(values.get('message')))
     logging.error('Actor %d failed: %s', actor.task, message)
     return protocol.to_json()
-
-  def _find(self, session: Any) -> _Actor:
-    """Returns the actor of a session, which has been heard of just now."""
-    if not isinstance(session, int):
-      raise rpc.Refused('a message without a session')
-    with self._lock:
-      for actor in self._actors.values():
-        if actor.session == session:
-          actor.seen = self._clock()
-          return actor
-        if session in actor.replaced:
-          raise rpc.Refused(
-            f'another process with --task={actor.task} has taken its place'
-          )
-    raise rpc.Refused(protocol.UNKNOWN)
 
 
 def _parse(request: bytes) -> dict[str, Any]:
@@ -367,7 +289,8 @@ def _parse(request: bytes) -> dict[str, Any]:
     raise rpc.Refused(f'not a message of an actor: {error}') from error
 
 
-def _unpack(header, request: bytes) -> tuple:
+def unpack(header: struct.Struct, request: bytes) -> tuple:
+  """Returns the fields of a header; raises rpc.Refused if there is none."""
   if len(request) < header.size:
     raise rpc.Refused('not a message of an actor')
   return header.unpack_from(request)

@@ -8,6 +8,8 @@ weights   the version I have    ---> newer weights, in pieces     <-- before
 ...                                  (or: nothing newer)              each
 ready     an unroll is here     ---> send it, or wait so long         unroll
 unroll    a piece of it         ---> taken, or begin the stream anew
+gradients a piece of those of   ---> taken                        (instead
+          an unroll                                               of unroll)
 failed    why I must stop       ---> noted
 ```
 
@@ -30,6 +32,8 @@ WEIGHTS_REQUEST = struct.Struct('<QqqI')
 WEIGHTS_ANSWER = struct.Struct('<qI?')
 # Session, index of the stream.
 UNROLL = struct.Struct('<QI')
+# Session, version of the weights that they are of, index of the piece.
+GRADIENTS = struct.Struct('<QqI')
 # To `ready`: milliseconds to wait (0: send it), whether training is over.
 READY_ANSWER = struct.Struct('<I?')
 

@@ -2,8 +2,10 @@
 
 import pytest
 
+from scalable_agent.options import validate
 from scalable_agent.runtimes import local_run, serial
 from tests import runs
+from tests.configs import make_config
 from tests.runs import NEVER
 
 OPTIONS = {
@@ -83,3 +85,16 @@ def test_every_update_learns_from_all_environments_and_lags_behind_none(
 def test_the_defaults_solve_it(tmp_path, level_name, score):
   run = make_run(tmp_path, algorithm='a2c', level_name=level_name)
   runs.train_until_solved(run, score)
+
+
+@pytest.mark.parametrize('algorithm', ['a2c', 'ga3c'])
+@pytest.mark.parametrize(
+  'place', [{'task': 0}, {'learner_address': 'slurm'}], ids=['task', 'slurm']
+)
+def test_several_processes_are_refused(algorithm, place):
+  config = make_config(algorithm=algorithm, level_name='catch', **place)
+  with pytest.raises(
+    ValueError,
+    match=f'^--algorithm={algorithm} trains on a single machine only',
+  ):
+    validate(config)

@@ -155,14 +155,6 @@ def test_options_of_other_algorithms_are_refused(option):
     check_given(config, [name])
 
 
-@pytest.mark.parametrize(
-  'place', [{'task': 0}, {'learner_address': 'slurm'}], ids=['task', 'slurm']
-)
-def test_several_processes_are_refused(place):
-  with pytest.raises(ValueError, match='trains on a single machine only'):
-    validate(make_config(**OPTIONS, **place))
-
-
 def test_the_frames_of_pytorch_a3c_can_be_learned_from(tmp_path):
   options = {
     'level_name': 'PongDeterministic-v4',

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from scalable_agent import environments
-from scalable_agent.runtimes import impala_actor
+from scalable_agent.runtimes import actor_process, impala_actor
 from scalable_agent.transport import learner_link
 from tests.configs import make_config, resolve
 
@@ -46,7 +46,7 @@ def test_every_unroll_has_the_version_of_the_weights_that_acted(monkeypatch):
   cluster = types.SimpleNamespace(task=0, learners=('localhost:8000',))
   link = Link()
   with pytest.raises(learner_link.Over):
-    impala_actor._act(config, levels, cluster, link)
+    actor_process._act(config, levels, cluster, link, impala_actor.begin)
   versions = [unroll.policy_version for unroll in link.sent]
   expected = np.repeat([Link.VERSIONS], config.actors.envs_per_actor, 0).T
   np.testing.assert_array_equal(versions, expected)

@@ -11,6 +11,7 @@ from scalable_agent.transport import (
   protocol,
   rpc,
   unroll_codec,
+  unroll_link,
   weights,
 )
 from tests import acting, clockwork, learning, strangers
@@ -92,7 +93,7 @@ def stopping():
 @pytest.fixture
 def make_link(learner, stopping):
   def make(address=None, task=0, options=learning.OPTIONS, timeout=DEADLINE_S):
-    return learner_link.LearnerLink(
+    return unroll_link.UnrollLink(
       address or learner.address, task, options, timeout, stopping
     )
 
@@ -147,7 +148,7 @@ class TestWithALearner:
     link.register()
     # `begin` is longer here, as the agent is so small.
     monkeypatch.setattr(rpc, 'MAX_BYTES', 10 * size)
-    monkeypatch.setattr(learner_link, 'check_size', lambda layout: 2)
+    monkeypatch.setattr(unroll_link, 'check_size', lambda layout: 2)
     link.begin(actor.layout, COLUMNS, actor.agent.variables)
     monkeypatch.setattr(rpc, 'MAX_BYTES', size)
     assert link.update_weights() == 5
@@ -203,7 +204,7 @@ class TestWithALearner:
   def test_a_stream_out_of_step_begins_anew(self, link, learner, actor):
     link.send(actor.unroll())
     learner.get()
-    learner.service._actors[0].decoders.clear()
+    learner.service._sessions[0].decoders.clear()
     unroll = actor.unroll()
     link.send(unroll)
     assert_same(learner.get(), unroll)
@@ -560,7 +561,7 @@ class TestReportFailure:
 
 class TestCheckSize:
   def test_is_the_number_of_trajectories_that_fit(self, actor):
-    fit = learner_link.check_size(actor.layout)
+    fit = unroll_link.check_size(actor.layout)
     limit = rpc.MAX_BYTES - protocol.UNROLL.size
     assert actor.layout.num_bytes(fit, whole=True) <= limit
     assert actor.layout.num_bytes(fit + 1, whole=True) > limit
@@ -573,7 +574,7 @@ class TestCheckSize:
     observation = 101 * 210 * 160 * 3
     small = 101 * (5 * 4 + 7 * 4) + actor.layout.bytes_of('0/frames')
     with pytest.raises(learner_link.LinkError) as error:
-      learner_link.check_size(layout)
+      unroll_link.check_size(layout)
     assert str(error.value) == (
       f'--unroll_length=100: one trajectory takes {20 + observation + small:,} '
       'bytes, of which 1/observation 101 x 210 x 160 x 3 x 1 = '

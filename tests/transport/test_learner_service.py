@@ -9,9 +9,9 @@ import pytest
 from scalable_agent import structures, unroll_queue
 from scalable_agent.transport import (
   admission,
-  learner_service,
   protocol,
   rpc,
+  sessions,
   weights,
 )
 from tests import acting, learning
@@ -143,7 +143,7 @@ class TestRegister:
   def test_registering_over_and_over_takes_no_memory(self, service, make_actor):
     for _ in range(300):
       make_actor().register()
-    assert len(service._actors) == 1
+    assert len(service._sessions) == 1
 
 
 class TestBegin:
@@ -597,7 +597,7 @@ class TestGauges:
       'actors/unroll_bytes': sum(lengths) + 2 * protocol.UNROLL.size,
       'actors/weight_bytes': len(piece),
     }
-    clock.now += learner_service._SILENCE
+    clock.now += sessions._SILENCE
     assert service.gauges()['actors'] == 0
     actors[1].weights()
     assert service.gauges()['actors'] == 1
@@ -661,7 +661,7 @@ class TestAllTold:
 
   def test_does_not_wait_for_the_silent(self, service, actor, clock):
     service.finish()
-    clock.now += learner_service._SILENCE
+    clock.now += sessions._SILENCE
     assert service.all_told(everybody=False)
 
   def test_does_not_wait_for_who_has_failed(self, service, actor):

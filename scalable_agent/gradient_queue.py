@@ -1,0 +1,84 @@
+"""A queue in which gradients wait until the learner applies them."""
+
+import collections
+import threading
+from typing import NamedTuple
+
+from scalable_agent import gradients, structures, unroll_queue
+
+
+class Computed(NamedTuple):
+  """What an actor has made of an unroll.
+
+  Attributes:
+    gradients: of numpy arrays.
+    policy_version: learner updates that their weights had seen.
+    unroll: that they are of, with no more than reports need.
+  """
+
+  gradients: gradients.Gradients
+  policy_version: int
+  unroll: structures.ActorOutput
+
+
+class GradientQueue:
+  """Gradients in, the oldest first out.
+
+  `put` never waits, so the capacity binds those who ask before they put:
+  `transport.learner_service`.
+  """
+
+  def __init__(self, capacity: int):
+    """Initialises an empty queue of those that `capacity` may wait in."""
+    self._capacity = capacity
+    self._waiting: collections.deque[Computed] = collections.deque()
+    self._fills: list[float] = []
+    self._condition = threading.Condition()
+    self._closed = False
+
+  def __len__(self) -> int:
+    with self._condition:
+      return len(self._waiting)
+
+  @property
+  def capacity(self) -> int:
+    """Number of gradients that may wait."""
+    return self._capacity
+
+  @property
+  def closed(self) -> bool:
+    """Whether the queue is closed."""
+    return self._closed
+
+  def put(self, computed: Computed) -> None:
+    """Adds gradients; raises unroll_queue.Closed."""
+    with self._condition:
+      if self._closed:
+        raise unroll_queue.Closed('the gradient queue is closed')
+      self._waiting.append(computed)
+      self._condition.notify_all()
+
+  def get(self) -> Computed:
+    """Returns the oldest gradients; blocks until there are some.
+
+    Raises:
+      unroll_queue.Closed: the queue is closed.
+    """
+    with self._condition:
+      self._fills.append(min(len(self._waiting) / self._capacity, 1.0))
+      self._condition.wait_for(lambda: self._closed or self._waiting)
+      if self._closed:
+        raise unroll_queue.Closed('the gradient queue is closed')
+      return self._waiting.popleft()
+
+  def fill(self) -> float:
+    """Returns how full `get` found it since the last call, 0 to 1, a mean."""
+    with self._condition:
+      fills, self._fills = self._fills, []
+    return sum(fills) / max(len(fills), 1)
+
+  def close(self) -> None:
+    """Wakes every caller with unroll_queue.Closed."""
+    with self._condition:
+      self._closed = True
+      self._condition.notify_all()

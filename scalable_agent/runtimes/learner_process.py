@@ -1,0 +1,234 @@
+"""A learner process: what actor processes send in, weights out.
+
+The learner thread takes from the queue, learns and publishes the new weights.
+The server's own threads answer the actors. The main thread waits, reports and
+listens to signals.
+"""
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from scalable_agent import environments, networks, options
+from scalable_agent.distribution import cluster as cluster_lib
+from scalable_agent.runtimes import (
+  assembly,
+  interruption,
+  local_run,
+  patience,
+  threads,
+  training,
+)
+from scalable_agent.storage import files, logdirs
+from scalable_agent.transport import rpc, weights
+
+# Seconds between two looks at signals and reports.
+_TICK = 0.2
+# Seconds that the learner thread has to end.
+_JOIN_TIMEOUT = 60.0
+# Seconds that the actors have to hear that training is over: those at work,
+# and, if there was nothing left to do, those that may still be starting.
+_FAREWELL, _FAREWELL_TO_ALL = 30.0, 20.0
+
+
+def prepare(
+  config: options.Config,
+  levels: Sequence[environments.Level],
+  cluster: cluster_lib.Cluster,
+  given: Collection[str],
+  make_run: Callable[[], 'LearnerProcess'],
+) -> Callable[[], None]:
+  """Makes a run, with its logdir if it is learner 0's; see `Algorithm.prepare`.
+
+  Args:
+    config: resolved and validated.
+    levels: of the run.
+    cluster: with this process's task.
+    given: names of the options that the user set.
+    make_run: makes the run, once logdir and address are found to be fit.
+
+  Returns:
+    The training.
+  """
+  with contextlib.ExitStack() as stack:
+    logdir = config.run.logdir
+    chief = cluster.task == 0
+    if chief:
+      stack.enter_context(logdirs.prepare_logdir(logdir, config))
+      assembly.describe(config, levels, given)
+    cluster.check()
+    run = make_run()
+    if chief and run.frames() < config.run.total_environment_frames:
+      logdirs.write_config(logdir, config)
+    return local_run.within(stack.pop_all(), functools.partial(train, run))
+
+
+def train(run: 'LearnerProcess') -> None:
+  """Trains until the frames are learned from, SIGINT or SIGTERM.
+
+  Raises:
+    algorithm.Ended: it cannot go on; what was learned is saved.
+    files.WriteError: a report or a checkpoint could not be written.
+    Exception: the first failure of any thread, after everything has stopped.
+  """
+  with interruption.Interruption(run.stop) as interrupted:
+    run.train()
+  if interrupted:
+    logging.info(
+      'Stopped at %d frames by %s. Run the same command to go on; the actors '
+      'wait for --reconnect_timeout seconds.',
+      run.frames(),
+      interrupted.name,
+    )
+
+
+class LearnerProcess:
+  """One learner process; an algorithm's says what is taken, and learned from.
+
+  Attributes:
+    spec: EnvironmentSpec of what is played.
+  """
+
+  def __init__(
+    self,
+    config: options.Config,
+    levels: Sequence[environments.Level],
+    cluster: cluster_lib.Cluster,
+    strategy: tf.distribute.Strategy | None = None,
+  ):
+    """Makes the parts; goes on with what is in the logdir.
+
+    Args:
+      config: resolved and validated.
+      levels: that the actors play, alike to the agent.
+      cluster: with this process's task.
+      strategy: that the learner works under; None = the default one.
+
+    Raises:
+      ValueError: a level cannot be made with these options, or the checkpoints
+        in the logdir are damaged or of another agent.
+    """
+    self._config = config
+    self._cluster = cluster
+    self._chief = cluster.task == 0
+    self._group = threads.ThreadGroup(_JOIN_TIMEOUT)
+    self.spec = assembly.find_spec(config, levels[0])
+    self._training = training.Training(
+      config, levels, self.spec, strategy, chief=self._chief
+    )
+    self._learner = self._training.learner
+    self._queue = self._make_queue()
+    self._service = self._make_service(
+      self._training.agent,
+      num_actors=config.actors.num_actors,
+      index=cluster.task,
+      num_learners=len(cluster.learners),
+      num_levels=len(levels),
+      weights_description=weights.describe(self._training.agent.variables),
+    )
+    self._server: rpc.Server | None = None
+    self._stopped = False
+    if self._chief:
+      self._training.restore()
+
+  # What an algorithm says.
+
+  def _make_queue(self) -> Any:
+    """Returns where what actors send waits; a `learner_service.Queue`."""
+    raise NotImplementedError
+
+  def _make_service(self, agent: networks.Agent, **arguments: Any) -> Any:
+    """Returns the LearnerService, made with these arguments and more."""
+    raise NotImplementedError
+
+  def _start_others(self, group: threads.ThreadGroup) -> None:
+    """Starts threads besides the learner's."""
+
+  def _learn_until_done(self, group: threads.ThreadGroup) -> None:
+    """Learns until `Training.done`, or the queue is closed; stops the group."""
+    raise NotImplementedError
+
+  # What is the same for all.
+
+  def frames(self) -> int:
+    """Returns the environment frames learned from so far."""
+    return self._training.frames()
+
+  def stop(self) -> None:
+    """Has `train` save and return soon; takes no lock, for signal handlers."""
+    self._stopped = True
+
+  def train(self) -> None:
+    """Runs until the frames are learned from, `stop` or a failure."""
+    idle = self._training.done()
+    self._publish()
+    self._server = rpc.Server(
+      self._cluster.learners[self._cluster.task], self._service.handlers()
+    )
+    if not idle:
+      with self._training.metrics:
+        self._training.metrics.set_gauges(self._gauges)
+        self._train()
+    if self._training.done():
+      self._dismiss(everybody=idle)
+
+  def _train(self) -> None:
+    print(
+      f'Learner {self._cluster.task} listens at '
+      f'{self._cluster.learners[self._cluster.task]} for '
+      f'{self._service.num_expected} actors.',
+      flush=True,
+    )
+    try:
+      self._run_threads()
+    except (files.WriteError, training.RunError):
+      if self._chief and 'learner' not in self._group.running:
+        self._training.rescue()
+      raise
+    if self._chief:
+      self._training.save()
+
+  def _run_threads(self) -> None:
+    with self._group as group:
+      group.on_stop(self._queue.close)
+      group.start('learner', lambda: self._learn_until_done(group))
+      self._start_others(group)
+      actors = patience.Patience(
+        self._config.cluster.actor_timeout, self._service.silence
+      )
+      while not group.wait_for_stop(_TICK):
+        self._training.metrics.maybe_report()
+        actors.check()
+        if self._stopped:
+          self._queue.close()
+
+  def _publish(self) -> None:
+    snapshot = weights.Snapshot(
+      self._training.updates(), self._learner.snapshot()
+    )
+    self._service.publish(snapshot, self.frames())
+
+  def _dismiss(self, everybody: bool) -> None:
+    """Tells the actors that training is over, and waits for them to hear it."""
+    self._service.finish()
+    self._queue.close()
+    deadline = time.monotonic() + (_FAREWELL_TO_ALL if everybody else _FAREWELL)
+    while not self._service.all_told(everybody) and not self._stopped:
+      if time.monotonic() > deadline:
+        logging.warning('Some actors were not told that training is over.')
+        return
+      time.sleep(_TICK)
+    # The last answer is on its way.
+    time.sleep(_TICK)
+
+  def _gauges(self) -> dict[str, Any]:
+    return {
+      'stage_seconds': {'learner': self._training.learner_seconds},
+      'queue_fill': self._queue.fill(),
+      **self._service.gauges(),
+    }

@@ -1,0 +1,114 @@
+"""Which actors a learner knows, and when it last heard of them."""
+
+import math
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from scalable_agent.transport import protocol, rpc
+
+# Seconds without a word after which an actor does not count as running.
+_SILENCE = 30.0
+
+
+class Actor:
+  """What the learner knows of one actor."""
+
+  def __init__(self, task: int, session: int, previous: 'Actor | None'):
+    self.task = task
+    self.session = session
+    # Sessions of processes whose place was taken.
+    self.replaced: frozenset[int] = (
+      previous.replaced | {previous.session} if previous else frozenset()
+    )
+    self.starts: int = previous.starts + 1 if previous else 0
+    self.lock = threading.Lock()  # Of what it is sending.
+    self.columns = 0  # 0: has not begun, or has failed.
+    self.may_send = 0  # Columns.
+    self.pieces: tuple[int, list[bytes]] = (-1, [])
+    self.seen = 0.0
+    self.told = False
+
+
+class Sessions:
+  """The actors of a learner, one of each task; thread-safe."""
+
+  def __init__(
+    self,
+    make_actor: Callable[[int, int, Any], Any] = Actor,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    """Initialises.
+
+    Args:
+      make_actor: makes an Actor of a task, a session and the one before it.
+      clock: seconds, monotonic.
+    """
+    self._make_actor = make_actor
+    self._clock = clock
+    self._actors: dict[int, Any] = {}  # By task.
+    self._lock = threading.Lock()  # Held for moments only.
+
+  def __len__(self) -> int:
+    return len(self._actors)
+
+  def __getitem__(self, task: int) -> Any:
+    return self._actors[task]
+
+  def begin(self, task: int) -> Any:
+    """Returns the Actor of a process that takes the place of any before it."""
+    with self._lock:
+      session = secrets.randbits(63)
+      actor = self._make_actor(task, session, self._actors.get(task))
+      actor.seen = self._clock()
+      self._actors[task] = actor
+    return actor
+
+  def find(self, session: Any) -> Any:
+    """Returns the actor of a session, which has been heard of just now.
+
+    Raises:
+      rpc.Refused: there is none.
+    """
+    if not isinstance(session, int):
+      raise rpc.Refused('a message without a session')
+    with self._lock:
+      for actor in self._actors.values():
+        if actor.session == session:
+          actor.seen = self._clock()
+          return actor
+        if session in actor.replaced:
+          raise rpc.Refused(
+            f'another process with --task={actor.task} has taken its place'
+          )
+    raise rpc.Refused(protocol.UNKNOWN)
+
+  def all_told(self, least: int) -> bool:
+    """Whether those that were heard of lately know that training is over.
+
+    Args:
+      least: number of actors that must have come.
+    """
+    with self._lock:
+      # Those that have not begun yet would wait for this learner in vain, too.
+      told = all(a.told or not self._is_heard_of(a) for a in self._all())
+      return told and len(self._actors) >= least
+
+  def silence(self) -> float:
+    """Returns seconds since any actor was heard of; infinite if none was."""
+    with self._lock:
+      heard = [actor.seen for actor in self._all()]
+    return self._clock() - max(heard, default=-math.inf)
+
+  def running(self) -> int:
+    """Returns how many have begun and were heard of lately."""
+    with self._lock:
+      return sum(a.columns > 0 and self._is_heard_of(a) for a in self._all())
+
+  def _all(self):
+    return self._actors.values()
+
+  def _is_heard_of(self, actor: Actor) -> bool:
+    return self._clock() - actor.seen < _SILENCE
