@@ -77,6 +77,10 @@ test: setup-dev ## Runs all Python tests. ARGS='-k vtrace' runs some.
 	$(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=worksteal \
 	  $(ARGS)
 
+.PHONY: version
+version: ## The version of Python that is used.
+	@echo $(version)
+
 .PHONY: nightly
 nightly: setup-dev ## Runs the tests that take minutes: on real games, a soak.
 	$(BIN)/python -m pytest -m nightly $(ARGS)

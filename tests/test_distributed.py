@@ -56,7 +56,11 @@ def mean_return(logdir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ('level_name', 'score'), [('CartPole-v1', 475), ('catch', 0.95)]
+  ('level_name', 'score'),
+  [
+    ('catch', 0.95),
+    pytest.param('CartPole-v1', 475, marks=pytest.mark.nightly),
+  ],
 )
 def test_a_learner_and_two_actors_learn(tmp_path, level_name, score):
   # The defaults, as a user has them: the schedule ends before the deadline.
@@ -283,6 +287,8 @@ def script(tmp_path):
     process.wait()
 
 
+# `.ci/run` does the same with two learners.
+@pytest.mark.nightly
 def test_the_script_starts_all_and_ends_when_they_do(tmp_path, script):
   process = script(SMALL)
   assert process.wait(DEADLINE_S) == 0

@@ -29,7 +29,7 @@ from scalable_agent.reports import (
 from scalable_agent.storage import files
 
 _MEGABYTE = 2**20
-_OWN_GAUGES = ('queue_fill', 'stage_seconds', 'batcher')
+_OWN_GAUGES = ('queue_fill', 'stage_seconds', 'batcher', 'episodes')
 
 
 class Metrics:
@@ -154,8 +154,8 @@ class Metrics:
         since it was last asked; 'stage_seconds', a dict of the seconds that
         'environment', 'inference' and 'learner' have worked so far, their waits
         for a device included, in one thread; 'batcher', statistics of a
-        dynamic batcher; 'actors', processes at work. Other numbers become
-        scalars.
+        dynamic batcher; 'actors', processes at work; 'episodes', those learned
+        from and those that end the run. Other numbers become scalars.
     """
     self._gauges = gauges
 
@@ -324,6 +324,9 @@ class Metrics:
         self._new_episodes = {level: [] for level in self._levels}
       stages = gauges.get('stage_seconds', {})
       counters = {'frames': frames, 'updates': int(self._updates), **stages}
+    ended = gauges.get('episodes')
+    if ended is not None:
+      counters['episodes'] = ended[0]
     self._rates.add(self._clock(), counters)
     lag = float(np.mean([mean for mean, _ in lags])) if lags else None
     warning = self._signs.look(frames, new_signs)
@@ -349,6 +352,8 @@ class Metrics:
           actors=gauges.get('actors'),
           evaluation=self._evaluations.latest,
           signs=self._signs.read('line'),
+          episodes=ended,
+          episodes_per_second=self._rates['episodes'],
           **values,
         )
       )

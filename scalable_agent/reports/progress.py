@@ -90,6 +90,8 @@ def format_progress(
   actors: int | None = None,
   evaluation: float | None = None,
   signs: vital_signs.Signs | None = None,
+  episodes: tuple[int, int] | None = None,
+  episodes_per_second: float = 0.0,
 ) -> str:
   """Returns the text of the progress line; None is not mentioned.
 
@@ -105,12 +107,20 @@ def format_progress(
     actors: processes at work.
     evaluation: return of the latest episode that was played to see it.
     signs: of learning, of the latest updates.
+    episodes: so far, and those at which the run ends, if it does.
+    episodes_per_second: likewise.
   """
-  parts = [
-    f'{format_count(frames)}/{format_count(total_frames)} frames '
-    f'{100 * frames / total_frames:.1f}%',
-    f'{frames_per_second:,.0f} frames/s',
-  ]
+  done, total, rate, unit = frames, total_frames, frames_per_second, 'frames'
+  parts = []
+  if episodes is not None and episodes[0] / episodes[1] >= done / total:
+    parts.append(f'{format_count(frames)} frames')
+    (done, total), rate, unit = episodes, episodes_per_second, 'episodes'
+  parts.insert(
+    0,
+    f'{format_count(done)}/{format_count(total)} {unit} '
+    f'{100 * done / total:.1f}%',
+  )
+  parts.append(f'{frames_per_second:,.0f} frames/s')
   if returns is not None:
     parts.append(returns)
   if evaluation is not None:
@@ -125,9 +135,8 @@ def format_progress(
     parts.append(f'{actors} actor{"" if actors == 1 else "s"}')
   if queue_fill is not None:
     parts.append(f'queue {100 * queue_fill:.0f}%')
-  if frames_per_second > 0:
-    left = max(total_frames - frames, 0) / frames_per_second
-    parts.append(f'ETA {format_duration(left)}')
+  if rate > 0:
+    parts.append(f'ETA {format_duration(max(total - done, 0) / rate)}')
   if bottleneck is not None:
     parts.append(f'bottleneck {bottleneck}')
   return _SEPARATOR.join(parts)

@@ -18,6 +18,7 @@ from scalable_agent import actor, environments, unroll_queue
 from scalable_agent.options import (
   AdjustmentOptions,
   Config,
+  EpisodeOptions,
   GA3CReportOptions,
   QueueOptions,
   TrainerOptions,
@@ -187,7 +188,9 @@ class Run(local_run.LocalRun):
       'inference': (self._policy.seconds, 'num_predictors'),
       'learner': (self._training.learner_seconds, 'num_trainers'),
     }
+    most = self._config.of(EpisodeOptions).total_episodes
     return {
+      'episodes': (self._training.episodes(), most) if most else None,
       'stage_seconds': {
         stage: self._stages[stage](total, counts.get(name, 1))
         for stage, (total, name) in seconds.items()

@@ -53,7 +53,9 @@ def alone() -> dict:
   return results | {'learner': one, 'logits': learner_replicas.logits_of(one)}
 
 
-@pytest.fixture(scope='module', params=[2, 4])
+@pytest.fixture(
+  scope='module', params=[2, pytest.param(4, marks=pytest.mark.nightly)]
+)
 def mirrored(request, tmp_path_factory) -> Iterator[dict]:
   folder = tmp_path_factory.mktemp('mirrored')
   program = Program(folder, 'result', 'mirrored', request.param)

@@ -98,6 +98,28 @@ def test_the_line_says_everything():
   )
 
 
+def test_a_run_that_ends_by_its_episodes_is_told_in_episodes():
+  known = {
+    'total_frames': 1e12,
+    'frames_per_second': 100.0,
+    'returns': None,
+    'updates_per_second': 2.0,
+    'policy_lag': None,
+    'queue_fill': None,
+    'bottleneck': None,
+    'episodes_per_second': 0.5,
+  }
+  line = progress.format_progress(frames=5000, episodes=(50, 200), **known)
+  assert line == (
+    '50/200 episodes 25.0% | 5000 frames | 100 frames/s | 2.0 updates/s | '
+    'ETA 0:05:00'
+  )
+  known['total_frames'] = 10_000
+  line = progress.format_progress(frames=5000, episodes=(50, 200), **known)
+  assert line.startswith('5000/10k frames 50.0% | 100 frames/s | ')
+  assert line.endswith('ETA 0:00:50')
+
+
 def test_the_line_leaves_out_what_is_not_known():
   assert (
     progress.format_progress(
