@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import itertools
 import os
+import sys
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 import scalable_agent
 from scalable_agent import environments, evaluation, networks, options
 from scalable_agent.reports import windows
-from scalable_agent.runtimes import assembly, training
+from scalable_agent.runtimes import assembly, interruption, training
 from scalable_agent.storage import checkpointing, files, logdirs
 
 
@@ -122,9 +123,13 @@ def test(
   Raises:
     files.WriteError: the results could not be saved; where it could not be
       known beforehand, they have been printed.
+    SystemExit: SIGINT or SIGTERM has come.
   """
   date = datetime.datetime.now(datetime.timezone.utc)
-  with _new_file(config.run.logdir, date) as path:
+  with (
+    _new_file(config.run.logdir, date) as path,
+    interruption.Interruption(_end),
+  ):
     results, videos = _play(config, agent, levels)
     circumstances = {
       'date': date.isoformat(timespec='seconds'),
@@ -136,6 +141,10 @@ def test(
     }
     evaluation.report(results, path, circumstances=circumstances)
   print(f'Wrote {" and ".join([path, *videos])}.')
+
+
+def _end() -> None:
+  sys.exit('The test was interrupted: it leaves no results.')
 
 
 def _play(

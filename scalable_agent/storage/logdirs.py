@@ -1,5 +1,6 @@
 """The folder of a run: its config.json, and the lock of who trains in it."""
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -170,9 +171,11 @@ def _config_path(logdir: str) -> str:
 
 
 def _not_writable(logdir: str, error: OSError) -> ValueError:
+  remedy = 'Choose a folder that you may write to'
+  if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    remedy = 'Free some space there, or choose another'
   return ValueError(
-    f'--logdir={logdir} cannot be written: {error.strerror or error}. Choose '
-    'a folder that you may write to.'
+    f'--logdir={logdir} cannot be written: {error.strerror or error}. {remedy}.'
   )
 
 

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import signal
 
 import pytest
 
@@ -167,6 +168,23 @@ def test_a_test_that_fails_leaves_no_file(tmp_path):
   with pytest.raises(ZeroDivisionError), test._new_file(str(tmp_path), date):
     raise ZeroDivisionError
   assert not os.listdir(tmp_path / 'tests')
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_one_that_is_interrupted_says_so_and_leaves_no_file(
+  logdir, run_test, monkeypatch, number
+):
+  before = signal.getsignal(number)
+
+  def interrupted(*args):
+    os.kill(os.getpid(), number)
+    return [], []
+
+  monkeypatch.setattr(test, '_play', interrupted)
+  with pytest.raises(SystemExit, match=r'^The test was interrupted: it leaves'):
+    run_test()
+  assert not os.listdir(os.path.join(logdir, 'tests'))
+  assert signal.getsignal(number) is before
 
 
 def test_a_full_disk_after_the_games_costs_the_file_only(

@@ -85,6 +85,28 @@ def test_an_option_that_the_weights_depend_on_cannot_change(
   begin(tmp_path)  # The lock is free again.
 
 
+@pytest.mark.parametrize(
+  ('number', 'remedy'),
+  [
+    (errno.ENOSPC, 'Free some space there, or choose another'),
+    (errno.EACCES, 'Choose a folder that you may write to'),
+  ],
+)
+def test_options_that_cannot_be_written_are_told_with_a_remedy(
+  tmp_path, monkeypatch, number, remedy
+):
+  def fail(path, value):
+    raise OSError(number, os.strerror(number), path)
+
+  monkeypatch.setattr(logdirs.files, 'write_json', fail)
+  with pytest.raises(
+    ValueError,
+    match=f'^--logdir={tmp_path} cannot be written: {os.strerror(number)}. '
+    rf'{remedy}\.$',
+  ):
+    logdirs.write_config(str(tmp_path), make_config())
+
+
 def test_every_difference_is_named_at_once(tmp_path):
   begin(tmp_path)
   save(tmp_path)
