@@ -1,4 +1,4 @@
-"""Trains and tests IMPALA agents, on one machine or many.
+"""Trains and tests agents: IMPALA, GA3C, A3C, A2C; on one machine or many.
 
   python experiment.py                          # IMPALA on Pong
   python experiment.py --level_name=CartPole-v1
@@ -29,8 +29,19 @@ _DEFINE = {
 
 
 def _define_flags(catalog: options.Catalog) -> None:
-  """One flag per option; unset flags of presets are None."""
+  """One flag per option; unset flags of presets are None.
+
+  Raises:
+    ValueError: one is a flag of absl's.
+  """
+  app.define_help_flags()
   for name, one in catalog.options.items():
+    module = flags.FLAGS.find_module_defining_flag(name, '')
+    if module.startswith('absl.'):
+      raise ValueError(
+        f'the option {name} of a plugin is a flag of {module} already. Give '
+        'it another name.'
+      )
     text = options.help_of(one, catalog)
     # Those of plugins join, or replace, the package's own.
     if one.choices:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+import experiment
 from scalable_agent import environments, options, runtimes
 from tests import plugin
 from tests.processes import checkpoints, episodes, flags, run
@@ -245,3 +246,19 @@ def test_two_declarations_of_one_option_are_refused():
     ValueError, match='option task is declared by ClusterOptions and by Clash'
   ):
     options.Catalog(environments.SUITES, [algorithm])
+
+
+@pytest.mark.parametrize('name', ['verbosity', 'helpfull'])
+def test_an_option_with_the_name_of_a_librarys_flag_is_refused(name):
+  algorithm = plugin.OneStep()
+  mine = options.option(1, 'Mine.')
+  algorithm.options = (
+    dataclasses.make_dataclass('Mine', [(name, int, mine)], frozen=True),
+  )
+  catalog = options.Catalog(
+    environments.SUITES, [*runtimes.ALGORITHMS, algorithm]
+  )
+  with pytest.raises(
+    ValueError, match=f'^the option {name} of a plugin is a flag of absl'
+  ):
+    experiment._define_flags(catalog)
