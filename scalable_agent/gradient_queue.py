@@ -45,11 +45,6 @@ class GradientQueue:
     """Number of gradients that may wait."""
     return self._capacity
 
-  @property
-  def closed(self) -> bool:
-    """Whether the queue is closed."""
-    return self._closed
-
   def put(self, computed: Computed) -> None:
     """Adds gradients; raises unroll_queue.Closed."""
     with self._condition:

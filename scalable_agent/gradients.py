@@ -170,10 +170,13 @@ def _compute_alone(agent, loss, clip, num_parts, batch) -> Gradients:
 def are_finite(gradients: Gradients) -> tf.Tensor:
   """Returns whether all numbers are that change anything, [] bool.
 
-  For gradients of strangers: of one's own, the norm tells.
+  So must be the squares of gradients, which optimizers take. For those of
+  strangers: of one's own, the norm tells.
   """
   numbers = [
-    *(g for part in gradients.parts for g in part.values()),
+    tf.linalg.global_norm(
+      [g for part in gradients.parts for g in part.values()]
+    ),
     *gradients.moments,
     gradients.metrics['gradient_norm'],
   ]

@@ -16,7 +16,8 @@ num_actors=2
 num_learners=1
 for flag in "$@"; do
   case $flag in
-    --num_actors=* | -num_actors=* | --num_workers=* | --num_agents=*)
+    --num_actors=* | -num_actors=* | --num_workers=* | -num_workers=* | \
+      --num_agents=* | -num_agents=*)
       num_actors=${flag#*=}
       ;;
     --num_learners=* | -num_learners=*) num_learners=${flag#*=} ;;

@@ -108,7 +108,8 @@ def _check_cluster(config: Config) -> None:
     raise ValueError(
       '--shared_statistics=False is for a single machine: actor processes '
       "send gradients, and the optimizer's statistics are the learner's. Set "
-      '--shared_statistics, or leave --job_name and --task out.'
+      '--shared_statistics, or leave --job_name, --task, --learner_address '
+      'and TF_CONFIG out.'
     )
 
 

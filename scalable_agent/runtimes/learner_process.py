@@ -29,7 +29,7 @@ from scalable_agent.transport import rpc, weights
 
 # Seconds between two looks at signals and reports.
 _TICK = 0.2
-# Seconds that the learner thread has to end.
+# Seconds that threads have to end.
 _JOIN_TIMEOUT = 60.0
 # Seconds that the actors have to hear that training is over: those at work,
 # and, if there was nothing left to do, those that may still be starting.
@@ -186,7 +186,8 @@ class LearnerProcess:
     )
     try:
       self._run_threads()
-    except (files.WriteError, training.RunError):
+    except (threads.StuckError, files.WriteError, training.RunError):
+      # None of them must cost what was learned.
       if self._chief and 'learner' not in self._group.running:
         self._training.rescue()
       raise

@@ -12,7 +12,10 @@ import tensorflow as tf
 import tree
 
 from scalable_agent import gradients, structures
-from scalable_agent.transport import weights
+from scalable_agent.transport import protocol, rpc, weights
+
+# Of a piece of them.
+MAX_BYTES = rpc.MAX_BYTES - protocol.GRADIENTS.size
 
 
 class Malformed(ValueError):

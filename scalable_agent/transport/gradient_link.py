@@ -6,7 +6,6 @@ from typing import Any
 from scalable_agent import gradients, structures
 from scalable_agent.transport import (
   gradient_codec,
-  gradient_service,
   learner_link,
   protocol,
   weights,
@@ -50,7 +49,7 @@ class GradientLink(learner_link.LearnerLink):
     def transfer():
       version = int(unroll.policy_version[0])
       data = self._layout.write(computed, unroll)
-      pieces = weights.split(data, gradient_service.MAX_BYTES)
+      pieces = weights.split(data, gradient_codec.MAX_BYTES)
       for index, piece in enumerate(pieces):
         header = protocol.GRADIENTS.pack(self._session, version, index)
         self._client.call('gradients', header + piece)

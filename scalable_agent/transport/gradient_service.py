@@ -12,9 +12,6 @@ from scalable_agent.transport import (
   sessions,
 )
 
-# Of a piece.
-MAX_BYTES = rpc.MAX_BYTES - protocol.GRADIENTS.size
-
 
 class _Actor(sessions.Actor):
   """One that sends gradients, in pieces.
@@ -96,14 +93,15 @@ class GradientService(learner_service.LearnerService):
         f'piece {index} of gradients of version {version} came when piece '
         f'{due[1]} of version {due[0]} was due'
       )
-    rest = self._layout.num_bytes(columns) - index * MAX_BYTES
-    if len(piece) != min(rest, MAX_BYTES):
+    most = gradient_codec.MAX_BYTES
+    rest = self._layout.num_bytes(columns) - index * most
+    if len(piece) != min(rest, most):
       raise rpc.Refused(
         f'actor {actor.task} sent no gradients: {len(piece)} bytes in piece '
-        f'{index} instead of {min(rest, MAX_BYTES)}'
+        f'{index} instead of {min(rest, most)}'
       )
     actor.received.append(piece)
-    if rest > MAX_BYTES:
+    if rest > most:
       self._admission.arrived(actor.task, more=True)
       return
     data, actor.received = b''.join(actor.received), []

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 import tree
 
+from scalable_agent import evaluation
 from scalable_agent.options import validate
 from scalable_agent.runtimes import (
   a3c_actor,
@@ -223,6 +224,36 @@ def test_the_learner_evaluates(tmp_path):
     run.train()
   assert len(seen) >= 2
   assert (tmp_path / 'evaluations.csv').exists()
+
+
+def test_a_stuck_evaluation_costs_nothing_that_was_learned(
+  tmp_path, monkeypatch
+):
+  stuck, released = threading.Event(), threading.Event()
+
+  def block(*args):
+    stuck.set()
+    released.wait()
+
+  monkeypatch.setattr(learner_process, '_JOIN_TIMEOUT', 3.0)
+  monkeypatch.setattr(evaluation, 'play_episode', block)
+  run = make_learner(
+    tmp_path, evaluation_secs=0.01, total_environment_frames=NEVER
+  )
+  apply = run._training.apply
+
+  def apply_and_stop(computed):
+    apply(computed)
+    if stuck.is_set():
+      run.stop()
+
+  run._training.apply = apply_and_stop
+  try:
+    with Actors(tmp_path), pytest.raises(TimeoutError, match=r'evaluator$'):
+      run.train()
+  finally:
+    released.set()
+  assert int(newest_checkpoint(tmp_path).name) == run.frames() > 0
 
 
 def test_an_actor_of_another_loss_is_refused_with_both_values(tmp_path):

@@ -102,8 +102,18 @@ def test_to_describe_them_and_to_call_it_is_one_tracing():
   assert function._function.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize('what', ['gradient', 'moment', 'norm'])
-@pytest.mark.parametrize('value', [np.nan, np.inf])
+@pytest.mark.parametrize(
+  ('what', 'value'),
+  [
+    ('gradient', np.nan),
+    ('gradient', np.inf),
+    ('gradient', 1e30),  # Its square is not.
+    ('moment', np.nan),
+    ('moment', np.inf),
+    ('norm', np.nan),
+    ('norm', np.inf),
+  ],
+)
 def test_what_is_not_finite_changes_nothing(what, value):
   one = make_acting()
   learner = differentiating.make_learner(make_acting().agent)

@@ -10,7 +10,7 @@ import tree
 import scalable_agent
 from scalable_agent import gradient_queue
 from scalable_agent.transport import (
-  gradient_service,
+  gradient_codec,
   learner_link,
   protocol,
   rpc,
@@ -159,7 +159,7 @@ class TestTaken:
   def test_they_come_in_pieces_that_fit(
     self, actor, service, queue, data, monkeypatch
   ):
-    monkeypatch.setattr(gradient_service, 'MAX_BYTES', len(data) // 2 - 1)
+    monkeypatch.setattr(gradient_codec, 'MAX_BYTES', len(data) // 2 - 1)
     pieces = weights.split(data, len(data) // 2 - 1)
     assert len(pieces) == 3
     for index, piece in enumerate(pieces):
@@ -179,7 +179,7 @@ class TestTaken:
     self, one, layout, queue, unroll, computed, monkeypatch
   ):
     wire = differentiating.Wire(monkeypatch)
-    monkeypatch.setattr(gradient_service, 'MAX_BYTES', 1000)
+    monkeypatch.setattr(gradient_codec, 'MAX_BYTES', 1000)
     service = differentiating.make_service(one, layout, queue, version=7)
     wire.listen('here', service.handlers())
     link = differentiating.make_link('here', threading.Event())
@@ -252,7 +252,7 @@ class TestRefused:
   def test_a_piece_out_of_order(
     self, actor, service, queue, data, monkeypatch, index
   ):
-    monkeypatch.setattr(gradient_service, 'MAX_BYTES', 1000)
+    monkeypatch.setattr(gradient_codec, 'MAX_BYTES', 1000)
     pieces = weights.split(data, 1000)
     if index > 1:
       actor.send(pieces[0])
@@ -263,7 +263,7 @@ class TestRefused:
   def test_pieces_of_two_versions(
     self, actor, one, service, queue, data, monkeypatch
   ):
-    monkeypatch.setattr(gradient_service, 'MAX_BYTES', 1000)
+    monkeypatch.setattr(gradient_codec, 'MAX_BYTES', 1000)
     pieces = weights.split(data, 1000)
     service.publish(weights.Snapshot(1, ()), 0)
     actor.send(pieces[0], version=0)
@@ -274,7 +274,7 @@ class TestRefused:
   def test_any_number_of_first_pieces_takes_the_room_of_one(
     self, actor, service, data, monkeypatch
   ):
-    monkeypatch.setattr(gradient_service, 'MAX_BYTES', 1000)
+    monkeypatch.setattr(gradient_codec, 'MAX_BYTES', 1000)
     for _ in range(100):
       actor.send(data[:1000])
     assert len(service._sessions[0].received) == 1
@@ -379,7 +379,7 @@ class TestRoom:
   def test_is_kept_for_whoever_is_sending_pieces(
     self, make_actor, clock, data, monkeypatch
   ):
-    monkeypatch.setattr(gradient_service, 'MAX_BYTES', 1000)
+    monkeypatch.setattr(gradient_codec, 'MAX_BYTES', 1000)
     actors = [make_actor(task).start() for task in range(3)]
     assert all(one.ready() for one in actors[:2])
     for index in range(2):
@@ -391,13 +391,15 @@ class TestRoom:
   def test_of_one_that_failed_is_given_back(
     self, make_actor, service, data, monkeypatch
   ):
-    monkeypatch.setattr(gradient_service, 'MAX_BYTES', 1000)
-    one = make_actor().start()
-    one.ready()
+    monkeypatch.setattr(gradient_codec, 'MAX_BYTES', 1000)
+    actors = [make_actor(task).start() for task in range(3)]
+    one = actors[0]
+    assert [each.ready() for each in actors] == [True, True, False]
     one.send(data[:1000])
     one.call('failed', protocol.to_json(session=one.session, message='broke'))
     assert service._sessions[0].received == []
     assert service.gauges()['actors/failures'] == 1
+    assert actors[2].ready()
 
   def test_silence_counts_from_the_last_piece(self, actor, service, clock):
     clock.now += sessions._SILENCE - 1
