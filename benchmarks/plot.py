@@ -91,11 +91,12 @@ def plot(logdirs: Sequence[str], output: str) -> None:
     ValueError: a run has nothing to draw, or the image cannot be written.
   """
   runs = [read_run(logdir) for logdir in logdirs]
+  names = names_of(logdirs)
   figure, axes = plt.subplots(
     1, 2, figsize=(11, 4), sharey=True, layout='constrained'
   )
   for one, over in zip(axes, AXES, strict=True):
-    for name, run in zip(names_of(logdirs), runs, strict=True):
+    for name, run in zip(names, runs, strict=True):
       levels = levels_of([run])
       for level in levels:
         label = name if len(levels) == 1 else f'{name}: {level}'
@@ -118,7 +119,7 @@ def plot_panels(logdirs: Sequence[str], output: str, over: str) -> None:
     ValueError: a run has nothing to draw, or the image cannot be written.
   """
   runs = [read_run(logdir) for logdir in logdirs]
-  levels = levels_of(runs)
+  names, levels = names_of(logdirs), levels_of(runs)
   columns = min(len(levels), 3)
   rows = -(-len(levels) // columns)
   figure, grid = plt.subplots(
@@ -129,9 +130,7 @@ def plot_panels(logdirs: Sequence[str], output: str, over: str) -> None:
     layout='constrained',
   )
   for axes, level in zip(grid.flat, levels, strict=False):
-    for index, (name, run) in enumerate(
-      zip(names_of(logdirs), runs, strict=True)
-    ):
+    for index, (name, run) in enumerate(zip(names, runs, strict=True)):
       # A run has one colour in all panels.
       _draw(axes, run, level, over, label=name, color=f'C{index}')
     axes.set_title(level)

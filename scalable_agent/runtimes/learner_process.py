@@ -18,7 +18,6 @@ from scalable_agent import environments, networks, options
 from scalable_agent.distribution import cluster as cluster_lib
 from scalable_agent.runtimes import (
   assembly,
-  interruption,
   local_run,
   patience,
   threads,
@@ -34,6 +33,11 @@ _JOIN_TIMEOUT = 60.0
 # Seconds that the actors have to hear that training is over: those at work,
 # and, if there was nothing left to do, those that may still be starting.
 _FAREWELL, _FAREWELL_TO_ALL = 30.0, 20.0
+# To whoever has stopped it.
+_ADVICE = (
+  'Run the same command to go on; the actors wait for --reconnect_timeout '
+  'seconds.'
+)
 
 
 def prepare(
@@ -65,25 +69,8 @@ def prepare(
     run = make_run()
     if chief and run.frames() < config.run.total_environment_frames:
       logdirs.write_config(logdir, config)
-    return local_run.within(stack.pop_all(), functools.partial(train, run))
-
-
-def train(run: 'LearnerProcess') -> None:
-  """Trains until the frames are learned from, SIGINT or SIGTERM.
-
-  Raises:
-    algorithm.Ended: it cannot go on; what was learned is saved.
-    files.WriteError: a report or a checkpoint could not be written.
-    Exception: the first failure of any thread, after everything has stopped.
-  """
-  with interruption.Interruption(run.stop) as interrupted:
-    run.train()
-  if interrupted:
-    logging.info(
-      'Stopped at %d frames by %s. Run the same command to go on; the actors '
-      'wait for --reconnect_timeout seconds.',
-      run.frames(),
-      interrupted.name,
+    return local_run.within(
+      stack.pop_all(), functools.partial(local_run.train, run, _ADVICE)
     )
 
 

@@ -18,11 +18,15 @@ from scalable_agent.storage import checkpointing, files, logdirs
 _TICK = 0.2
 
 
-def train(run: 'LocalRun') -> None:
+def train(run: Any, advice: str = 'Run the same command to go on.') -> None:
   """Trains until the frames are learned from, SIGINT or SIGTERM.
 
+  Args:
+    run: a LocalRun, or a LearnerProcess.
+    advice: to whoever has stopped it.
+
   Raises:
-    training.RunError: it cannot go on; what was learned is saved.
+    algorithm.Ended: it cannot go on; what was learned is saved.
     files.WriteError: a report or a checkpoint could not be written.
     Exception: the first failure of any thread, after everything has stopped.
   """
@@ -30,9 +34,7 @@ def train(run: 'LocalRun') -> None:
     run.train()
   if interrupted:
     logging.info(
-      'Stopped at %d frames by %s. Run the same command to go on.',
-      run.frames(),
-      interrupted.name,
+      'Stopped at %d frames by %s. %s', run.frames(), interrupted.name, advice
     )
 
 

@@ -1,6 +1,6 @@
 """What a learner answers to actors that send gradients: A3C's."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from scalable_agent import gradient_queue
@@ -29,37 +29,14 @@ class _Actor(sessions.Actor):
 
 
 class GradientService(learner_service.LearnerService):
-  """Takes gradients."""
+  """Takes gradients: of a gradient_codec.Layout, into a GradientQueue."""
 
   cargo = 'gradient'
   make_actor = _Actor
 
-  def __init__(
-    self,
-    *,
-    layout: gradient_codec.Layout,
-    queue: gradient_queue.GradientQueue,
-    **arguments: Any,
-  ):
-    """Initialises.
-
-    Args:
-      layout: of the gradients.
-      queue: where they go.
-      **arguments: of the base class.
-    """
-    super().__init__(queue=queue, **arguments)
-    self._layout = layout
-    self._queue = queue
-
   def handlers(self) -> dict[str, Callable[[bytes], bytes]]:
     """See base class."""
     return super().handlers() | {'gradients': self._gradients}
-
-  def _difference(self, values: Mapping[str, Any]) -> str:
-    return protocol.difference(
-      self._layout.describe(), values.get('layout'), 'gradients'
-    )
 
   def _begun(self, actor, columns: int) -> None:
     actor.received = []

@@ -35,6 +35,14 @@ class Queue(Protocol):
   def __len__(self) -> int: ...
 
 
+class Layout(Protocol):
+  """Which arrays actors send."""
+
+  @property
+  def unroll_length(self) -> int: ...
+  def describe(self) -> list[list]: ...
+
+
 class LearnerService:
   """Registers actors, hands out weights, and says who may send.
 
@@ -56,6 +64,7 @@ class LearnerService:
     num_learners: int,
     num_levels: int,
     weights_description: list[list],
+    layout: Layout,
     queue: Queue,
     clock: Callable[[], float] = time.monotonic,
   ):
@@ -68,7 +77,8 @@ class LearnerService:
       num_learners: actor i comes to learner i modulo num_learners.
       num_levels: the actors of a learner take turns with the levels.
       weights_description: of `weights.describe`.
-      queue: where what actors send goes.
+      layout: of what actors send.
+      queue: where it goes.
       clock: seconds, monotonic.
     """
     self._options = dict(options)
@@ -78,6 +88,8 @@ class LearnerService:
     self._num_learners = num_learners
     self._num_levels = num_levels
     self._weights_description = weights_description
+    self._layout: Any = layout
+    self._queue: Any = queue
     self._sessions = sessions.Sessions(self.make_actor, clock)
     self._lock = threading.Lock()  # Held for moments only.
     self._snapshot = weights.Snapshot(-1, ())
@@ -178,10 +190,15 @@ class LearnerService:
   def _begin(self, request: bytes) -> bytes:
     values = _parse(request)
     actor = self._sessions.find(values.get('session'))
-    weights_differ = protocol.difference(
-      self._weights_description, values.get('weights'), 'weights'
+    differences = (
+      protocol.difference(
+        self._layout.describe(), values.get('layout'), f'{self.cargo}s'
+      ),
+      protocol.difference(
+        self._weights_description, values.get('weights'), 'weights'
+      ),
     )
-    for difference in filter(None, (self._difference(values), weights_differ)):
+    for difference in filter(None, differences):
       raise rpc.Refused(
         f'{difference}. Is the level or --network another version there?'
       )
@@ -233,10 +250,6 @@ class LearnerService:
     return protocol.READY_ANSWER.pack(int(wait * 1000), False)
 
   # What actors send.
-
-  def _difference(self, values: Mapping[str, Any]) -> str:
-    """Returns what an actor is about to send otherwise, '' for nothing."""
-    raise NotImplementedError
 
   def _begun(self, actor: Any, columns: int) -> None:
     """Takes note of an actor that may send, of so many columns."""

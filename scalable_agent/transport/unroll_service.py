@@ -1,9 +1,9 @@
 """What a learner answers to actors that send unrolls: IMPALA's."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from scalable_agent import structures, unroll_queue
+from scalable_agent import structures
 from scalable_agent.transport import (
   learner_service,
   protocol,
@@ -23,7 +23,7 @@ class _Actor(sessions.Actor):
 
 
 class UnrollService(learner_service.LearnerService):
-  """Takes unrolls."""
+  """Takes unrolls, into an UnrollQueue."""
 
   cargo = 'unroll'
   make_actor = _Actor
@@ -33,7 +33,6 @@ class UnrollService(learner_service.LearnerService):
     *,
     layout: unroll_codec.Layout,
     skip_frames: Callable[..., Any],
-    queue: unroll_queue.UnrollQueue,
     record_unroll: Callable[[structures.ActorOutput], None],
     **arguments: Any,
   ):
@@ -42,15 +41,12 @@ class UnrollService(learner_service.LearnerService):
     Args:
       layout: of the unrolls.
       skip_frames: of the agent, see networks.Agent.skip_frames.
-      queue: where unrolls go.
       record_unroll: told of every unroll, too. What it raised would be answered
         to an actor, whose fault it is not.
       **arguments: of the base class.
     """
-    super().__init__(queue=queue, **arguments)
-    self._layout = layout
+    super().__init__(layout=layout, **arguments)
     self._skip_frames = skip_frames
-    self._queue = queue
     self._record_unroll = record_unroll
     self._max_columns = layout.columns_per_message(
       rpc.MAX_BYTES - protocol.UNROLL.size
@@ -59,11 +55,6 @@ class UnrollService(learner_service.LearnerService):
   def handlers(self) -> dict[str, Callable[[bytes], bytes]]:
     """See base class."""
     return super().handlers() | {'unroll': self._unroll}
-
-  def _difference(self, values: Mapping[str, Any]) -> str:
-    return protocol.difference(
-      self._layout.describe(), values.get('layout'), 'unrolls'
-    )
 
   def _begun(self, actor, columns: int) -> None:
     # Not more, as the learner keeps the latest frames of each.

@@ -1,6 +1,5 @@
 """A3C's learner and actors: threads of this process, with a wire of calls."""
 
-import logging as python_logging
 import threading
 import types
 
@@ -99,12 +98,6 @@ class Actors:
 
   def __exit__(self, *exception):
     self._stopping.set()
-
-
-@pytest.fixture
-def log(caplog):
-  with caplog.at_level(python_logging.INFO, logger='absl'):
-    yield caplog
 
 
 def test_frames_updates_and_episodes_are_counted_exactly(tmp_path):
