@@ -1,7 +1,6 @@
 """A queue in which gradients wait until the learner applies them."""
 
 import collections
-import threading
 from typing import NamedTuple
 
 from scalable_agent import gradients, structures, unroll_queue
@@ -21,7 +20,7 @@ class Computed(NamedTuple):
   unroll: structures.ActorOutput
 
 
-class GradientQueue:
+class GradientQueue(unroll_queue.ClosableQueue):
   """Gradients in, the oldest first out.
 
   `put` never waits, so the capacity binds those who ask before they put:
@@ -30,20 +29,12 @@ class GradientQueue:
 
   def __init__(self, capacity: int):
     """Initialises an empty queue of those that `capacity` may wait in."""
-    self._capacity = capacity
+    super().__init__(capacity)
     self._waiting: collections.deque[Computed] = collections.deque()
-    self._fills: list[float] = []
-    self._condition = threading.Condition()
-    self._closed = False
 
   def __len__(self) -> int:
     with self._condition:
       return len(self._waiting)
-
-  @property
-  def capacity(self) -> int:
-    """Number of gradients that may wait."""
-    return self._capacity
 
   def put(self, computed: Computed) -> None:
     """Adds gradients; raises unroll_queue.Closed."""
@@ -60,20 +51,8 @@ class GradientQueue:
       unroll_queue.Closed: the queue is closed.
     """
     with self._condition:
-      self._fills.append(min(len(self._waiting) / self._capacity, 1.0))
+      self._note_fill(len(self._waiting))
       self._condition.wait_for(lambda: self._closed or self._waiting)
       if self._closed:
         raise unroll_queue.Closed('the gradient queue is closed')
       return self._waiting.popleft()
-
-  def fill(self) -> float:
-    """Returns how full `get` found it since the last call, 0 to 1, a mean."""
-    with self._condition:
-      fills, self._fills = self._fills, []
-    return sum(fills) / max(len(fills), 1)
-
-  def close(self) -> None:
-    """Wakes every caller with unroll_queue.Closed."""
-    with self._condition:
-      self._closed = True
-      self._condition.notify_all()

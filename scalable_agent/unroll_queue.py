@@ -61,7 +61,48 @@ def _concatenate(parts: list[structures.ActorOutput]):
   )
 
 
-class UnrollQueue:
+class ClosableQueue:
+  """What is the same for whatever waits for the learner."""
+
+  def __init__(self, capacity: int):
+    """Initialises.
+
+    Args:
+      capacity: items that may wait.
+    """
+    self._capacity = capacity
+    self._fills: list[float] = []
+    self._condition = threading.Condition()
+    self._closed = False
+
+  @property
+  def capacity(self) -> int:
+    """Number of items that may wait."""
+    return self._capacity
+
+  @property
+  def closed(self) -> bool:
+    """Whether the queue is closed."""
+    return self._closed
+
+  def fill(self) -> float:
+    """Returns how full `get` found it since the last call, 0 to 1, a mean."""
+    with self._condition:
+      fills, self._fills = self._fills, []
+    return sum(fills) / max(len(fills), 1)
+
+  def close(self) -> None:
+    """Wakes every caller with Closed."""
+    with self._condition:
+      self._closed = True
+      self._condition.notify_all()
+
+  def _note_fill(self, waiting: int) -> None:
+    # More may wait than there are places.
+    self._fills.append(min(waiting / self._capacity, 1.0))
+
+
+class UnrollQueue(ClosableQueue):
   """Unrolls in, batches of exactly `batch_size` columns out.
 
   A batch takes its columns in turns from all actors of which any wait, so that
@@ -82,27 +123,14 @@ class UnrollQueue:
       capacity: unrolls that may wait. Never less than what one batch needs is
         held back, so any capacity >= 1 makes progress.
     """
+    super().__init__(capacity)
     self._batch_size = batch_size
-    self._capacity = capacity
     self._waiting: list[_Waiting] = []  # Oldest first.
-    self._fills: list[float] = []
-    self._condition = threading.Condition()
-    self._closed = False
 
   def __len__(self) -> int:
     """Number of untouched unrolls, also those that are being put."""
     with self._condition:
       return sum(1 for _ in self._untouched())
-
-  @property
-  def capacity(self) -> int:
-    """Number of unrolls that may wait."""
-    return self._capacity
-
-  @property
-  def closed(self) -> bool:
-    """Whether the queue is closed."""
-    return self._closed
 
   @property
   def ready(self) -> bool:
@@ -168,9 +196,7 @@ class UnrollQueue:
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     with self._condition:
-      untouched = sum(1 for _ in self._untouched())
-      # Pieces of an unroll may be more than its one place.
-      self._fills.append(min(untouched / self._capacity, 1.0))
+      self._note_fill(sum(1 for _ in self._untouched()))
       while not self._closed and not self._has_batch():
         # All that there is will be part of the batch.
         for waiting in self._waiting:
@@ -185,18 +211,6 @@ class UnrollQueue:
       parts = self._take()
       self._condition.notify_all()
     return _concatenate(parts)
-
-  def fill(self) -> float:
-    """Returns how full `get` found it since the last call, 0 to 1, a mean."""
-    with self._condition:
-      fills, self._fills = self._fills, []
-    return sum(fills) / max(len(fills), 1)
-
-  def close(self) -> None:
-    """Wakes every caller with Closed."""
-    with self._condition:
-      self._closed = True
-      self._condition.notify_all()
 
   def _untouched(self) -> Iterator[_Waiting]:
     return (waiting for waiting in self._waiting if waiting.counts)

@@ -22,8 +22,13 @@ _PYTORCH = 'pytorch-a3c, README and main.py'
 _PYTORCH_NET = 'pytorch-a3c, model.py and envs.py'
 _BLOCKS = 'a3c-agent-blocks, run_a3c.py'
 _BLOCKS_NET = 'a3c-agent-blocks, network.py and newblocks'
-_GYM = "its environments are Gym's own: no no-ops, a lost life ends nothing"
 _TF1 = 'default of TensorFlow 1'
+
+# Of whoever plays Gym's environments as they are.
+_GYM = (
+  ('noop_max', 0, "Gym's own environments: no no-ops"),
+  ('life_loss_is_terminal', False, "Gym's own: a lost life ends nothing"),
+)
 
 
 # What only means something for the levels that a system plays.
@@ -211,8 +216,7 @@ _TF_A3C_GPU = (
   ('frame_stack', 4, _TF_A3C),
   ('width', 84, _TF_A3C),
   ('height', 84, _TF_A3C),
-  ('noop_max', 0, _GYM),
-  ('life_loss_is_terminal', False, _GYM),
+  *_GYM,
 )
 
 _PYTORCH_A3C = (
@@ -239,8 +243,7 @@ _PYTORCH_A3C = (
   ('width', 42, _PYTORCH_NET),
   ('height', 42, _PYTORCH_NET),
   ('num_action_repeats', 4, _PYTORCH),
-  ('noop_max', 0, _GYM),
-  ('life_loss_is_terminal', False, _GYM),
+  *_GYM,
 )
 
 _A3C_BLOCKS = (
@@ -267,8 +270,7 @@ _A3C_BLOCKS = (
   ('frame_stack', 4, _BLOCKS),
   ('width', 84, _BLOCKS),
   ('height', 84, _BLOCKS),
-  ('noop_max', 0, _GYM),
-  ('life_loss_is_terminal', False, _GYM),
+  *_GYM,
 )
 
 _OF_WORKERS = ('num_actors', 'envs_per_actor', 'shared_statistics')

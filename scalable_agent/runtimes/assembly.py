@@ -71,9 +71,10 @@ def check_levels(
     return
   # Each learner is to see all levels.
   least = len(levels) * config.cluster.num_learners
-  if config.run.algorithm == 'a2c':
+  owners = config.catalog.algorithms_of('num_actors')
+  if owners and config.run.algorithm not in owners:
     raise ValueError(
-      f'--algorithm=a2c plays one level, and --level_name='
+      f'--algorithm={config.run.algorithm} plays one level, and --level_name='
       f'{config.run.level_name} names {len(levels)}. Train on each in a run of '
       'its own, or choose --algorithm=a3c, whose workers share them.'
     )
