@@ -10,10 +10,12 @@ class EvaluationOptions:
   """Evaluation."""
 
   evaluation_secs: float = option(
-    60.0,
+    0.0,
     'Time between two episodes that are played, by the most probable actions, '
-    'to see how well the agent does; 0 = none.',
+    'to see how well the agent does; 0 = none. They take their time from the '
+    'workers.',
     unit='seconds',
+    by_preset=True,
     minimum=0,
     part=Part.PROCESS,
   )

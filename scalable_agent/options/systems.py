@@ -20,6 +20,7 @@ _TF_A3C = 'tf-a3c-gpu, a3c.py'
 _TF_A3C_NET = 'tf-a3c-gpu, network.py'
 _PYTORCH = 'pytorch-a3c, README and main.py'
 _PYTORCH_NET = 'pytorch-a3c, model.py and envs.py'
+_PYTORCH_TEST = 'pytorch-a3c, test.py'
 _BLOCKS = 'a3c-agent-blocks, run_a3c.py'
 _BLOCKS_NET = 'a3c-agent-blocks, network.py and newblocks'
 _TF1 = 'default of TensorFlow 1'
@@ -83,6 +84,7 @@ _IMPALA_ATARI = (
   ('clip_gradient_norm', 40.0, _TABLE_G1),
   ('reward_clipping', 'abs_one', _TABLE_G1),
   ('network', 'nature', 'IMPALA paper, section 5.3.2'),
+  ('normalise_pixels', False, _CODE_2018),
   ('frame_stack', 4, _TABLE_G1),
   ('width', 84, _TABLE_G1),
   ('height', 84, _TABLE_G1),
@@ -94,6 +96,7 @@ _IMPALA_ATARI = (
 _IMPALA_DMLAB = (
   ('total_environment_frames', 1e9, _CODE_2018),
   ('num_actors', 4, _CODE_2018),
+  ('envs_per_actor', 1, _CODE_2018),
   ('batch_size', 2, _CODE_2018),
   ('unroll_length', 100, _TABLE_D3),
   ('discounting', 0.99, _TABLE_D3),
@@ -109,6 +112,7 @@ _IMPALA_DMLAB = (
   ('clip_gradient_norm', 0.0, _CODE_2018),
   ('reward_clipping', 'abs_one', _TABLE_D3),
   ('network', 'deep', _CODE_2018),
+  ('normalise_pixels', False, _CODE_2018),
   ('lstm', True, _CODE_2018),
   ('last_action_reward', True, _CODE_2018),
   ('frame_stack', 1, _CODE_2018),
@@ -137,6 +141,7 @@ _A3C_FF = (
   ('clip_gradient_norm', 40.0, _LETTER_2),
   ('reward_clipping', 'abs_one', _LETTER),
   ('network', 'nature', _A3C),
+  ('normalise_pixels', False, 'DQN (Mnih et al. 2015), whose input it has'),
   ('frame_stack', 4, _A3C),
   ('width', 84, _A3C),
   ('height', 84, _A3C),
@@ -223,7 +228,9 @@ _PYTORCH_A3C = (
   ('num_actors', 4, _PYTORCH),
   ('envs_per_actor', 1, _PYTORCH),
   ('unroll_length', 20, _PYTORCH),
+  ('total_environment_frames', 1e12, 'none: it goes on until it is stopped'),
   ('max_episode_length', 1_000_000, _PYTORCH),
+  ('evaluation_secs', 60.0, _PYTORCH_TEST),
   ('discounting', 0.99, _PYTORCH),
   ('gae_lambda', 1.0, _PYTORCH),
   ('baseline_cost', 0.5, _PYTORCH),

@@ -50,7 +50,7 @@ REACHED = (
   ('Agent', 'lstm', True),
   ('Agent', 'min_policy', 0.1),
   ('Agent', 'network', 'deep'),
-  ('Agent', 'normalise_pixels', False),
+  ('Agent', 'normalise_pixels', True),
   ('Batched', 'batcher', 'op', 'implementation'),
   ('Batched', 'inference_maximum_batch_size', 77, 'maximum_batch_size'),
   ('Batched', 'inference_minimum_batch_size', 7, 'minimum_batch_size'),
