@@ -71,7 +71,8 @@ class ClosableQueue:
       capacity: items that may wait.
     """
     self._capacity = capacity
-    self._fills: list[float] = []
+    # Two numbers: nobody may ever ask.
+    self._fills, self._num_fills = 0.0, 0
     self._condition = threading.Condition()
     self._closed = False
 
@@ -88,8 +89,9 @@ class ClosableQueue:
   def fill(self) -> float:
     """Returns how full `get` found it since the last call, 0 to 1, a mean."""
     with self._condition:
-      fills, self._fills = self._fills, []
-    return sum(fills) / max(len(fills), 1)
+      fill = self._fills / max(self._num_fills, 1)
+      self._fills, self._num_fills = 0.0, 0
+    return fill
 
   def close(self) -> None:
     """Wakes every caller with Closed."""
@@ -99,7 +101,8 @@ class ClosableQueue:
 
   def _note_fill(self, waiting: int) -> None:
     # More may wait than there are places.
-    self._fills.append(min(waiting / self._capacity, 1.0))
+    self._fills += min(waiting / self._capacity, 1.0)
+    self._num_fills += 1
 
 
 class UnrollQueue(ClosableQueue):
