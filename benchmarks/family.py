@@ -95,8 +95,7 @@ class Measured(NamedTuple):
     steps_per_second: agent steps learned from.
     cpu_ms_per_step: milliseconds of all cores for one of them.
     policy_lag: mean age of what was learned from, in updates.
-    inference_rows: mean rows of an evaluation of the policy; 0 where none of
-      them are batched.
+    inference_rows: mean rows of an evaluation of the policy.
   """
 
   steps_per_second: float
@@ -201,24 +200,28 @@ def _read(
     arrays = [tf.make_ndarray(event.tensor_proto) for event in within(tag)]
     return float(np.mean(arrays)) if arrays else 0.0
 
-  repeats = _repeats(logdir)
+  with open(os.path.join(logdir, 'config.json'), encoding='utf-8') as file:
+    config = json.load(file)
+  # Frames of an agent step.
+  repeats = config.get('num_action_repeats', 1)
   lags = within('policy_lag')
+  if not lags:
+    sys.exit(f'Nothing was learned in --seconds={_SECONDS.value}: raise it.')
   first, last = lags[0], lags[-1]
   steps = (last.step - first.step) / repeats
   seconds = last.wall_time - first.wall_time
+  if seconds <= 0:
+    sys.exit(
+      f'Only {len(lags)} reports in --seconds={_SECONDS.value}: raise it.'
+    )
   used = np.interp([first.wall_time, last.wall_time], clock, cpu)
   return Measured(
     steps_per_second=steps / seconds,
     cpu_ms_per_step=1000 * float(used[1] - used[0]) / steps,
     policy_lag=mean('policy_lag'),
-    inference_rows=mean('batcher/mean_batch_size'),
+    # Who has no batcher evaluates what one actor's environments show.
+    inference_rows=mean('batcher/mean_batch_size') or config['envs_per_actor'],
   )
-
-
-def _repeats(logdir: str) -> int:
-  """Returns the frames of an agent step."""
-  with open(os.path.join(logdir, 'config.json'), encoding='utf-8') as file:
-    return json.load(file).get('num_action_repeats', 1)
 
 
 def main(argv: list[str]) -> None:
@@ -263,7 +266,7 @@ def _print(medians: dict[str, Measured]) -> None:
       f'{one.steps_per_second:,.0f}',
       f'{one.cpu_ms_per_step:.2f}',
       f'{one.policy_lag:.1f}',
-      f'{one.inference_rows:.1f}' if one.inference_rows > 0 else '-',
+      f'{one.inference_rows:.1f}',
     )
   console.Console().print(rows)
 

@@ -41,7 +41,9 @@ class ActorOptions(UnrollOptions):
     '--envs_per_actor environments; with impala, 0 = serial mode, everything '
     'in one thread and reproducible bit for bit. Default: of the preset for '
     'two cores; on one machine where more may be used, and environments step '
-    "without Python's lock, more actors of fewer environments each.",
+    "without Python's lock, more: of impala, actors of fewer environments "
+    'each; of a3c, workers of as many each. What ga3c has, '
+    '--dynamic_settings adjusts.',
     aliases=('num_agents', 'num_workers'),
     unit='actors',
     by_preset=True,

@@ -99,6 +99,9 @@ def _validate_combinations(config: Config) -> None:
     _validate_distributed(config)
     return
   actors = config.actors
+  of_batcher = config.catalog.algorithms_of('inference_maximum_batch_size')
+  if algorithm.name not in of_batcher or config.batching.batcher == 'none':
+    return
   # The other options mean nothing without several actors.
   if actors.num_actors and actors.envs_per_actor is not None:
     _validate_inference(config, actors.num_actors * actors.envs_per_actor)

@@ -49,6 +49,12 @@ def _only(wanted: Any, otherwise: str) -> _Conversion:
   return convert
 
 
+def _episodes(value: int, given: Mapping[str, Any]) -> Values:
+  if value < 1:
+    raise ValueError('there is nothing to learn from. Make it at least 1')
+  return {'total_episodes': value}
+
+
 def _play(value: bool, given: Mapping[str, Any]) -> Values:
   return {'mode': 'play'} if value else {}
 
@@ -116,7 +122,7 @@ TABLE: dict[str, Legacy] = {
   'STACKED_FRAMES': Legacy(4, _to('frame_stack')),
   'IMAGE_WIDTH': Legacy(84, _to('width')),
   'IMAGE_HEIGHT': Legacy(84, _to('height')),
-  'EPISODES': Legacy(400_000, _to('total_episodes')),
+  'EPISODES': Legacy(400_000, _episodes),
   'ANNEALING_EPISODE_COUNT': Legacy(400_000, _to('annealing_episode_count')),
   'BETA_START': Legacy(0.01, _to('entropy_cost')),
   'BETA_END': Legacy(0.01, _to('entropy_cost_end')),

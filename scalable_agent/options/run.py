@@ -53,9 +53,9 @@ class RunOptions:
   )
   seed: int = option(
     1,
-    'Seed of weights, environments and action sampling. Exact '
-    'reproduction needs --num_actors=0. Tests play other episodes than any '
-    'training.',
+    'Seed of weights, environments and action sampling. Exact reproduction '
+    'needs one thread: --algorithm=a2c, or impala with --num_actors=0. Tests '
+    'play other episodes than any training.',
     minimum=0,
     # Leaves room for an index of each environment below those of tests.
     maximum=2_000_000_000,

@@ -1,7 +1,7 @@
 """GA3C: its options, and where its parts are put together."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from scalable_agent import environments
@@ -130,6 +130,27 @@ class HybridA3C(LocalAlgorithm):
         f'--learning_rate_schedule={by_frames} goes by frames. Set '
         '--learning_rate_schedule=constant, or --learning_rate_end=-1.'
       )
+
+  def prepare(
+    self,
+    config: Config,
+    levels: Sequence[environments.Level],
+    cluster: Any,
+    given: Collection[str],
+  ) -> Callable[[], None]:
+    """See base class."""
+    ends = (
+      config.of(GA3COptimizerOptions).learning_rate_end,
+      config.of(GA3CLossOptions).entropy_cost_end,
+    )
+    if 'annealing_episode_count' in given and max(ends) < 0:
+      raise ValueError(
+        '--annealing_episode_count='
+        f'{config.of(EpisodeOptions).annealing_episode_count} has no effect '
+        'without --learning_rate_end or --entropy_cost_end. Leave it out, or '
+        'set one of them.'
+      )
+    return super().prepare(config, levels, cluster, given)
 
   def make_run(
     self, config: Config, levels: Sequence[environments.Level]

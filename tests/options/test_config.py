@@ -203,6 +203,9 @@ class TestValidate:
       {'num_actors': 3, 'batch_size': 10**6},  # Unresolved: not known yet.
       SIZES | {'inference_maximum_batch_size': 5},
       SIZES | {'inference_minimum_batch_size': 15},
+      # No batcher, and nothing that could be raised.
+      SIZES | {'envs_per_actor': 2000, 'batcher': 'none'},
+      SIZES | {'envs_per_actor': 2000, 'algorithm': 'a3c'},
       SIZES | {'num_actors': 0, 'inference_maximum_batch_size': 1},
       {'batch_size': 12, 'num_learners': 2, 'learner_devices': 3},
       # Actors of other processes fill a batch in several rounds.

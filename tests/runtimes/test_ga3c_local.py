@@ -14,7 +14,7 @@ import tree
 from tensorboard.compat.proto import event_pb2
 
 from scalable_agent import objectives, optimizers
-from scalable_agent.options import check_given, validate
+from scalable_agent.options import algorithm_of, check_given, validate
 from scalable_agent.runtimes import assembly, ga3c_local, local_run, training
 from tests import runs, waiting
 from tests.configs import make_config, resolve
@@ -213,6 +213,23 @@ class TestOptions:
     ):
       validate(config)
     validate(config.replace(learning_rate_schedule='constant'))
+
+  @pytest.mark.parametrize('end', ['entropy_cost_end', 'learning_rate_end'])
+  def test_episodes_over_which_nothing_changes_are_refused(self, tmp_path, end):
+    given = {'annealing_episode_count': 5}
+
+    def prepare(**ends):
+      config, levels = runs.prepare(
+        tmp_path, algorithm='ga3c', level_name='catch', **given, **ends
+      )
+      return algorithm_of(config).prepare(config, levels, None, given)
+
+    with pytest.raises(
+      ValueError,
+      match=r'^--annealing_episode_count=5 has no effect without .*Leave it',
+    ):
+      prepare()
+    prepare(**{end: 0.0}, learning_rate_schedule='constant')
 
   @pytest.mark.parametrize('name', ['entropy_cost_end', 'learning_rate_end'])
   def test_an_end_below_zero_is_refused(self, name):
