@@ -125,6 +125,33 @@ def test_a_run_survives_its_actors_and_strangers(jobs):
   assert 'Traceback' not in learner.output + even.output
 
 
+def test_a_run_of_a3c_survives_an_actor_and_its_learner(tmp_path):
+  (tmp_path / 'toys_module.py').write_text(TOYS)
+  options = ENDLESS | {'algorithm': 'a3c', 'learner_address': free_address()}
+  del options['batch_size']
+  with Jobs(tmp_path, options, python_path=tmp_path) as jobs:
+    learner = jobs.learner()
+    even, odd = jobs.actor(0), jobs.actor(1)
+    wait_for_arrivals(jobs, learner, 'Odd-v0')
+    odd.send(signal.SIGKILL)
+    odd.finish()
+    wait_for_arrivals(jobs, learner, 'Even-v0')
+    odd = jobs.actor(1)
+    learner.wait_for('Actor 1 has joined again.')
+    wait_for_arrivals(jobs, learner, 'Odd-v0')
+
+    learner.wait_for(lambda: len(checkpoints(jobs.logdir)) >= 2)
+    learner.send(signal.SIGKILL)
+    learner.finish()
+    saved = jobs.frames()
+    learner = jobs.learner(total_environment_frames=saved + 5000)
+    learner.wait_for(f'Resuming at {saved:,} frames.')
+    results = [job.finish() for job in (learner, even, odd)]
+  assert [result.status for result in results] == [0, 0, 0], results
+  assert all('Training is over' in result.output for result in results[1:])
+  assert jobs.frames() >= saved + 5000
+
+
 def test_unrolls_may_take_all_of_tensorflows_threads_at_once(jobs):
   # As if as many had come as there are threads to answer them.
   learner = jobs.learner(
