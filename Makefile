@@ -12,7 +12,8 @@ BIN := $(VENV)/bin
 ARGS ?=
 LOGDIR ?= logs/pong
 OUTPUT ?= curve.png
-TEST_PROCESSES ?= 2
+# One more than two cores, as some tests wait for processes of theirs.
+TEST_PROCESSES ?= 3
 
 # The environment's own, else the first that TensorFlow has wheels for, unless
 # PYTHON says which.
