@@ -146,14 +146,15 @@ def play_episode(
     environment: a BatchedEnvironment of one environment; it is reset, and not
       closed.
     initial_state: the agent's, of one row.
-    most_equal_actions: of so many in a row the last ends the episode.
+    most_equal_actions: so many in a row, during which the return stays what it
+      was, end the episode: it might go on for ever.
     stopping: asked at each step whether to leave off.
 
   Returns:
     None where it was left off.
   """
   state, action = initial_state, np.zeros([1], np.int32)
-  equal_actions = 0
+  equal_actions, episode_return = 0, 0.0
   env_output = environment.reset()
   while env_output.step_type[0] != structures.LAST:
     if stopping():
@@ -165,6 +166,8 @@ def play_episode(
     equal_actions = equal_actions + 1 if same else 1
     action = chosen
     env_output = environment.step(action)
+    if env_output.info.episode_return[0] != episode_return:
+      episode_return, equal_actions = env_output.info.episode_return[0], 0
     if equal_actions == most_equal_actions:
       break
   info = env_output.info

@@ -127,6 +127,8 @@ class Option:
         f'{where} is not known. Choose one of: '
         f'{", ".join(map(str, self.choices))}.'
       )
+    if isinstance(value, float) and math.isinf(value):
+      raise ValueError(f'{where} must be finite.')
     low, high = self.minimum, self.maximum
     # Written so that NaN is refused as well.
     if low is not None and high is not None and not low <= value <= high:

@@ -13,6 +13,9 @@ _OF_ABS_ONE: dict[str, Any] = {
 }
 
 
+_MOST_TRANSITIONS = 1_000_000
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainerOptions:
   """Actors and batches."""
@@ -35,6 +38,15 @@ class TrainerOptions:
     minimum=0,
     line=Line.BATCH,
   )
+
+  def check(self) -> None:
+    """Refuses updates that no memory has room for."""
+    least = self.training_min_batch_size
+    if least is not None and least > _MOST_TRANSITIONS:
+      raise ValueError(
+        f'--training_min_batch_size={least} must be at most '
+        f'{_MOST_TRANSITIONS}.'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +107,12 @@ class GA3CLossOptions(LossOptions):
   )
 
   def check(self) -> None:
-    """Refuses a cost below 0, but for -1, and rewards without a room."""
+    """Refuses a cost below 0, but for -1, and values that leave nothing."""
+    if self.log_epsilon is not None and self.log_epsilon > 1:
+      raise ValueError(
+        f'--log_epsilon={self.log_epsilon} must be at most 1: no action is '
+        'more probable, and of less probable ones nothing is learned.'
+      )
     end = self.entropy_cost_end
     if end is not None and -1 < end < 0:
       raise ValueError(
@@ -204,6 +221,14 @@ class GA3CReportOptions:
   results_filename: str = option(
     'results.txt',
     'File of a row for each episode, in the logdir if it is no whole path. One '
-    'elsewhere is only added to.',
+    'elsewhere is only added to. Ends in .txt.',
     **_OF_LOG,
   )
+
+  def check(self) -> None:
+    """Refuses names that other files of a run have."""
+    if not self.results_filename.endswith('.txt'):
+      raise ValueError(
+        f'--results_filename={self.results_filename} must end in .txt, so that '
+        'it is none of the files that a run has anyway.'
+      )

@@ -37,6 +37,8 @@ def _nothing(value: Any, given: Mapping[str, Any]) -> Values:
 
 def _at_least_one_more(value: int, given: Mapping[str, Any]) -> Values:
   """It went on while the transitions were not more than so many."""
+  if value < 0:
+    raise ValueError('it must be at least 0')
   return {'training_min_batch_size': value + 1 if value else 0}
 
 

@@ -49,6 +49,7 @@ class RunOptions:
     unit='frames',
     by_preset=True,
     minimum=1,
+    maximum=1e15,
     line=Line.RUN,
   )
   seed: int = option(

@@ -114,20 +114,28 @@ class EpisodeLog:
       frames: rows beyond them are cut off: they were written after the
         checkpoint that the run continues from.
       episodes: number of rows to keep at most, for the same reason.
+
+    Raises:
+      files.WriteError: the file cannot be read or written.
     """
-    kept = _carry_over(path, episodes) if episodes > 0 else []
-    kept = [row for row in kept if row.frames <= frames]
-    self.kept = len(kept)
     self._path = path
-    # Replaced as a whole, so that neither a kill nor a power cut here loses
-    # anything.
-    scratch = f'{path}.tmp'
-    self._file = open(scratch, 'w', newline='', encoding='utf-8')  # noqa: SIM115
-    self._writer = csv.writer(self._file, lineterminator='\n')
-    self._writer.writerow(Episode._fields)
-    self.append(kept)
-    files.sync(scratch)
-    os.replace(scratch, path)
+    try:
+      kept = _carry_over(path, episodes) if episodes > 0 else []
+      kept = [row for row in kept if row.frames <= frames]
+      # Replaced as a whole, so that neither a kill nor a power cut here loses
+      # anything.
+      scratch = f'{path}.tmp'
+      self._file = open(scratch, 'w', newline='', encoding='utf-8')  # noqa: SIM115
+      self._writer = csv.writer(self._file, lineterminator='\n')
+      self._writer.writerow(Episode._fields)
+      self.append(kept)
+      files.sync(scratch)
+      os.replace(scratch, path)
+    except (files.WriteError, files.UnreadableError):
+      raise
+    except OSError as error:
+      raise files.write_error(path, error) from error
+    self.kept = len(kept)
 
   def append(self, episodes: Iterable[Episode]) -> None:
     """Adds rows; they survive a kill of the process from here on.

@@ -31,6 +31,7 @@ class Evaluations:
   """The episodes of evaluations; not thread-safe.
 
   Attributes:
+    count: episodes so far.
     latest: return of the latest one, None before the first.
     lines: whether each is printed, as pytorch-a3c does.
   """
@@ -46,7 +47,7 @@ class Evaluations:
     self.lines = lines
     self._path = os.path.join(logdir, 'evaluations.csv')
     self._log: episode_log.EpisodeLog | None = None
-    self._count = 0
+    self.count = 0
     self._frames = 0
 
   def add(self, episode: episode_log.Episode, num_steps: int) -> None:
@@ -60,10 +61,10 @@ class Evaluations:
       files.WriteError: it may be missing in the file.
     """
     if self._log is None:
-      self._log = episode_log.EpisodeLog(self._path, self._frames, self._count)
-      self._count = self._log.kept
+      self._log = episode_log.EpisodeLog(self._path, self._frames, self.count)
+      self.count = self._log.kept
     self._log.append([episode])
-    self._count += 1
+    self.count += 1
     self.latest = episode.episode_return
     if self.lines:
       print(
@@ -83,7 +84,7 @@ class Evaluations:
 
   def get_state(self) -> dict[str, Any]:
     """Returns what must survive a restart, as JSON-able data."""
-    return {'count': self._count, 'latest': self.latest}
+    return {'count': self.count, 'latest': self.latest}
 
   def set_state(self, state: dict[str, Any], frames: int) -> None:
     """Continues a run; before the first episode only.
@@ -92,5 +93,5 @@ class Evaluations:
       state: what `get_state` returned.
       frames: learned from; rows of more are cut off.
     """
-    self._count, self.latest = state['count'], state['latest']
+    self.count, self.latest = state['count'], state['latest']
     self._frames = frames

@@ -89,7 +89,10 @@ class GA3CLog:
     self._updates_before = updates
     with self._writing():
       os.makedirs(os.path.dirname(self._path), exist_ok=True)
-      self._file = open(self._path, 'a+', encoding='utf-8')  # noqa: SIM115
+      # What is no text counts as rows, too.
+      self._file = open(  # noqa: SIM115
+        self._path, 'a+', encoding='utf-8', errors='surrogateescape'
+      )
       if self._own:
         self._file.seek(0)
         for _ in range(episodes):
@@ -113,9 +116,10 @@ class GA3CLog:
     for episode in episodes:
       with self._writing():
         date = self._now().strftime('%Y-%m-%d %H:%M:%S')
-        self._file.write(
-          f'{date}, {int(episode.episode_return)}, {episode.episode_length}\n'
-        )
+        score = episode.episode_return
+        if math.isfinite(score):
+          score = int(score)
+        self._file.write(f'{date}, {score}, {episode.episode_length}\n')
         self._file.flush()
       self._episodes += 1
       self._scores.append(episode.episode_return)

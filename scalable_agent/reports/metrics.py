@@ -385,6 +385,11 @@ class Metrics:
       return self._scores.score
 
   @property
+  def num_evaluations(self) -> int:
+    """Episodes of `record_evaluation`, those of before a restart included."""
+    return self._evaluations.count
+
+  @property
   def score_measure(self) -> str:
     """See `Scores.measure`."""
     return self._scores.measure

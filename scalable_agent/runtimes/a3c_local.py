@@ -18,6 +18,8 @@ from scalable_agent.runtimes import assembly, evaluator, local_run, threads
 
 # Seconds between two looks at whether it is time to save.
 _TICK = 0.2
+# Seconds that each worker more may take to end.
+_JOIN_TIMEOUT = 5.0
 
 
 class Run(local_run.LocalRun):
@@ -31,6 +33,8 @@ class Run(local_run.LocalRun):
       levels: what to play.
     """
     super().__init__(config, levels, config.actors.num_actors)
+    # TensorFlow makes graphs for each worker, one after the other.
+    self.join_timeout += _JOIN_TIMEOUT * config.actors.num_actors
     self._workers: list[learner.Worker] = []
     self._policies: list[policies.Direct] = []
     self._actors: list[actor.Actor] = []
@@ -81,7 +85,9 @@ class Run(local_run.LocalRun):
       worker.synchronise()
       unroll = one.unroll()
       self._metrics.record_unroll(unroll)
-      self._training.update(unroll, worker)
+      # An unroll or a first update may take long where workers are many.
+      if not group.stopping:
+        self._training.update(unroll, worker)
     group.stop()
 
   def _save(self, group: threads.ThreadGroup) -> None:

@@ -49,7 +49,7 @@ class Evaluator:
   def run(self, group: threads.ThreadGroup) -> None:
     """Plays, waits and plays again until the group stops."""
     secs = self._config.of(EvaluationOptions).evaluation_secs
-    number = 0
+    number = self._training.metrics.num_evaluations
     while not group.stopping:
       self._play(number, group)
       number += 1

@@ -1,6 +1,9 @@
 """SIGINT and SIGTERM as a request, so that a run can save before it ends."""
 
+import contextlib
+import os
 import signal
+import sys
 from collections.abc import Callable
 
 
@@ -43,3 +46,10 @@ class Interruption:
     # The user insists: the next signal does what it would have done.
     signal.signal(number, self._previous[number])
     self._stop()
+    # Neither a lock nor a buffer, which the main thread may be in.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+      os.write(
+        sys.stderr.fileno(),
+        f'\n{self.name}: stopping as soon as what is under way has ended; a '
+        'second one ends at once and saves nothing.\n'.encode(),
+      )

@@ -95,13 +95,21 @@ class ThreadGroup:
 
   def wait_for_stop(self, timeout: float | None = None) -> bool:
     """Waits up to `timeout` seconds; returns whether the group stops."""
+    if timeout is not None:
+      timeout = min(timeout, threading.TIMEOUT_MAX)
     return self._stopping.wait(timeout)
 
   def _run(self, function: Callable[[], None]) -> None:
     try:
       function()
-    except BaseException as failure:  # Re-raised when the group is left.
+    except Exception as failure:  # Re-raised when the group is left.
       self.fail(failure)
+    except BaseException as failure:
+      # It would end the process as if all were well: sys.exit in a simulator.
+      name = threading.current_thread().name
+      error = RuntimeError(f'{failure!r} in thread {name}')
+      error.__cause__ = failure
+      self.fail(error)
 
   def __enter__(self) -> 'ThreadGroup':
     return self

@@ -273,7 +273,10 @@ class Checkpointer:
       status.assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
       reason = str(error)
-      if missing := re.findall(r"<tf\.Variable '([^']*):0'", reason):
+      # TensorFlow's own and those of Keras.
+      missing = re.findall(r"<tf\.Variable '([^']*):0'", reason)
+      missing += re.findall(r'<Variable path=([^,>]*)', reason)
+      if missing:
         # TensorFlow shows their values, too.
         reason = f'it has no {", ".join(sorted(missing))}.'
       raise ValueError(

@@ -174,6 +174,7 @@ def test_playing_forces_what_the_original_forced():
     ('TRAIN_MODELS=', r'--mode=test'),
     ('LOAD_CHECKPOINT=', r'choose another --logdir'),
     ('LOAD_EPISODE=5000', r'--checkpoint=best'),
+    ('TRAINING_MIN_BATCH_SIZE=-2', r'must be at least 0'),
     ('EPISODES=0', r'nothing to learn from\. Make it at least 1'),
     ('DEVICE=cpu:0', r'CUDA_VISIBLE_DEVICES'),
     ('TENSORBOARD_UPDATE_FREQUENCY=10', r'--summary_secs'),

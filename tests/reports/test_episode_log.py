@@ -42,6 +42,15 @@ def test_a_file_without_the_header_is_named(tmp_path, text):
     episode_log.read(str(path))
 
 
+def test_a_folder_in_its_place_is_named_with_the_remedy(tmp_path):
+  path = tmp_path / 'episodes.csv'
+  path.mkdir()
+  with pytest.raises(
+    files.WriteError, match=r'^cannot write .*episodes\.csv: '
+  ):
+    episode_log.EpisodeLog(str(path), 0, 0)
+
+
 def test_a_full_disk_is_named_with_the_remedy(tmp_path):
   log = episode_log.EpisodeLog(str(tmp_path / 'episodes.csv'), 0, 0)
   fill(log)

@@ -51,6 +51,26 @@ def test_the_line_and_the_row_are_those_of_the_original(tmp_path):
   )
 
 
+@pytest.mark.parametrize('score', [float('nan'), float('inf')])
+def test_a_score_that_is_no_number_is_written_as_it_is(tmp_path, score):
+  world = World(tmp_path / 'results.txt')
+  world.log.open(0, 0)
+  world.log.add(10, [episode(score)], updates=1)
+  world.log.close()
+  assert (tmp_path / 'results.txt').read_text().split(', ')[1] == str(score)
+  assert len(world.lines) == 1
+
+
+def test_what_is_no_text_counts_as_rows(tmp_path):
+  path = tmp_path / 'results.txt'
+  path.write_bytes(b'\xff\xfe\n\x80\nthird\n')
+  world = World(path)
+  world.log.open(2, 0)
+  world.log.add(10, [episode(1.0)], updates=1)
+  world.log.close()
+  assert path.read_bytes().startswith(b'\xff\xfe\n\x80\n2017-')
+
+
 def test_steps_are_counted_also_between_the_ends_of_episodes(tmp_path):
   world = World(tmp_path / 'results.txt')
   world.log.open(0, 0)

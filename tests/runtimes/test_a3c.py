@@ -281,6 +281,7 @@ class TestEnds:
     self, tmp_path, monkeypatch
   ):
     monkeypatch.setattr(a3c_local.Run, 'join_timeout', 3.0)
+    monkeypatch.setattr(a3c_local, '_JOIN_TIMEOUT', 0.0)
     run = make_run(tmp_path, **(OPTIONS | {'total_environment_frames': NEVER}))
     stuck, released = threading.Event(), threading.Event()
     step = run._environments[1].step
@@ -407,6 +408,8 @@ class TestEvaluations:
     again = self._rows(tmp_path)
     assert again[: len(rows)] == rows
     assert len(again) > len(rows)
+    # Not the first level once more, nor the first game.
+    assert again[len(rows)]['level'] == ('catch', 'catch_hidden')[len(rows) % 2]
 
   def test_they_are_lines_of_pytorch_a3c_on_demand(self, tmp_path, capsys):
     _, recorded = self._run(tmp_path, 2, log_format='pytorch_a3c')

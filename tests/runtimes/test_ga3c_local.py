@@ -231,6 +231,20 @@ class TestOptions:
       prepare()
     prepare(**{end: 0.0}, learning_rate_schedule='constant')
 
+  @pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+      ('log_epsilon', 1.5),
+      ('training_min_batch_size', 1_000_001),
+      # Names of a run's own files.
+      ('results_filename', 'episodes.csv'),
+      ('results_filename', ''),
+    ],
+  )
+  def test_what_would_leave_nothing_is_refused(self, name, value):
+    with pytest.raises(ValueError, match=rf'^--{name}={value} must '):
+      validate(make_config(algorithm='ga3c', **{name: value}))
+
   @pytest.mark.parametrize('name', ['entropy_cost_end', 'learning_rate_end'])
   def test_an_end_below_zero_is_refused(self, name):
     with pytest.raises(ValueError, match=rf'^--{name}=-0\.5 must be at least'):

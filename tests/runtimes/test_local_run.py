@@ -4,6 +4,7 @@ import itertools
 import logging as python_logging
 import os
 import signal
+import sys
 import threading
 import traceback
 
@@ -490,7 +491,7 @@ def test_where_no_checkpoint_fits_the_cause_is_still_told(
 )
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_with_a_checkpoint(
-  tmp_path, log, options, number
+  tmp_path, log, capfd, options, number
 ):
   run = make_run(tmp_path, **(options | {'total_environment_frames': NEVER}))
   update = run._training.learner.update
@@ -505,11 +506,29 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
   before = signal.getsignal(number)
   local_run.train(run)
   assert signal.getsignal(number) is before
+  assert (
+    f'\n{signal.Signals(number).name}: stopping as soon as what is under way '
+    'has ended; a second one ends at once and saves nothing.\n'
+  ) in capfd.readouterr().err
   assert run.frames() == int(newest_checkpoint(tmp_path).name) > 0
   assert (
     f'Stopped at {run.frames()} frames by {signal.Signals(number).name}. Run '
     'the same command to go on.'
   ) in log.text
+
+
+@pytest.mark.parametrize(
+  'options', [SERIAL, THREADS], ids=['serial', 'threads']
+)
+def test_an_environment_that_exits_ends_no_run_as_if_all_were_well(
+  tmp_path, monkeypatch, options
+):
+  run = make_run(tmp_path, **options)
+  for environment in run._environments:
+    monkeypatch.setattr(environment, 'step', lambda action: sys.exit(0))
+  with pytest.raises(RuntimeError, match=r'^SystemExit\(0\) ') as raised:
+    local_run.train(run)
+  assert isinstance(raised.value.__cause__, SystemExit)
 
 
 class TestLearning:

@@ -58,6 +58,22 @@ def test_the_failure_of_a_thread_is_raised_with_its_traceback():
   assert 'fail_in_a_place_with_a_name' in ''.join(lines)
 
 
+@pytest.mark.parametrize('kind', [SystemExit, KeyboardInterrupt])
+def test_a_thread_does_not_end_the_process_as_if_all_were_well(kind):
+  with pytest.raises(
+    RuntimeError, match=r'\(0\) in thread thread_1$'
+  ) as raised:
+    run_group(waits, lambda *_: raise_(kind(0)))
+  assert isinstance(raised.value.__cause__, kind)
+
+
+def test_any_number_of_seconds_can_be_waited_for():
+  def waits_long(group, _):
+    assert group.wait_for_stop(1e10)
+
+  run_group(waits_long, body=lambda group, _: group.stop())
+
+
 def test_what_the_others_raise_afterwards_is_dropped():
   def is_a_consequence(group, stopped):
     assert stopped.wait(DEADLINE_S)

@@ -323,14 +323,25 @@ def test_frames_of_odd_size_are_padded_not_scaled(tmp_path):
   assert [frame.shape for frame in imageio.mimread(path)] == [(402, 302, 3)] * 3
 
 
+class Unrewarded(clockwork.ClockworkEnvironment):
+  def step(self, action):
+    output = super().step(action)
+    nothing = np.zeros_like(output.info.episode_return)
+    return output._replace(info=output.info._replace(episode_return=nothing))
+
+
 class TestAnEpisodeMeanwhile:
   """`play_episode`: by the most probable actions, and not for ever."""
 
-  def _play(self, choose, most_equal_actions=100, steps=250, stopping=None):
-    """Plays a clock of so many steps; returns the episode and the actions."""
-    environment = clockwork.ClockworkEnvironment(
-      1, episode_steps=steps, num_actions=NUM_ACTIONS
-    )
+  def _play(
+    self,
+    choose,
+    most_equal_actions=100,
+    stopping=None,
+    kind=clockwork.ClockworkEnvironment,
+  ):
+    """Plays a clock of 250 steps; returns the episode and the actions."""
+    environment = kind(1, episode_steps=250, num_actions=NUM_ACTIONS)
     agent = Scripted(choose)
     episode = evaluation.play_episode(
       lambda *arguments: agent.step(*arguments, np.array([1, 2])),
@@ -348,9 +359,14 @@ class TestAnEpisodeMeanwhile:
     assert episode == (sum(range(1, 251)), 250)
 
   def test_a_hundred_equal_actions_end_it(self):
-    episode, actions = self._play(ALWAYS_3._choose)
+    episode, actions = self._play(ALWAYS_3._choose, kind=Unrewarded)
     assert actions == [3] * 100
-    assert episode == (sum(range(1, 101)), 100)
+    assert episode == (0, 100)
+
+  def test_equal_actions_that_are_rewarded_go_on(self):
+    episode, actions = self._play(ALWAYS_3._choose)
+    assert actions == [3] * 250
+    assert episode == (sum(range(1, 251)), 250)
 
   def test_equal_actions_count_in_a_row_only(self):
     # The first, 0, is the one that there was none before.
@@ -358,10 +374,10 @@ class TestAnEpisodeMeanwhile:
       del last_action
       return tf.where(count % 100 == 99, 1, 0)
 
-    episode, actions = self._play(choose)
+    episode, actions = self._play(choose, kind=Unrewarded)
     assert actions.count(1) == 2
     assert episode.length == 250
-    episode, _ = self._play(choose, most_equal_actions=99)
+    episode, _ = self._play(choose, most_equal_actions=99, kind=Unrewarded)
     assert episode.length == 99
 
   def test_it_can_be_left_off(self):

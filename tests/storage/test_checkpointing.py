@@ -21,11 +21,11 @@ IMAGES = np.random.default_rng(0).normal(size=[5, 3]).astype(np.float32)
 class Parts:
   """A network, an optimizer and a counter, as a learner has them."""
 
-  def __init__(self, optimizer='adam', build=True, width=4):
+  def __init__(self, optimizer='adam', build=True, width=4, momentum=0.0):
     self.network = snt.nets.MLP([width, 2])
     self.network(tf.zeros([1, 3]))
     self.optimizer = optimizers.make_optimizer(
-      OptimizerOptions(optimizer=optimizer)
+      OptimizerOptions(optimizer=optimizer, momentum=momentum)
     )
     if build:
       self.optimizer.build(self.network.trainable_variables)
@@ -157,6 +157,17 @@ def test_a_checkpoint_of_another_network_is_refused_not_called_damaged(
   with pytest.raises(ValueError, match='of another agent') as error:
     checkpointing.Checkpointer(str(tmp_path), other.items).restore()
   assert 'config.json' in str(error.value)
+
+
+def test_slots_that_another_optimizer_would_need_are_named(tmp_path):
+  first = Parts('rmsprop')
+  first.update()
+  checkpointing.Checkpointer(str(tmp_path), first.items).save(80, None)
+  other = Parts('rmsprop', momentum=0.9)
+  with pytest.raises(
+    ValueError, match=r'it has no \S+_momentum(, \S+_momentum)*\. Use the'
+  ):
+    checkpointing.Checkpointer(str(tmp_path), other.items).restore()
 
 
 def test_a_missing_weight_is_refused(tmp_path):
