@@ -14,6 +14,7 @@ from scalable_agent import (
   learner,
   networks,
   options,
+  queues,
   structures,
   unroll_queue,
 )
@@ -119,7 +120,7 @@ class Run(learner_process.LearnerProcess):
         # Not for long: other learners may stop, or be lost, meanwhile.
         if batch is None:
           batch = self._queue.get(_TICK)
-      except unroll_queue.Closed:
+      except queues.Closed:
         step = _ending(group)
       else:
         if batch is None:
