@@ -40,6 +40,7 @@ LAYERS = (
     'scalable_agent.unroll_queue',
     'scalable_agent.gradients',
     'scalable_agent.gradient_queue',
+    'scalable_agent.worker',
     'scalable_agent.learner',
   ),
   (

@@ -18,6 +18,7 @@ from scalable_agent import (
   options,
   structures,
 )
+from scalable_agent import worker as worker_lib
 from scalable_agent.reports import metrics
 from scalable_agent.runtimes import (
   algorithm,
@@ -175,7 +176,7 @@ class Training:
   def update(
     self,
     batch: structures.ActorOutput,
-    worker: learner.Worker | None = None,
+    worker: worker_lib.Worker | None = None,
   ) -> None:
     """Learns from a batch, or drops it if its gradients are not finite.
 
