@@ -681,7 +681,7 @@ def gauges_of_actors(run, environment_seconds):
     one.environment_seconds = seconds
   (run._policy if is_serial else run._policies[0]).seconds = 4.0
   run._training.learner_seconds = 3.0
-  run._queue._fills = [1.0, 0.5]
+  run._queue._fills, run._queue._num_fills = 1.5, 2
   return run._gauges()
 
 
