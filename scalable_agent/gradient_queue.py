@@ -3,7 +3,7 @@
 import collections
 from typing import NamedTuple
 
-from scalable_agent import gradients, structures, unroll_queue
+from scalable_agent import gradients, queues, structures
 
 
 class Computed(NamedTuple):
@@ -20,10 +20,10 @@ class Computed(NamedTuple):
   unroll: structures.ActorOutput
 
 
-class GradientQueue(unroll_queue.ClosableQueue):
+class GradientQueue(queues.ClosableQueue):
   """Gradients in, the oldest first out.
 
-  `put` never waits, so the capacity binds those who ask before they put:
+  `put` never waits, so the capacity binds those who ask before they put: see
   `transport.learner_service`.
   """
 
@@ -37,10 +37,9 @@ class GradientQueue(unroll_queue.ClosableQueue):
       return len(self._waiting)
 
   def put(self, computed: Computed) -> None:
-    """Adds gradients; raises unroll_queue.Closed."""
+    """Adds gradients; raises queues.Closed."""
     with self._condition:
-      if self._closed:
-        raise unroll_queue.Closed('the gradient queue is closed')
+      self._check_open()
       self._waiting.append(computed)
       self._condition.notify_all()
 
@@ -48,11 +47,10 @@ class GradientQueue(unroll_queue.ClosableQueue):
     """Returns the oldest gradients; blocks until there are some.
 
     Raises:
-      unroll_queue.Closed: the queue is closed.
+      queues.Closed: the queue is closed.
     """
     with self._condition:
       self._note_fill(len(self._waiting))
       self._condition.wait_for(lambda: self._closed or self._waiting)
-      if self._closed:
-        raise unroll_queue.Closed('the gradient queue is closed')
+      self._check_open()
       return self._waiting.popleft()

@@ -1,6 +1,5 @@
 """The learner: batch in, gradients, new variables and metrics out."""
 
-import enum
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,22 +7,14 @@ from typing import Any
 import tensorflow as tf
 import tree
 
-from scalable_agent import gradients, networks, objectives, structures
-from scalable_agent.distribution import replicas
-
-
-class Step(enum.IntEnum):
-  """What a process does next; one that wants a greater one decides for all.
-
-  Values are such that no number of processes that want one of them adds up to
-  the next.
-  """
-
-  LEARN = 0
-  WAIT = 1
-  STOP = 1 << 24
-  # Stop, as this process cannot go on.
-  FAIL = 1 << 48
+from scalable_agent import (
+  gradients,
+  networks,
+  objectives,
+  structures,
+  worker,
+)
+from scalable_agent.distribution import agreement, replicas
 
 
 class Learner:
@@ -94,10 +85,8 @@ class Learner:
     self._frames_per_step = frames_per_step
     self._updates_per_batch = updates_per_batch
     self._replicas = replicas.Replicas(tf.distribute.get_strategy())
-    self._update = self._make_update(agent, self.optimizers)
-    self._apply_given = tf.function(
-      self._apply, autograph=False, reduce_retracing=True
-    )
+    self._update = _compiled(self._learn_from_batch, agent, self.optimizers)
+    self._apply = _compiled(self._learn_from_gradients)
 
   def checkpoint_items(self) -> dict[str, Any]:
     """Everything that must survive a restart, by name."""
@@ -153,11 +142,11 @@ class Learner:
     Returns:
       See `update`.
     """
-    return self._apply_given(given, tf.constant(policy_version, tf.int64))
+    return self._apply(given, tf.constant(policy_version, tf.int64))
 
   def make_worker(
     self, agent: networks.Agent, optimizers: Sequence[Any] | None = None
-  ) -> 'Worker':
+  ) -> worker.Worker:
     """Returns a worker with a copy of the weights; not under a strategy.
 
     Args:
@@ -166,13 +155,11 @@ class Learner:
         learner's.
     """
     chosen = self._build(optimizers) if optimizers else self.optimizers
-    return Worker(agent, chosen, self.agent, self._make_update(agent, chosen))
+    update = _compiled(self._learn_from_batch, agent, chosen)
+    return worker.Worker(agent, chosen, self.agent, update)
 
-  def agree(self, step: 'Step') -> 'Step':
+  def agree(self, step: agreement.Step) -> agreement.Step:
     """Returns what all processes do next: the same answer in each.
-
-    A process that learned or stopped alone would wait for the others for ever,
-    or have them wait.
 
     Args:
       step: what this process wants to do.
@@ -180,8 +167,7 @@ class Learner:
     Raises:
       tf.errors.OpError: a process is gone, as in `update`.
     """
-    total = self._replicas.sum(step)
-    return next(s for s in sorted(Step, reverse=True) if total >= s)
+    return agreement.agree(self._replicas, step)
 
   def broadcast(self) -> None:
     """Gives all processes what the first one has in its checkpoint items.
@@ -213,15 +199,7 @@ class Learner:
       one.build(self.agent.trainable_variables)
     return tuple(optimizers)
 
-  def _make_update(self, agent, optimizers):
-    # Without autograph for the same reason as in `policies.make_step`.
-    return tf.function(
-      functools.partial(self._update_on_shards, agent, optimizers),
-      autograph=False,
-      reduce_retracing=True,
-    )
-
-  def _update_on_shards(self, agent, optimizers, shards):
+  def _learn_from_batch(self, agent, optimizers, shards):
     with self._replicas.scope():
       learning_rate = self._schedule(self.frames)
       taken = tf.zeros([], tf.int32)
@@ -246,7 +224,7 @@ class Learner:
         moments, metrics, taken, self._updates_per_batch, learning_rate
       )
 
-  def _apply(self, given: gradients.Gradients, policy_version):
+  def _learn_from_gradients(self, given: gradients.Gradients, policy_version):
     learning_rate = self._schedule(self.frames)
     lag = tf.cast(self.updates - policy_version, tf.float32)
     metrics = given.metrics | {'policy_lag': lag, 'max_policy_lag': lag}
@@ -330,46 +308,13 @@ class Learner:
     )
 
 
-class Worker:
-  """Learns from batches of its own with a copy of the learner's weights.
-
-  As in A3C (Mnih et al. 2016, algorithm S3): gradients are those of the copy,
-  and they are applied to the learner's variables.
-
-  Attributes:
-    agent: the copy.
-    optimizers: that apply its gradients.
-  """
-
-  def __init__(
-    self,
-    agent: networks.Agent,
-    optimizers: tuple[Any, ...],
-    shared: networks.Agent,
-    update: Callable[[list[structures.ActorOutput]], dict[str, tf.Tensor]],
-  ):
-    """Made by `Learner.make_worker`."""
-    self.agent = agent
-    self.optimizers = optimizers
-    self._update = update
-    # Partial, as of a method TensorFlow takes the tracings of all objects
-    # together, and warns of so many.
-    self._synchronise = tf.function(
-      functools.partial(_copy, agent, shared), autograph=False
-    )
-
-  def synchronise(self) -> None:
-    """Copies the learner's weights.
-
-    Each variable for itself: while other threads update, some are older.
-    """
-    self._synchronise()
-
-  def update(self, batch: structures.ActorOutput) -> dict[str, tf.Tensor]:
-    """Has the learner learn from a batch: see `Learner.update`."""
-    return self._update([gradients.needed(batch)])
-
-
-def _copy(agent: networks.Agent, shared: networks.Agent) -> None:
-  for own, value in zip(agent.variables, shared.variables, strict=True):
-    own.assign(value)
+def _compiled(function: Callable[..., Any], *arguments: Any) -> Any:
+  """Returns a tf.function of a function, of which the first are given."""
+  # Without autograph for the same reason as in `policies.make_step`. Partial,
+  # as of a method TensorFlow takes the tracings of all objects together, and
+  # warns of so many.
+  return tf.function(
+    functools.partial(function, *arguments),
+    autograph=False,
+    reduce_retracing=True,
+  )

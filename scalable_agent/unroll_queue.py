@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import threading
 import time
 from collections.abc import Iterator
 from typing import overload
@@ -10,11 +9,7 @@ from typing import overload
 import numpy as np
 import tree
 
-from scalable_agent import structures
-
-
-class Closed(Exception):
-  """The queue was closed while a caller waited or before it came."""
+from scalable_agent import queues, structures
 
 
 @dataclasses.dataclass
@@ -61,51 +56,7 @@ def _concatenate(parts: list[structures.ActorOutput]):
   )
 
 
-class ClosableQueue:
-  """What is the same for whatever waits for the learner."""
-
-  def __init__(self, capacity: int):
-    """Initialises.
-
-    Args:
-      capacity: items that may wait.
-    """
-    self._capacity = capacity
-    # Two numbers: nobody may ever ask.
-    self._fills, self._num_fills = 0.0, 0
-    self._condition = threading.Condition()
-    self._closed = False
-
-  @property
-  def capacity(self) -> int:
-    """Number of items that may wait."""
-    return self._capacity
-
-  @property
-  def closed(self) -> bool:
-    """Whether the queue is closed."""
-    return self._closed
-
-  def fill(self) -> float:
-    """Returns how full `get` found it since the last call, 0 to 1, a mean."""
-    with self._condition:
-      fill = self._fills / max(self._num_fills, 1)
-      self._fills, self._num_fills = 0.0, 0
-    return fill
-
-  def close(self) -> None:
-    """Wakes every caller with Closed."""
-    with self._condition:
-      self._closed = True
-      self._condition.notify_all()
-
-  def _note_fill(self, waiting: int) -> None:
-    # More may wait than there are places.
-    self._fills += min(waiting / self._capacity, 1.0)
-    self._num_fills += 1
-
-
-class UnrollQueue(ClosableQueue):
+class UnrollQueue(queues.ClosableQueue):
   """Unrolls in, batches of exactly `batch_size` columns out.
 
   A batch takes its columns in turns from all actors of which any wait, so that
@@ -169,11 +120,10 @@ class UnrollQueue(ClosableQueue):
       wait: blocks while the queue is full.
 
     Raises:
-      Closed: the queue is closed.
+      queues.Closed: the queue is closed.
     """
     with self._condition:
-      if self._closed:
-        raise Closed('the unroll queue is closed')
+      self._check_open()
       waiting = _Waiting(unroll, actor)
       self._waiting.append(waiting)
       self._condition.notify_all()
@@ -181,8 +131,7 @@ class UnrollQueue(ClosableQueue):
         self._condition.wait_for(
           lambda: self._closed or self._has_room(waiting)
         )
-        if self._closed:
-          raise Closed('the unroll queue is closed')
+        self._check_open()
 
   @overload
   def get(self) -> structures.ActorOutput: ...
@@ -195,7 +144,7 @@ class UnrollQueue(ClosableQueue):
       timeout: seconds after which None is returned, and nothing is lost.
 
     Raises:
-      Closed: the queue is closed.
+      queues.Closed: the queue is closed.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     with self._condition:
@@ -209,8 +158,7 @@ class UnrollQueue(ClosableQueue):
         if left is not None and left <= 0:
           return None
         self._condition.wait(left)
-      if self._closed:
-        raise Closed('the unroll queue is closed')
+      self._check_open()
       parts = self._take()
       self._condition.notify_all()
     return _concatenate(parts)

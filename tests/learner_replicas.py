@@ -28,7 +28,7 @@ from scalable_agent import (
   policies,
   structures,
 )
-from scalable_agent.learner import Step
+from scalable_agent.distribution.agreement import Step
 from scalable_agent.options import OptimizerOptions, VTraceOptions
 from scalable_agent.storage import checkpointing
 from scalable_agent.structures import FIRST, LAST, MID

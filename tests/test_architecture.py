@@ -36,9 +36,11 @@ LAYERS = (
   (
     'scalable_agent.policies',
     'scalable_agent.actor',
+    'scalable_agent.queues',
     'scalable_agent.unroll_queue',
     'scalable_agent.gradients',
     'scalable_agent.gradient_queue',
+    'scalable_agent.worker',
     'scalable_agent.learner',
   ),
   (
@@ -74,6 +76,7 @@ MUST_NOT_IMPORT = {
   # It hands its unrolls to a callable.
   'scalable_agent.actor': (
     'scalable_agent.learner',
+    'scalable_agent.queues',
     'scalable_agent.unroll_queue',
   ),
 }

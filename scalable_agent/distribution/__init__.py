@@ -2,9 +2,10 @@
 
 from scalable_agent.distribution import (
   addresses,
+  agreement,
   cluster,
   replicas,
   strategies,
 )
 
-__all__ = ('addresses', 'cluster', 'replicas', 'strategies')
+__all__ = ('addresses', 'agreement', 'cluster', 'replicas', 'strategies')

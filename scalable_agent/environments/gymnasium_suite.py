@@ -80,19 +80,19 @@ class Gymnasium(Suite):
   presets = _PRESETS
 
   def parse(self, level_name: str) -> Level | None:
-    from scalable_agent.environments import gymnasium_vector
+    from scalable_agent.environments import gymnasium_registry
 
     try:
-      spec = gymnasium_vector.find_spec(level_name)
+      spec = gymnasium_registry.find_spec(level_name)
     except ValueError as error:
       raise UnknownLevel(str(error)) from error
     module = level_name.rpartition(':')[0]
     return Level(self, f'{module}:{spec.id}' if module else spec.id)
 
   def level_names(self) -> tuple[str, ...]:
-    from scalable_agent.environments import gymnasium_vector
+    from scalable_agent.environments import gymnasium_registry
 
-    return gymnasium_vector.ids()
+    return gymnasium_registry.ids()
 
   def make(
     self, level: Level, num_envs: int, options: Any, seed: int, purpose: Purpose

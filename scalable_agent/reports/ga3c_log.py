@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
-from scalable_agent.reports import episode_log
+from scalable_agent.reports import console, episode_log
 from scalable_agent.storage import files
 
 _LINE = (
@@ -24,7 +24,7 @@ _LINE = (
 )
 
 
-class GA3CLog:
+class GA3CLog(console.Console):
   """Writes a row for each episode, and a line for some; not thread-safe.
 
   PPS are predictions, so agent steps, and TPS updates per second since the
@@ -99,19 +99,15 @@ class GA3CLog:
           self._file.readline()
         self._file.truncate(self._file.tell())
 
+  @property
+  def counts_steps(self) -> bool:
+    """See base class."""
+    return True
+
   def add(
     self, steps: int, episodes: Sequence[episode_log.Episode], updates: int
   ) -> None:
-    """Takes what an actor did.
-
-    Args:
-      steps: agent steps.
-      episodes: that ended in them.
-      updates: of the run so far.
-
-    Raises:
-      files.WriteError: the file cannot be written.
-    """
+    """See base class."""
     self._steps += steps
     for episode in episodes:
       with self._writing():

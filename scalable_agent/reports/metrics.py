@@ -1,7 +1,7 @@
 """What a run reports: TensorBoard, episodes.csv and the progress line.
 
-Actors hand in their unrolls, the learner its updates. A report is written by
-the thread that comes by when it is due.
+Actors hand in their unrolls, the learner its updates. `reporter` writes, in the
+thread that comes by when a report is due.
 """
 
 import collections
@@ -13,23 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
-import psutil
 from absl import logging
 
 from scalable_agent import environments, structures
 from scalable_agent.reports import (
+  console,
   episode_log,
   evaluations,
-  ga3c_log,
   progress,
+  reporter,
   scores,
-  summaries,
   vital_signs,
 )
 from scalable_agent.storage import files
-
-_MEGABYTE = 2**20
-_OWN_GAUGES = ('queue_fill', 'stage_seconds', 'batcher', 'episodes')
 
 
 class Metrics:
@@ -60,7 +56,6 @@ class Metrics:
     clock: Callable[[], float] = time.monotonic,
     silent: bool = False,
     suite: environments.Suite = scores.WITHOUT_SCORES,
-    log_format: str = 'auto',
   ):
     """Initialises; the files are opened on entering the context.
 
@@ -76,8 +71,6 @@ class Metrics:
       clock: seconds, monotonic.
       silent: writes nothing: another process reports.
       suite: of the levels, for their human-normalised scores.
-      log_format: 'auto', or 'pytorch_a3c': a line of each evaluation in place
-        of the progress line.
     """
     self._silent = silent
     self._logdir = logdir
@@ -92,25 +85,23 @@ class Metrics:
     self._dropped_batches = 0
     self._elapsed_before = 0.0
     self._scores = scores.Scores(levels, suite)
-    self._new_episodes: dict[str, list[tuple[float, int]]] = {
-      level: [] for level in levels
-    }
+    self._new_episodes = self._no_episodes()
     self._lags: collections.deque = collections.deque(maxlen=1000)
-    self._signs = vital_signs.VitalSigns()
-    self._evaluations = evaluations.Evaluations(
-      logdir, lines=log_format == 'pytorch_a3c'
+    self._new_signs: collections.deque = collections.deque(
+      maxlen=vital_signs.MOST_UPDATES
     )
+    self._evaluations = evaluations.Evaluations(logdir)
     self._learner_metrics: Mapping[str, Any] = {}
     self._last_actions: tuple[np.ndarray, np.ndarray] | None = None
     self._gauges: Callable[[], Mapping[str, Any]] = dict
-    self._rates = progress.Rates()
-    self._line = progress.ProgressLine(stream, progress_secs)
-    self._ga3c_log: ga3c_log.GA3CLog | None = None
-    self._process = psutil.Process()
+    self._console: console.Console = progress.ProgressLine(
+      stream, progress_secs
+    )
     self._lock = threading.Lock()  # Held for moments only.
     self._report_lock = threading.Lock()  # Taken before `_lock`, never after.
     self._open = False
-    self._restart_clock()
+    self._resumed = False
+    self._start = clock()
 
   def __enter__(self) -> 'Metrics':
     if self._silent:
@@ -122,13 +113,17 @@ class Metrics:
       self._episode_count,
     )
     self._episode_count = self._episodes.kept
-    self._summaries = summaries.Summaries(self._logdir)
-    if self._ga3c_log is not None:
-      self._ga3c_log.open(self._episode_count, self._updates)
-    self._restart_clock()
-    # Else a run of one report would have no rates.
-    self._rates.add(
-      self._start, {'frames': self._frames, 'updates': self._updates}
+    self._console.open(self._episode_count, self._updates)
+    self._start = self._clock()
+    self._reporter = reporter.Reporter(
+      self._logdir,
+      self._total_frames,
+      self._summary_secs,
+      self._console,
+      self._frames,
+      self._updates,
+      self._resumed,
+      self._clock,
     )
     self._open = True
     return self
@@ -140,11 +135,6 @@ class Metrics:
       if failure is None:
         raise
       logging.warning('The last report: %s', error)
-
-  def _restart_clock(self) -> None:
-    self._start = self._clock()
-    self._next_summary = self._start + self._summary_secs
-    self._next_line = self._start + self._line.secs
 
   def set_gauges(self, gauges: Callable[[], Mapping[str, Any]]) -> None:
     """Has `gauges` asked whenever a report is due.
@@ -159,9 +149,10 @@ class Metrics:
     """
     self._gauges = gauges
 
-  def show_instead(self, log: ga3c_log.GA3CLog) -> None:
-    """Has `log` take the place of the progress line; before entering only."""
-    self._ga3c_log = log
+  def show_instead(self, other: console.Console) -> None:
+    """Has another console than the progress line; before entering only."""
+    self._console.close()
+    self._console = other
 
   def record_unroll(self, unroll: structures.ActorOutput) -> None:
     """Takes the episodes that ended in an unroll of numpy [T + 1, E]."""
@@ -169,7 +160,7 @@ class Metrics:
     step_type = unroll.env_outputs.step_type[1:]
     self._last_actions = unroll.agent_outputs.action[1:], step_type
     ended = step_type == structures.LAST
-    if self._ga3c_log is None and not ended.any():
+    if not ended.any() and not self._console.counts_steps:
       return
     info = unroll.env_outputs.info
     finished = zip(
@@ -193,9 +184,8 @@ class Metrics:
         )
         for level, episode_return, steps in finished
       ]
-      if self._ga3c_log is not None:
-        real = unroll.env_outputs.step_type[:-1] != structures.LAST
-        self._ga3c_log.add(int(real.sum()), episodes, self._updates)
+      real = unroll.env_outputs.step_type[:-1] != structures.LAST
+      self._console.add(int(real.sum()), episodes, self._updates)
       self._episodes.append(episodes)
       self._episode_count += len(episodes)
       for e in episodes:
@@ -230,7 +220,9 @@ class Metrics:
         self._lags.append(
           (learner_metrics['policy_lag'], learner_metrics['max_policy_lag'])
         )
-      self._signs.add(learner_metrics)
+      signs = vital_signs.values_of(learner_metrics)
+      if signs is not None:
+        self._new_signs.append(signs)
     self.maybe_report()
 
   def record_evaluation(
@@ -250,26 +242,20 @@ class Metrics:
       episode_return: sum of the raw rewards.
       length: agent steps.
     """
-    name = self._levels[level]
     with self._report_lock:
       if not self._open:
         return
-      self._evaluations.add(
-        episode_log.Episode(
-          frames=frames,
-          seconds=self._elapsed(),
-          level=name,
-          episode_return=episode_return,
-          episode_length=length,
-          episode_frames=length * self._frames_per_step,
-        ),
-        now // self._frames_per_step,
+      episode = episode_log.Episode(
+        frames=frames,
+        seconds=self._elapsed(),
+        level=self._levels[level],
+        episode_return=episode_return,
+        episode_length=length,
+        episode_frames=length * self._frames_per_step,
       )
-      tags = {
-        f'{name}/evaluation_return': episode_return,
-        f'{name}/evaluation_frames': length * self._frames_per_step,
-      }
-      self._summaries.scalars(frames, tags)
+      self._evaluations.add(episode)
+      self._console.evaluated(episode, now // self._frames_per_step)
+      self._reporter.evaluation(episode)
 
   def record_dropped_batch(self) -> None:
     """Counts a batch that was not learned from."""
@@ -278,14 +264,16 @@ class Metrics:
 
   def maybe_report(self) -> None:
     """Writes summaries and progress line if they are due."""
-    now = self._clock()
-    if now < self._next_summary and now < self._next_line:
+    if not self._open:
+      return
+    due = self._reporter.due()
+    if not any(due):
       return
     if not self._report_lock.acquire(blocking=False):
       return  # Another thread is at it.
     try:
       if self._open:
-        self._report(now >= self._next_summary, now >= self._next_line)
+        self._report(due)
     finally:
       self._report_lock.release()
 
@@ -296,87 +284,46 @@ class Metrics:
         return
       # All of them, whichever fails.
       with contextlib.ExitStack() as stack:
-        stack.callback(self._line.close)
-        stack.callback(self._summaries.close)
+        stack.callback(self._console.close)
+        stack.callback(self._reporter.close)
         stack.callback(self._close_episodes)
         stack.callback(self._evaluations.close)
-        if self._ga3c_log is not None:
-          stack.callback(self._ga3c_log.close)
-        self._report(summary_due=True, line_due=True)
+        self._report(reporter.Due(summary=True, line=True))
 
   def _close_episodes(self) -> None:
     with self._lock:
       self._open = False
       self._episodes.close()
 
-  def _report(self, summary_due: bool, line_due: bool) -> None:
+  def _report(self, due: reporter.Due) -> None:
     gauges = self._gauges()
+    self._reporter.report(due, self._take(due), gauges)
+
+  def _take(self, due: reporter.Due) -> reporter.Recorded:
     with self._lock:
-      frames, learner_metrics = int(self._frames), self._learner_metrics
-      lags, actions = list(self._lags), self._last_actions
-      self._lags.clear()
-      new_signs = self._signs.take()
-      returns = self._scores.describe()
-      episodes = self._new_episodes
-      level_scores = {}
-      if summary_due:
+      episodes, level_scores = {}, {}
+      if due.summary:
+        episodes, self._new_episodes = self._new_episodes, self._no_episodes()
         level_scores = self._scores.summaries()
-        self._new_episodes = {level: [] for level in self._levels}
-      stages = gauges.get('stage_seconds', {})
-      counters = {'frames': frames, 'updates': int(self._updates), **stages}
-    ended = gauges.get('episodes')
-    if ended is not None:
-      counters['episodes'] = ended[0]
-    self._rates.add(self._clock(), counters)
-    lag = float(np.mean([mean for mean, _ in lags])) if lags else None
-    warning = self._signs.look(frames, new_signs)
-    if warning is not None:
-      logging.warning('%s', warning)
-    values: dict[str, Any] = {
-      'frames_per_second': self._rates['frames'],
-      'updates_per_second': self._rates['updates'],
-      'policy_lag': lag,
-      'queue_fill': gauges.get('queue_fill'),
-    }
-    busy = {stage: self._rates[stage] for stage in stages}
-    if line_due:
-      self._next_line = self._clock() + self._line.secs
-    of_others = self._evaluations.lines or self._ga3c_log is not None
-    if line_due and not of_others:
-      self._line.show(
-        progress.format_progress(
-          frames=frames,
-          total_frames=self._total_frames,
-          returns=returns,
-          bottleneck=progress.bottleneck(busy),
-          actors=gauges.get('actors'),
-          evaluation=self._evaluations.latest,
-          signs=self._signs.read('line'),
-          episodes=ended,
-          episodes_per_second=self._rates['episodes'],
-          **values,
-        )
+      recorded = reporter.Recorded(
+        frames=int(self._frames),
+        updates=int(self._updates),
+        learner_metrics=self._learner_metrics,
+        lags=list(self._lags),
+        signs=list(self._new_signs),
+        actions=self._last_actions,
+        returns=self._scores.describe(),
+        evaluation=self._evaluations.latest,
+        dropped_batches=self._dropped_batches,
+        episodes=episodes,
+        scores=level_scores,
       )
-    if summary_due:
-      self._next_summary = self._clock() + self._summary_secs
-      for level, finished in episodes.items():
-        self._summaries.episodes(frames, level, finished)
-      signs = self._signs.read('summary')
-      if signs is not None:
-        learner_metrics = {**learner_metrics, **signs._asdict()}
-      self._summaries.learner(frames, learner_metrics)
-      values['policy_lag_max'] = max((most for _, most in lags), default=None)
-      values['learner/dropped_batches'] = self._dropped_batches
-      values['rss_mb'] = self._process.memory_info().rss / _MEGABYTE
-      values |= level_scores
-      values |= {f'busy/{stage}': rate for stage, rate in busy.items()}
-      values |= {k: v for k, v in gauges.items() if k not in _OWN_GAUGES}
-      self._summaries.scalars(frames, values)
-      if actions is not None:
-        self._summaries.actions(frames, *actions)
-      if gauges.get('batcher') is not None:
-        self._summaries.batcher(frames, gauges['batcher'])
-      self._summaries.flush()
+      self._lags.clear()
+      self._new_signs.clear()
+    return recorded
+
+  def _no_episodes(self) -> dict[str, list[tuple[float, int]]]:
+    return {level: [] for level in self._levels}
 
   @property
   def score(self) -> float | None:
@@ -424,7 +371,7 @@ class Metrics:
     self._scores.set_state(state['scores'])
     if 'evaluations' in state:
       self._evaluations.set_state(state['evaluations'], self._frames)
-    self._signs = vital_signs.VitalSigns(resumed=True)
+    self._resumed = True
 
   def _elapsed(self) -> float:
     return self._elapsed_before + self._clock() - self._start

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from absl import logging
 
-from scalable_agent.reports import vital_signs
+from scalable_agent.reports import console, vital_signs
 
 _CLEAR_LINE = '\r\x1b[2K'
 _LINE_ABOVE = '\x1b[A'
@@ -158,7 +158,7 @@ def wrap(text: str, width: int) -> list[str]:
   return lines
 
 
-class ProgressLine:
+class ProgressLine(console.Console):
   """Rewritten in place on a terminal, as wide as it; plain lines elsewhere."""
 
   def __init__(

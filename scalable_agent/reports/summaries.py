@@ -11,7 +11,7 @@ import tensorflow as tf
 from scalable_agent import structures
 from scalable_agent.storage import files
 
-# Of the learner's metrics: the x-axis, and what Metrics reports itself.
+# Of the learner's metrics: the x-axis, and what Reporter writes itself.
 _NOT_SUMMARISED = (
   'frames',
   'updates',

@@ -1,7 +1,7 @@
 """Whether a run learns at all: entropy and explained variance over time."""
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ _PATIENCE_FRAMES = 1_000_000
 _LEAST_CHANGE = 0.02
 _LEAST_EXPLAINED = 0.05
 # A slow reader must not fill the memory.
-_MOST_UPDATES = 1000
+MOST_UPDATES = 1000
 # They come at times of their own.
 _READERS = ('line', 'summary')
 
@@ -39,8 +39,18 @@ class Signs(NamedTuple):
   explained_variance: float
 
 
+def values_of(learner_metrics: Mapping[str, Any]) -> list[Any] | None:
+  """Returns what `VitalSigns.look` needs of an update; None if it lacks any.
+
+  Tensors are returned as they are.
+  """
+  if not all(name in learner_metrics for name in _NAMES):
+    return None
+  return [learner_metrics[name] for name in _NAMES]
+
+
 class VitalSigns:
-  """Collects them update by update; not thread-safe."""
+  """Looks at updates, and tells readers what it saw; not thread-safe."""
 
   def __init__(self, resumed: bool = False) -> None:
     """Initialises.
@@ -50,27 +60,15 @@ class VitalSigns:
         solved game that stays solved looks like one that never begins, and the
         signs of the start are not in the checkpoint.
     """
-    self._new: collections.deque = collections.deque(maxlen=_MOST_UPDATES)
     self._unread: dict[str, collections.deque] = {
-      reader: collections.deque(maxlen=_MOST_UPDATES) for reader in _READERS
+      reader: collections.deque(maxlen=MOST_UPDATES) for reader in _READERS
     }
     self._window: list[list[float]] = []
     self._window_start = 0
     self._first: Signs | None = None
     self._judged = resumed
 
-  def add(self, learner_metrics: Mapping[str, Any]) -> None:
-    """Takes an update's metrics, whose tensors are kept as they are."""
-    if all(name in learner_metrics for name in _NAMES):
-      self._new.append([learner_metrics[name] for name in _NAMES])
-
-  def take(self) -> list[list[Any]]:
-    """Returns what was added since the last call, for `look`."""
-    new = list(self._new)
-    self._new.clear()
-    return new
-
-  def look(self, frames: int, new: list[list[Any]]) -> str | None:
+  def look(self, frames: int, new: Sequence[list[Any]]) -> str | None:
     """Looks at `new` updates; returns a warning where one is due.
 
     It waits for their tensors. It warns once, after a million frames, if the
@@ -78,7 +76,7 @@ class VitalSigns:
 
     Args:
       frames: environment frames learned from so far.
-      new: of `take`.
+      new: of `values_of`, one of each update since the last call.
     """
     if not new:
       return None

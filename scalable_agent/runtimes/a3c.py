@@ -14,7 +14,7 @@ from scalable_agent.options import (
   systems,
 )
 from scalable_agent.runtimes import processes
-from scalable_agent.runtimes.a2c import AdvantageActorCritic
+from scalable_agent.runtimes.advantage_algorithm import AdvantageAlgorithm
 
 if TYPE_CHECKING:
   from scalable_agent.runtimes import local_run
@@ -31,7 +31,7 @@ _AUTO = _PAPER | {
 }
 
 
-class AsynchronousAdvantageActorCritic(AdvantageActorCritic):
+class AsynchronousAdvantageActorCritic(AdvantageAlgorithm):
   name = 'a3c'
   help = (
     'workers that act and learn with copies of the weights, without a lock '

@@ -12,7 +12,7 @@ from scalable_agent import (
   gradient_queue,
   networks,
   options,
-  unroll_queue,
+  queues,
 )
 from scalable_agent.distribution import cluster as cluster_lib
 from scalable_agent.options import EvaluationOptions
@@ -69,7 +69,7 @@ class Run(learner_process.LearnerProcess):
     while not self._training.done():
       try:
         computed = self._queue.get()
-      except unroll_queue.Closed:
+      except queues.Closed:
         break
       self._training.metrics.record_unroll(computed.unroll)
       self._training.apply(computed)

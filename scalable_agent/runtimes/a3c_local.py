@@ -12,7 +12,8 @@ from typing import Any
 
 from absl import logging
 
-from scalable_agent import actor, environments, learner, optimizers, policies
+from scalable_agent import actor, environments, optimizers, policies
+from scalable_agent import worker as worker_lib
 from scalable_agent.options import Config, EvaluationOptions, WorkerOptions
 from scalable_agent.runtimes import assembly, evaluator, local_run, threads
 
@@ -35,7 +36,7 @@ class Run(local_run.LocalRun):
     super().__init__(config, levels, config.actors.num_actors)
     # TensorFlow makes graphs for each worker, one after the other.
     self.join_timeout += _JOIN_TIMEOUT * config.actors.num_actors
-    self._workers: list[learner.Worker] = []
+    self._workers: list[worker_lib.Worker] = []
     self._policies: list[policies.Direct] = []
     self._actors: list[actor.Actor] = []
     self._evaluator: evaluator.Evaluator | None = None
@@ -62,7 +63,7 @@ class Run(local_run.LocalRun):
         self._config, self._levels, self._training, self.spec
       )
 
-  def _make_worker(self) -> learner.Worker:
+  def _make_worker(self) -> worker_lib.Worker:
     agent = assembly.make_agent(self._config, self.spec)
     own = None
     if not self._config.of(WorkerOptions).shared_statistics:
@@ -119,7 +120,7 @@ class Run(local_run.LocalRun):
       for variable, value in zip(self._statistics(worker), values, strict=True):
         variable.assign(value)
 
-  def _statistics(self, worker: learner.Worker) -> list[Any]:
+  def _statistics(self, worker: worker_lib.Worker) -> list[Any]:
     return [v for one in worker.optimizers for v in one.variables]
 
   def _gauges(self) -> dict[str, Any]:

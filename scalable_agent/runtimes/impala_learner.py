@@ -11,12 +11,13 @@ import tensorflow as tf
 
 from scalable_agent import (
   environments,
-  learner,
   networks,
   options,
+  queues,
   structures,
   unroll_queue,
 )
+from scalable_agent.distribution import agreement
 from scalable_agent.distribution import cluster as cluster_lib
 from scalable_agent.runtimes import (
   algorithm,
@@ -38,9 +39,9 @@ _LOSSES = (
 )
 
 
-def _ending(group: threads.ThreadGroup) -> learner.Step:
+def _ending(group: threads.ThreadGroup) -> agreement.Step:
   """Returns what to tell the other learners once the queue is closed."""
-  return learner.Step.FAIL if group.failing else learner.Step.STOP
+  return agreement.Step.FAIL if group.failing else agreement.Step.STOP
 
 
 class LostLearner(algorithm.Ended):
@@ -112,30 +113,30 @@ class Run(learner_process.LearnerProcess):
       raise self._lost(self._save_without_peers(), error) from error
 
   def _learn_until_done(self, group: threads.ThreadGroup) -> None:
-    batch, step = None, learner.Step.LEARN
+    batch, step = None, agreement.Step.LEARN
     while not self._training.done():
-      step = learner.Step.LEARN
+      step = agreement.Step.LEARN
       try:
         # Not for long: other learners may stop, or be lost, meanwhile.
         if batch is None:
           batch = self._queue.get(_TICK)
-      except unroll_queue.Closed:
+      except queues.Closed:
         step = _ending(group)
       else:
         if batch is None:
-          step = learner.Step.WAIT
+          step = agreement.Step.WAIT
         elif self._queue.closed:
           # With others that have no batch, this one could not be learned from.
           step = _ending(group)
       step = self._learner.agree(step)
-      if step >= learner.Step.STOP:
+      if step >= agreement.Step.STOP:
         break
-      if step == learner.Step.LEARN:
+      if step == agreement.Step.LEARN:
         self._training.update(batch)
         batch = None
         self._publish()
         self._training.save_if_due()
-    if step == learner.Step.FAIL and not group.failing:
+    if step == agreement.Step.FAIL and not group.failing:
       raise training.RunError(
         'another learner cannot go on: see what it printed. Mend that, and run '
         'the same commands to go on.'

@@ -126,7 +126,7 @@ class LearnerProcess:
   # What an algorithm says.
 
   def _make_queue(self) -> Any:
-    """Returns where what actors send waits; a `learner_service.Queue`."""
+    """Returns where what actors send waits; a `queues.ClosableQueue`."""
     raise NotImplementedError
 
   def _make_service(self, agent: networks.Agent, **arguments: Any) -> Any:

@@ -18,7 +18,8 @@ from scalable_agent import (
   options,
   structures,
 )
-from scalable_agent.reports import metrics
+from scalable_agent import worker as worker_lib
+from scalable_agent.reports import metrics, pytorch_a3c_log
 from scalable_agent.runtimes import (
   algorithm,
   assembly,
@@ -112,8 +113,9 @@ class Training:
       config.reports.progress_secs,
       silent=not chief,
       suite=levels[0].suite,
-      log_format=config.reports.log_format,
     )
+    if config.reports.log_format == 'pytorch_a3c':
+      self.metrics.show_instead(pytorch_a3c_log.PytorchA3CLog())
     self.learner_seconds = 0.0
     self._dropped_in_a_row = 0
     self._lock = threading.Lock()  # Of the two above.
@@ -175,7 +177,7 @@ class Training:
   def update(
     self,
     batch: structures.ActorOutput,
-    worker: learner.Worker | None = None,
+    worker: worker_lib.Worker | None = None,
   ) -> None:
     """Learns from a batch, or drops it if its gradients are not finite.
 

@@ -1,37 +1,22 @@
 """Checkpoints that hold everything a run needs to go on.
 
-```
-checkpoints/000001234560/   one checkpoint, named by its environment frames
-  variables.index, .data-*  written by tf.train.Checkpoint
-  state.npz                 everything that is no variable
-  manifest.json             sizes and checksums of the above
-checkpoints/best.json       which one has the best score
-```
-
-A checkpoint is written beside the others and renamed when it is complete.
+`checkpoint_files` says what one is on the disk. Here is when they are written,
+which are kept, and which one a run goes on from.
 """
 
 import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
-from scalable_agent.storage import files, nest_files
+from scalable_agent.storage import checkpoint_files, files, nest_files
+from scalable_agent.storage.checkpoint_files import DamagedError
 
-_FORMAT = 1
-_FOLDER = 'checkpoints'
-_MANIFEST = 'manifest.json'
-_STATE = 'state.npz'
-_VARIABLES = 'variables'
-_NAME = re.compile(r'\d{12,}$')
-# Of an older checkpoint of the same frames while a new one takes its place.
-_REPLACED = '.replaced'
-_SCRATCH = '.scratch'
 # What TensorFlow makes of the system's, such as EIO, when it reads.
 _READ_ERRORS = (
   tf.errors.UnknownError,
@@ -41,13 +26,10 @@ _READ_ERRORS = (
 )
 
 
-class DamagedError(Exception):
-  """A checkpoint is not what was written."""
-
-
 def saved_frames(logdir: str) -> list[int]:
   """Returns the frames of the checkpoints in a logdir, the fewest first."""
-  return [_frames_of(name) for name in _names(os.path.join(logdir, _FOLDER))]
+  names = checkpoint_files.names_in(checkpoint_files.folder_of(logdir))
+  return [checkpoint_files.frames_of(name) for name in names]
 
 
 class Checkpointer:
@@ -68,7 +50,7 @@ class Checkpointer:
       keep: newest checkpoints to keep, besides the best.
     """
     self._logdir = logdir
-    self._folder = os.path.join(logdir, _FOLDER)
+    self._folder = checkpoint_files.folder_of(logdir)
     self._checkpoint = tf.train.Checkpoint(**items)
     self._keep = keep
     self.restored: str | None = None
@@ -99,7 +81,7 @@ class Checkpointer:
       files.WriteError: it could not be written; the older ones are as they
         were.
     """
-    name = f'{int(frames):012d}'
+    name = checkpoint_files.name_of(frames)
     path = self._path(name)
     try:
       self._write(path, state, score)
@@ -109,9 +91,9 @@ class Checkpointer:
         'another --logdir. Older checkpoints are intact.'
       ) from error
     finally:
-      shutil.rmtree(self._path(_SCRATCH), ignore_errors=True)
+      shutil.rmtree(self._path(checkpoint_files.SCRATCH), ignore_errors=True)
     try:
-      names = _names(self._folder)
+      names = checkpoint_files.names_in(self._folder)
       past = names[: names.index(name) + 1]
       self._record_if_best(past, score, measure)
       self._prune(past)
@@ -132,12 +114,12 @@ class Checkpointer:
       ValueError: the newest intact one is of other items, or of a newer
         version of this program.
     """
-    names = _names(self._folder)
+    names = checkpoint_files.names_in(self._folder)
     return self._restore_first(list(reversed(names))) if names else None
 
   def restore_best(self) -> Any | None:
     """Like `restore`, but tries the one with the best score first."""
-    names = list(reversed(_names(self._folder)))
+    names = list(reversed(checkpoint_files.names_in(self._folder)))
     best = self._best(names).get('checkpoint')
     if best:
       names.remove(best)
@@ -153,9 +135,9 @@ class Checkpointer:
 
   def newest_state(self) -> Any | None:
     """Returns the state of the newest intact checkpoint; restores nothing."""
-    for name in reversed(_names(self._folder)):
+    for name in reversed(checkpoint_files.names_in(self._folder)):
       try:
-        return _read_intact(self._path(name))
+        return checkpoint_files.read_intact(self._path(name))
       except DamagedError as error:
         logging.warning('Checkpoint damaged: %s.', error)
     return None
@@ -205,35 +187,18 @@ class Checkpointer:
       return {}
 
   def _write(self, path: str, state: Any, score: float | None) -> None:
-    scratch, replaced = self._path(_SCRATCH), path + _REPLACED
+    scratch = self._path(checkpoint_files.SCRATCH)
     shutil.rmtree(scratch, ignore_errors=True)
     os.makedirs(scratch)
-    self._checkpoint.write(os.path.join(scratch, _VARIABLES))
-    nest_files.write(os.path.join(scratch, _STATE), state)
-    contents = {}
-    for name in sorted(os.listdir(scratch)):
-      file = os.path.join(scratch, name)
-      files.sync(file)
-      contents[name] = {
-        'bytes': os.path.getsize(file),
-        'sha256': files.digest(file),
-      }
-    files.write_json(
-      os.path.join(scratch, _MANIFEST),
-      {'format': _FORMAT, 'score': score, 'files': contents},
-    )
-    if os.path.exists(path):
-      shutil.rmtree(replaced, ignore_errors=True)
-      os.rename(path, replaced)
-    os.rename(scratch, path)
-    files.sync(self._folder)
-    shutil.rmtree(replaced, ignore_errors=True)
+    self._checkpoint.write(os.path.join(scratch, checkpoint_files.VARIABLES))
+    nest_files.write(os.path.join(scratch, checkpoint_files.STATE), state)
+    checkpoint_files.seal(scratch, score)
+    checkpoint_files.install(scratch, path)
 
   def _prune(self, past: list[str]) -> None:
     kept = {*past[-self._keep :], self._best(past).get('checkpoint')}
     for name in files.read(os.listdir, self._folder):
-      known = _NAME.match(name.removesuffix(_REPLACED)) or name == _SCRATCH
-      if known and name not in kept:
+      if checkpoint_files.is_ours(name) and name not in kept:
         shutil.rmtree(self._path(name), ignore_errors=True)
 
   def _restore_first(self, names: list[str]) -> Any:
@@ -242,7 +207,7 @@ class Checkpointer:
     for name in names:
       path = self._path(name)
       try:
-        state = _read_intact(path)
+        state = checkpoint_files.read_intact(path)
       except DamagedError as error:
         reasons.append(str(error))
         logging.warning(
@@ -267,7 +232,7 @@ class Checkpointer:
         raise OSError(error.message) from error
 
     try:
-      status = files.read(read, os.path.join(path, _VARIABLES))
+      status = files.read(read, os.path.join(path, checkpoint_files.VARIABLES))
       # Testing an agent needs no optimizer; a missing weight is an error.
       status.expect_partial()
       status.assert_existing_objects_matched()
@@ -285,62 +250,3 @@ class Checkpointer:
         f'{os.path.join(self._logdir, "config.json")}, the version that wrote '
         'it, or another --logdir.'
       ) from error
-
-
-def _names(folder: str) -> list[str]:
-  """Returns the names of all checkpoints in a folder, the oldest first."""
-  try:
-    entries = files.read(os.listdir, folder)
-  except FileNotFoundError:
-    entries = []
-  names = {
-    name for name in entries if _NAME.match(name.removesuffix(_REPLACED))
-  }
-  # One that was to be replaced counts only if its successor never came.
-  names -= {name + _REPLACED for name in names}
-  return sorted(names, key=_frames_of)
-
-
-def _frames_of(name: str) -> int:
-  return int(name.removesuffix(_REPLACED))
-
-
-def _read_intact(path: str) -> Any:
-  """Checks every file of a checkpoint and returns its state."""
-  manifest_path = os.path.join(path, _MANIFEST)
-  manifest = _or_damaged(files.read_json, manifest_path)
-  version = manifest.get('format') if isinstance(manifest, dict) else None
-  if isinstance(version, int) and version > _FORMAT:
-    raise ValueError(
-      f'{path} has format {version}, this program knows up to {_FORMAT}. Use '
-      'the version that wrote it.'
-    )
-  try:
-    contents = [
-      (os.path.join(path, name), entry['bytes'], entry['sha256'])
-      for name, entry in manifest['files'].items()
-    ]
-  except (AttributeError, KeyError, TypeError) as error:
-    raise DamagedError(f'{manifest_path}: not a manifest') from error
-  for file, size, sha256 in contents:
-    actual = _or_damaged(os.path.getsize, file)
-    if actual != size:
-      raise DamagedError(f'{file}: {actual} bytes instead of {size}')
-    if _or_damaged(files.digest, file) != sha256:
-      raise DamagedError(f'{file}: wrong checksum')
-  try:
-    return files.read(nest_files.read, os.path.join(path, _STATE))
-  except (ValueError, ImportError) as error:
-    raise ValueError(
-      f'{path} is intact, but of another version of this program: {error}. Use '
-      'the version that wrote it, or another --logdir.'
-    ) from error
-
-
-def _or_damaged(function: Callable[[str], Any], path: str) -> Any:
-  try:
-    return files.read(function, path)
-  except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-    raise DamagedError(f'{path}: missing') from error
-  except ValueError as error:
-    raise DamagedError(f'{path}: {error}') from error

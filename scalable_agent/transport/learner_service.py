@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from absl import logging
 
 import scalable_agent
-from scalable_agent import unroll_queue
+from scalable_agent import queues
 from scalable_agent.transport import (
   admission,
   protocol,
@@ -25,14 +25,6 @@ from scalable_agent.transport import (
   sessions,
   weights,
 )
-
-
-class Queue(Protocol):
-  """Where what actors send waits for the learner."""
-
-  @property
-  def capacity(self) -> int: ...
-  def __len__(self) -> int: ...
 
 
 class Layout(Protocol):
@@ -65,7 +57,7 @@ class LearnerService:
     num_levels: int,
     weights_description: list[list],
     layout: Layout,
-    queue: Queue,
+    queue: queues.ClosableQueue,
     clock: Callable[[], float] = time.monotonic,
   ):
     """Initialises; `publish` must be called before the first actor comes.
@@ -265,7 +257,7 @@ class LearnerService:
     """Has what an actor has sent wait for the learner; under its lock."""
     try:
       put()
-    except unroll_queue.Closed:
+    except queues.Closed:
       if not self._finished:
         raise rpc.Refused(protocol.STOPPING) from None
     # Not before it counts as waiting in the queue, or its place would seem

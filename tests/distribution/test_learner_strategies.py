@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from scalable_agent import structures
 from scalable_agent.distribution import replicas
-from scalable_agent.learner import Step
+from scalable_agent.distribution.agreement import Step
 from tests import learner_replicas, programs
 from tests.learner_replicas import CASES
 from tests.ports import free_port

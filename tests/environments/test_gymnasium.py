@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from scalable_agent import structures
-from scalable_agent.environments import gymnasium_suite, gymnasium_vector
+from scalable_agent.environments import gymnasium_registry, gymnasium_suite
 from scalable_agent.structures import FIRST, LAST, MID
 from tests.configs import make_environment
 from tests.environments import contract, toys
@@ -310,9 +310,9 @@ def test_an_episode_that_is_too_long_is_cut_off_and_has_a_future(
 
 
 def test_a_limit_beyond_the_registered_one_changes_nothing():
-  spec = gymnasium_vector.find_spec('CartPole-v1')
+  spec = gymnasium_registry.find_spec('CartPole-v1')
   for limit, expected in (499, 499), (501, 500), (0, 500):
     options = gymnasium_suite.GymnasiumOptions(max_episode_length=limit)
-    cut = gymnasium_vector._cut_off(spec, options)
+    cut = gymnasium_registry.cut_off(spec, options)
     assert cut.max_episode_steps == expected
   assert spec.max_episode_steps == 500

@@ -12,7 +12,7 @@ from absl import logging
 from tensorboard.backend.event_processing import event_accumulator
 
 from scalable_agent import structures
-from scalable_agent.reports import metrics, summaries
+from scalable_agent.reports import console, metrics, summaries
 from scalable_agent.storage import files
 from tests.configs import SUITES
 from tests.full_disk import fill
@@ -396,6 +396,62 @@ def test_on_a_terminal_one_line_is_rewritten(tmp_path):
   assert stream.getvalue().endswith('\n')
 
 
+class Listening(console.Console):
+  """Notes what it is told."""
+
+  secs = 5.0
+
+  def __init__(self, counts_steps):
+    self.told = []
+    self._counts_steps = counts_steps
+
+  @property
+  def counts_steps(self):
+    return self._counts_steps
+
+  def open(self, episodes, updates):
+    self.told.append(('open', episodes, updates))
+
+  def add(self, steps, episodes, updates):
+    returns = [e.episode_return for e in episodes]
+    self.told.append(('add', steps, returns, updates))
+
+  def evaluated(self, episode, num_steps):
+    self.told.append(('evaluated', episode.episode_return, num_steps))
+
+  def show(self, text):
+    self.told.append(('show', text.partition(' |')[0]))
+
+  def close(self):
+    self.told.append(('close',))
+
+
+@pytest.mark.parametrize('counts_steps', [False, True])
+def test_another_console_is_told_in_place_of_the_line(tmp_path, counts_steps):
+  clock, stream = Clock(), io.StringIO()
+  m = make_metrics(tmp_path, clock, stream=stream)
+  other = Listening(counts_steps)
+  m.show_instead(other)
+  m.set_state(m.get_state() | {'frames': 80}, updates=1)
+  with m:
+    m.record_unroll(make_unroll([[MID, LAST], [MID, FIRST]]))
+    m.record_unroll(one_episode(2.0))
+    clock.now += 5
+    m.record_update(100, 2, {})
+    m.record_evaluation(100, 120, 0, 3.0, 7)
+  whole = [('add', 1, [], 1)] if counts_steps else []
+  assert other.told == [
+    ('open', 0, 1),
+    *whole,
+    ('add', 1, [2.0], 1),
+    ('show', '100/1000 frames 10.0%'),
+    ('evaluated', 3.0, 30),
+    ('show', '100/1000 frames 10.0%'),
+    ('close',),
+  ]
+  assert not stream.getvalue()
+
+
 def test_the_return_is_that_of_the_last_hundred_episodes(tmp_path):
   stream = io.StringIO()
   with make_metrics(tmp_path, stream=stream) as m:
@@ -527,10 +583,12 @@ class FullDisk:
 def test_a_full_disk_is_named_and_all_files_are_closed(tmp_path):
   m = make_metrics(tmp_path)
   with m:
-    m._summaries._writer.close()
+    m._reporter._summaries._writer.close()
     log = m._episodes
-    m._summaries._writer = FullDisk()
-    m._summaries.scalars = m._summaries.actions = lambda *args: None
+    m._reporter._summaries._writer = FullDisk()
+    m._reporter._summaries.scalars = m._reporter._summaries.actions = (
+      lambda *args: None
+    )
     with pytest.raises(
       files.WriteError,
       match=f'TensorBoard events in {tmp_path}: .*No space left on device. Fr',

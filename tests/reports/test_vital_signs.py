@@ -14,6 +14,12 @@ STUCK = {
 }
 
 
+def look(signs, frames, *updates):
+  """Has the signs look at the metrics of updates that have all they need."""
+  values = map(vital_signs.values_of, updates)
+  return signs.look(frames, [v for v in values if v is not None])
+
+
 def warnings(updates, start=0, step=50_000, **options):
   """Returns the warnings of a run, with the frames at which they came.
 
@@ -26,8 +32,7 @@ def warnings(updates, start=0, step=50_000, **options):
   signs = vital_signs.VitalSigns(**options)
   found = []
   for frames in range(start + step, start + 3_000_000, step):
-    signs.add(updates(frames))
-    warning = signs.look(frames, signs.take())
+    warning = look(signs, frames, updates(frames))
     if warning is not None:
       found.append((frames, warning))
   return found
@@ -36,7 +41,7 @@ def warnings(updates, start=0, step=50_000, **options):
 def test_explained_variance_is_that_of_all_targets_together():
   rng = np.random.default_rng(0)
   signs = vital_signs.VitalSigns()
-  all_targets, all_errors = [], []
+  updates, all_targets, all_errors = [], [], []
   for batch in range(20):
     targets = rng.normal(
       loc=rng.normal(scale=2), scale=rng.choice([0.1, 3]), size=30
@@ -44,7 +49,7 @@ def test_explained_variance_is_that_of_all_targets_together():
     baselines = targets * 0.7 + rng.normal(loc=rng.normal(), size=30)
     all_targets.append(targets)
     all_errors.append(targets - baselines)
-    signs.add(
+    updates.append(
       {
         'entropy': 1.0 + batch % 2,
         'vs_variance': np.float32(targets.var()),
@@ -54,7 +59,7 @@ def test_explained_variance_is_that_of_all_targets_together():
         'other': None,
       }
     )
-  assert signs.look(1000, signs.take()) is None
+  assert look(signs, 1000, *updates) is None
   found = signs.read('line')
   assert found.entropy == pytest.approx(1.5)
   assert found.explained_variance == pytest.approx(
@@ -64,24 +69,21 @@ def test_explained_variance_is_that_of_all_targets_together():
 
 def test_targets_without_variance_are_not_explained():
   signs = vital_signs.VitalSigns()
-  signs.add(STUCK | {'vs_variance': 0.0, 'error_variance': 0.0})
-  signs.look(1, signs.take())
+  look(signs, 1, STUCK | {'vs_variance': 0.0, 'error_variance': 0.0})
   assert signs.read('line').explained_variance == 0
 
 
 def test_nothing_is_said_of_no_updates_or_of_metrics_without_signs():
   signs = vital_signs.VitalSigns()
-  assert signs.look(1, signs.take()) is None
-  signs.add({'total_loss': 1.0, 'entropy': 2.0})
-  assert signs.look(1, signs.take()) is None
+  assert look(signs, 1) is None
+  assert look(signs, 1, {'total_loss': 1.0, 'entropy': 2.0}) is None
   assert signs.read('line') is None
 
 
 def test_each_reader_has_all_since_it_last_read():
   signs = vital_signs.VitalSigns()
   for entropy in (1.0, 2.0):
-    signs.add(STUCK | {'entropy': entropy})
-    signs.look(1, signs.take())
+    look(signs, 1, STUCK | {'entropy': entropy})
     assert signs.read('line').entropy == entropy
   assert signs.read('line') is None
   assert signs.read('summary').entropy == 1.5

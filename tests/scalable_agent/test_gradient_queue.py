@@ -2,7 +2,7 @@
 
 import pytest
 
-from scalable_agent import gradient_queue, unroll_queue
+from scalable_agent import gradient_queue, queues
 from tests.waiting import DEADLINE_S, in_thread
 
 
@@ -29,7 +29,7 @@ def test_who_waits_is_woken_by_gradients_or_by_the_end():
   assert waiting.result(DEADLINE_S).policy_version == 5
   waiting = in_thread(queue.get)
   queue.close()
-  with pytest.raises(unroll_queue.Closed):
+  with pytest.raises(queues.Closed):
     waiting.result(DEADLINE_S)
 
 
@@ -38,5 +38,5 @@ def test_after_the_end_nothing_is_taken_or_given():
   queue.put(make_computed(0))
   queue.close()
   for call in (queue.get, lambda: queue.put(make_computed(1))):
-    with pytest.raises(unroll_queue.Closed):
+    with pytest.raises(queues.Closed):
       call()

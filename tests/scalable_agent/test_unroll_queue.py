@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tree
 
-from scalable_agent import structures, unroll_queue
+from scalable_agent import queues, structures, unroll_queue
 from tests.waiting import DEADLINE_S, in_thread, wait_until
 
 LENGTH = 4  # T + 1
@@ -249,7 +249,7 @@ class TestClose:
     queue.put(make_unroll(0, 2))  # It waits for the third column.
     wait_until(lambda: len(queue) == 0)
     queue.close()
-    with pytest.raises(unroll_queue.Closed, match='is closed'):
+    with pytest.raises(queues.Closed, match='is closed'):
       getter.result(timeout=DEADLINE_S)
 
   def test_wakes_putters(self):
@@ -258,7 +258,7 @@ class TestClose:
     putters = [in_thread(queue.put, make_unroll(0, 2)) for _ in range(3)]
     queue.close()
     for putter in putters:
-      with pytest.raises(unroll_queue.Closed, match='is closed'):
+      with pytest.raises(queues.Closed, match='is closed'):
         putter.result(timeout=DEADLINE_S)
 
   def test_refuses_what_comes_later(self):
@@ -266,9 +266,9 @@ class TestClose:
     queue.put(make_unroll(0, 2))
     queue.close()
     queue.close()
-    with pytest.raises(unroll_queue.Closed):
+    with pytest.raises(queues.Closed):
       queue.put(make_unroll(0, 2))
-    with pytest.raises(unroll_queue.Closed):
+    with pytest.raises(queues.Closed):
       queue.get()
 
 

@@ -1,0 +1,116 @@
+"""What Gymnasium knows by its id, and how one of it is made."""
+
+import contextlib
+import copy
+import dataclasses
+import importlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import ale_py
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from scalable_agent.environments import gymnasium_wrapper
+
+if TYPE_CHECKING:
+  from scalable_agent.environments.gymnasium_suite import GymnasiumOptions
+
+gymnasium.register_envs(ale_py)
+
+
+def ids() -> tuple[str, ...]:
+  """Returns the ids registered so far, without those of Atari games."""
+  return tuple(
+    sorted(
+      spec.id
+      for spec in gymnasium.registry.values()
+      if not str(spec.entry_point).startswith('ale_py')
+    )
+  )
+
+
+def find_spec(level_name: str) -> EnvSpec:
+  """Returns the registered specification of an id.
+
+  Args:
+    level_name: an id, or `module:id` with a module that registers it.
+
+  Raises:
+    ValueError: if there is no such module or id; says what Gymnasium said.
+  """
+  module, _, env_id = level_name.rpartition(':')
+  if module:
+    try:
+      importlib.import_module(module)
+    except (ImportError, ValueError, TypeError) as error:
+      raise ValueError(
+        f'The module {module} cannot be imported ({error}). It must be on '
+        'PYTHONPATH and register its environments when imported.'
+      ) from error
+  try:
+    return gymnasium.spec(env_id)
+  except gymnasium.error.Error as error:
+    said = str(error)
+    raise ValueError(said if said[-1:] in '.?' else f'{said}.') from error
+
+
+def cut_off(spec: EnvSpec, options: 'GymnasiumOptions') -> EnvSpec:
+  """Returns a specification whose episodes are no longer than asked for."""
+  steps = options.max_episode_length * options.num_action_repeats
+  known = spec.max_episode_steps
+  if not steps or (known is not None and known <= steps):
+    return spec
+  spec = copy.deepcopy(spec)
+  spec.max_episode_steps = steps
+  return spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Factory:
+  """Makes one wrapped environment, in whichever process it is called.
+
+  Attributes:
+    name: of the level.
+    spec: of `find_spec`.
+    num_action_repeats: see `gymnasium_wrapper.Plain`.
+    render: whether it can be filmed.
+  """
+
+  name: str
+  spec: EnvSpec
+  num_action_repeats: int
+  render: bool
+
+  def __call__(self) -> gymnasium.Env:
+    """Raises ValueError: it cannot be made or filmed, or is unsupported."""
+    module = self.name.rpartition(':')[0]
+    if module:
+      importlib.import_module(module)
+    with impossible(f'{self.name} cannot be made', '--level_name'):
+      environment = gymnasium.make(self.spec)
+    if self.render:
+      modes = environment.metadata.get('render_modes', [])
+      environment.close()
+      if 'rgb_array' not in modes:
+        raise ValueError(
+          f'{self.name} cannot be filmed: its render_modes are '
+          f'{modes}, without rgb_array. Leave --video_dir out, or render off.'
+        )
+      with impossible(f'{self.name} cannot be filmed', '--video_dir'):
+        environment = gymnasium.make(self.spec, render_mode='rgb_array')
+    return gymnasium_wrapper.Plain(
+      environment, self.name, self.num_action_repeats
+    )
+
+
+@contextlib.contextmanager
+def impossible(what: str, flag: str) -> Iterator[None]:
+  """Turns what Gymnasium refuses, or misses, into a message for the user."""
+  try:
+    yield
+  except (gymnasium.error.Error, ImportError) as error:
+    raise ValueError(
+      f'{what}: {str(error).rstrip(".")}. Install what is missing, or change '
+      f'{flag}.'
+    ) from error
