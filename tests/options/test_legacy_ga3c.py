@@ -129,6 +129,62 @@ def test_a_command_line_of_the_original():
   }
 
 
+def test_no_two_settings_are_one_option():
+  assert translate(
+    'AGENTS=1',
+    'PREDICTORS=2',
+    'TRAINERS=3',
+    'TIME_MAX=4',
+    'IMAGE_WIDTH=5',
+    'IMAGE_HEIGHT=6',
+    'EPISODES=7',
+    'ANNEALING_EPISODE_COUNT=8',
+    'BETA_START=0.1',
+    'BETA_END=0.2',
+    'LEARNING_RATE_START=0.3',
+    'LEARNING_RATE_END=0.4',
+    'RMSPROP_DECAY=0.5',
+    'RMSPROP_MOMENTUM=0.6',
+    'RMSPROP_EPSILON=0.7',
+    'REWARD_MIN=-8',
+    'REWARD_MAX=9',
+    'DYNAMIC_SETTINGS_STEP_WAIT=10',
+    'DYNAMIC_SETTINGS_INITIAL_WAIT=11',
+    'LOG_EPSILON=0.12',
+    'MIN_POLICY=0.13',
+    'PRINT_STATS_FREQUENCY=14',
+    'STAT_ROLLING_MEAN_WINDOW=15',
+    'MAX_QUEUE_SIZE=16',
+    'PREDICTION_BATCH_SIZE=17',
+  ) == {
+    'num_actors': 1,
+    'inference_threads': 2,
+    'num_trainers': 3,
+    'unroll_length': 4,
+    'width': 5,
+    'height': 6,
+    'total_episodes': 7,
+    'annealing_episode_count': 8,
+    'entropy_cost': 0.1,
+    'entropy_cost_end': 0.2,
+    'learning_rate': 0.3,
+    'learning_rate_end': 0.4,
+    'decay': 0.5,
+    'momentum': 0.6,
+    'epsilon': 0.7,
+    'reward_min': -8.0,
+    'reward_max': 9.0,
+    'dynamic_settings_step_wait': 10.0,
+    'dynamic_settings_initial_wait': 11.0,
+    'log_epsilon': 0.12,
+    'min_policy': 0.13,
+    'print_stats_frequency': 14,
+    'stat_rolling_mean_window': 15,
+    'queue_capacity': 16,
+    'inference_maximum_batch_size': 17,
+  }
+
+
 def test_clipping_is_by_the_norm_that_the_optimizer_had():
   assert translate('USE_GRAD_CLIP=True', 'GRAD_CLIP_NORM=3') == {
     'clip_gradient_norm': 3.0,
@@ -140,6 +196,38 @@ def test_clipping_is_by_the_norm_that_the_optimizer_had():
     'clip_gradient_by': 'tensor_norm',
   }
   assert translate('USE_GRAD_CLIP=') == {'clip_gradient_norm': 0.0}
+  with pytest.raises(ValueError, match='no effect without USE_GRAD_CLIP=True'):
+    translate('USE_GRAD_CLIP=', 'GRAD_CLIP_NORM=3')
+
+
+@pytest.mark.parametrize(
+  ('text', 'value'),
+  [
+    ('True', True),
+    ('true', True),
+    ('1', True),
+    ('', False),
+    ('False', False),
+    ('false', False),
+    ('0', False),
+  ],
+)
+def test_words_for_true_and_false(text, value):
+  assert translate(f'USE_LOG_SOFTMAX={text}') == {'use_log_softmax': value}
+
+
+def test_what_it_took_for_whole_numbers_may_be_any_here():
+  assert translate(
+    'REWARD_MIN=-0.5', 'DYNAMIC_SETTINGS_STEP_WAIT=0.25', 'REWARD_MAX=2'
+  ) == {
+    'reward_min': -0.5,
+    'dynamic_settings_step_wait': 0.25,
+    'reward_max': 2.0,
+  }
+
+
+def test_a_value_may_have_an_equals_sign():
+  assert translate('NETWORK_NAME=a=b') == {'logdir': 'logs/a=b'}
 
 
 def test_a_batch_has_more_transitions_than_were_asked_for():
@@ -154,7 +242,16 @@ def test_a_batch_has_more_transitions_than_were_asked_for():
 
 def test_playing_forces_what_the_original_forced():
   values, implied = legacy_ga3c.translate(
-    ['PLAY_MODE=True', 'AGENTS=8', 'LOAD_CHECKPOINT=', 'TRAIN_MODELS=']
+    [
+      'PLAY_MODE=True',
+      'AGENTS=8',
+      'PREDICTORS=3',
+      'TRAINERS=3',
+      'DYNAMIC_SETTINGS=True',
+      'LOAD_CHECKPOINT=',
+      'TRAIN_MODELS=',
+      'SAVE_MODELS=',
+    ]
   )
   assert values == {'mode': 'play'}
   assert 'log_format' not in implied
@@ -193,6 +290,7 @@ def test_what_cannot_be_done_is_answered_by_what_can(argument, message):
 @pytest.mark.parametrize(
   'argument',
   [
+    'PLAY_MODE=',
     'TENSORBOARD=True',
     'TENSORBOARD=',
     'TENSORBOARD_UPDATE_FREQUENCY=1000',

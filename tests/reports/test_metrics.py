@@ -3,6 +3,7 @@
 import io
 import json
 import threading
+import typing
 from typing import NamedTuple
 
 import numpy as np
@@ -197,6 +198,145 @@ class Poisoned:
     raise AssertionError('converted although nothing was due')
 
   __array__ = __float__
+
+
+def test_an_evaluation_is_told_with_the_frames_of_its_weights(tmp_path):
+  clock, stream = Clock(), io.StringIO()
+  m = make_metrics(
+    tmp_path,
+    clock,
+    stream=stream,
+    levels=('pong', 'qbert'),
+    summary_secs=1e9,
+  )
+  close, closed = m._evaluations.close, []
+  m._evaluations.close = lambda: closed.append(close())
+  with m:
+    m.record_update(480, 5, {})
+    clock.now += 2.5
+    m.record_evaluation(400, 480, 1, 7.0, 25)
+  assert len(closed) == 1
+  m.record_evaluation(480, 480, 0, 8.0, 25)  # Too late.
+  _, row = (tmp_path / 'evaluations.csv').read_text().splitlines()
+  assert row == '400,2.500,qbert,7.0,25,100'
+  tags = scalars(tmp_path)
+  assert tags['qbert/evaluation_return'] == [(400, 7)]
+  assert tags['qbert/evaluation_frames'] == [(400, 100)]
+  assert 'pong/evaluation_return' not in tags
+  assert 'evaluation 7.00' in stream.getvalue()
+
+
+def test_the_line_of_an_evaluation_has_agent_steps_and_is_the_only_one(
+  tmp_path, capsys
+):
+  stream = io.StringIO()
+  with make_metrics(tmp_path, stream=stream, log_format='pytorch_a3c') as m:
+    m.record_update(480, 5, {})
+    m.record_evaluation(400, 480, 0, 7.0, 25)
+  assert ', num steps 120, ' in capsys.readouterr().out
+  assert stream.getvalue() == ''
+
+
+def test_a_resumed_run_goes_on_with_its_evaluations(tmp_path):
+  with make_metrics(tmp_path) as m:
+    m.record_update(480, 5, {})
+    m.record_evaluation(400, 480, 0, 7.0, 25)
+    state = m.get_state()
+  other = make_metrics(tmp_path)
+  other.set_state(state, 5)
+  with other:
+    other.record_evaluation(480, 480, 0, 8.0, 25)
+  rows = (tmp_path / 'evaluations.csv').read_text().splitlines()
+  assert [row.split(',')[3] for row in rows[1:]] == ['7.0', '8.0']
+
+
+def test_the_log_of_ga3c_hears_of_every_unroll_and_stands_for_the_line(
+  tmp_path,
+):
+  class Log:
+    calls: typing.ClassVar = []
+
+    def open(self, *args):
+      self.calls.append(('open', *args))
+
+    def add(self, steps, episodes, updates):
+      returns = [e.episode_return for e in episodes]
+      self.calls.append(('add', steps, returns, updates))
+
+    def close(self):
+      self.calls.append(('close',))
+
+  stream = io.StringIO()
+  m = make_metrics(tmp_path, stream=stream)
+  m.show_instead(Log())
+  with m:
+    # One that nothing was learned from, and one that comes late.
+    for frames, updates in ((80, 2), (80, 3), (40, 1)):
+      m.record_update(frames, updates, {})
+    m.record_unroll(
+      make_unroll([[MID], [LAST], [FIRST], [MID]], [[0], [2], [0], [0]])
+    )
+    m.record_unroll(make_unroll([[LAST], [FIRST], [MID], [MID]]))
+    m.record_unroll(make_unroll([[MID], [MID], [MID], [MID]]))
+  assert Log.calls == [
+    ('open', 0, 0),
+    ('add', 2, [2.0], 3),
+    ('add', 2, [], 3),
+    ('add', 3, [], 3),
+    ('close',),
+  ]
+  assert stream.getvalue() == ''
+
+
+def test_lags_are_those_since_the_last_report(tmp_path):
+  clock = Clock()
+  with make_metrics(tmp_path, clock, summary_secs=10) as m:
+    for updates, lag in ((1, 2.0), (2, 4.0)):
+      clock.now += 10
+      values = {'policy_lag': lag, 'max_policy_lag': 10 / lag}
+      m.record_update(80 * updates, updates, values)
+  tags = scalars(tmp_path)
+  assert tags['policy_lag'] == [(80, 2), (160, 4)]
+  assert tags['policy_lag_max'] == [(80, 5), (160, 2.5)]
+
+
+def test_who_is_silent_writes_nothing(tmp_path):
+  with make_metrics(tmp_path / 'of_another', silent=True) as m:
+    m.record_update(80, 1, {})
+    m.record_unroll(one_episode())
+    m.record_evaluation(80, 80, 0, 7.0, 25)
+  assert m.get_state()['frames'] == 80
+  assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_of_earlier_versions_say_less(tmp_path):
+  with make_metrics(tmp_path) as m:
+    m.record_update(80, 1, {})
+    m.record_unroll(one_episode())
+    state = m.get_state()
+  del state['evaluations'], state['dropped_batches']
+  other = make_metrics(tmp_path)
+  other.set_state(state, 1)
+  with other:
+    assert other.get_state()['episode_count'] == 1
+    assert other.get_state()['dropped_batches'] == 0
+
+
+def test_episodes_that_end_a_run_are_in_the_line(tmp_path):
+  clock, stream = Clock(), io.StringIO()
+  m = make_metrics(tmp_path, clock, stream=stream, total_frames=1e9)
+  ended = [0]
+  m.set_gauges(lambda: {'episodes': (ended[0], 1000)})
+  with m:
+    clock.now += 10
+    m.record_update(80, 1, {})
+    ended[0] = 50
+    clock.now += 10
+    m.record_update(160, 2, {})
+  line = stream.getvalue().splitlines()[1]
+  assert line.startswith('50/1000 episodes 5.0% | ')
+  # The 950 that are left, at 5 a second.
+  assert line.endswith(' | ETA 0:03:10')
 
 
 def test_tensors_are_not_converted_until_a_report_is_due(tmp_path):

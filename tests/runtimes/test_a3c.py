@@ -82,7 +82,7 @@ def test_a_training_leaves_a_checkpoint_and_a_row_for_each_episode(tmp_path):
 def test_every_worker_acts_with_a_copy_of_the_learners_weights(tmp_path):
   run = make_run(tmp_path, **OPTIONS)
   copies = set()
-  lags = []
+  lags, versions = [], []
   update = run._training.update
 
   def record(batch, worker):
@@ -92,7 +92,8 @@ def test_every_worker_acts_with_a_copy_of_the_learners_weights(tmp_path):
     for one, other in zip(worker.agent.variables, before, strict=True):
       np.testing.assert_array_equal(one, other)
     copies.add(id(worker))
-    lags.append(run._training.updates() - int(batch.policy_version[0]))
+    versions.append(int(batch.policy_version[0]))
+    lags.append(run._training.updates() - versions[-1])
 
   run._training.update = record
   local_run.train(run)
@@ -108,6 +109,7 @@ def test_every_worker_acts_with_a_copy_of_the_learners_weights(tmp_path):
       np.testing.assert_array_equal(own, shared)
   # Of its own update at least.
   assert min(lags) >= 1
+  assert max(versions) > run._training.updates() / 2
 
 
 def test_several_levels_take_turns_among_the_workers(tmp_path):

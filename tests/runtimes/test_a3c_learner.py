@@ -102,11 +102,12 @@ class Actors:
 
 def test_frames_updates_and_episodes_are_counted_exactly(tmp_path):
   run = make_learner(tmp_path)
-  lags = []
+  lags, versions = [], []
   apply = run._training.apply
 
   def record(computed):
-    lags.append(run._training.updates() - computed.policy_version)
+    versions.append(computed.policy_version)
+    lags.append(run._training.updates() - versions[-1])
     apply(computed)
 
   run._training.apply = record
@@ -118,6 +119,7 @@ def test_frames_updates_and_episodes_are_counted_exactly(tmp_path):
   assert run.frames() == updates * TRANSITIONS
   assert len(lags) == updates
   assert min(lags) >= 0
+  assert max(versions) > updates / 2
   assert len(episodes(tmp_path)) == updates * OPTIONS['envs_per_actor']
   assert int(newest_checkpoint(tmp_path).name) == run.frames()
   (optimizer,) = run._learner.optimizers
@@ -156,6 +158,22 @@ def test_a_learner_that_comes_back_goes_on_with_the_actors_that_wait(tmp_path):
   assert all(link.reconnects >= 1 for link in actors.links), tries
   assert again.frames() == frames + 20 * TRANSITIONS
   assert len(episodes(tmp_path)) > rows
+
+
+def test_checkpoints_come_at_their_time(tmp_path):
+  run = make_learner(tmp_path, save_checkpoint_secs=0.0)
+  save, saved = run._training.save, []
+
+  def record(*args):
+    save(*args)
+    saved.append(run.frames())
+
+  run._training.save = record
+  with Actors(tmp_path) as actors:
+    run.train()
+    actors.assert_over()
+  # After every update, and at the end.
+  assert len(saved) == run._training.updates() + 1
 
 
 def poison(run, monkeypatch, updates, count):

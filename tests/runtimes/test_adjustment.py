@@ -118,6 +118,35 @@ def test_with_less_confidence_asked_for_more_is_believed():
   assert tries(0.0) > 30 > 10 > tries(3.0)
 
 
+def test_a_gain_of_several_standard_errors_is_believed():
+  # That of a difference of means of ten parts each is 4.5.
+  world = World(
+    lambda agents, *_: 1000.0 + 25 * agents,
+    noise=10.0,
+    dynamic_settings_confidence=3.0,
+  )
+  kept = sum(world.adjuster.try_one() for _ in range(100))
+  assert world.counts[0] > 10
+  assert kept < 30
+
+
+def test_the_seed_decides_the_order_of_tries():
+  def order():
+    world = World(lambda *_: 1.0)
+    seen, wait = [], world.wait
+
+    def record(seconds):
+      seen.append(world.counts)
+      return wait(seconds)
+
+    world.adjuster._wait = record
+    for _ in range(30):
+      world.adjuster.try_one()
+    return seen
+
+  assert order() == order()
+
+
 def test_a_drift_of_the_speed_alone_is_no_gain_of_the_first_try():
   world = World(lambda *_: 1000.0)
   world._speed = lambda *_: 1000.0 - world.now / 100
@@ -146,6 +175,21 @@ def test_nothing_is_measured_before_all_who_leave_have_left():
   for _ in range(30):
     world.adjuster.try_one()
     assert all(pool.looks <= 0 for pool in world.pools.values())
+
+
+def test_the_moment_after_a_change_is_not_measured():
+  # While new threads make their environments, little happens.
+  before = [(2, 2, 2)]
+
+  def speed(*counts):
+    changed, before[0] = counts != before[0], counts
+    return 0.0 if changed else 1000.0 + counts[0]
+
+  world = World(speed)
+  for _ in range(30):
+    world.adjuster.try_one()
+  assert world.counts[0] > 2
+  assert world.counts[1:] == (2, 2)
 
 
 def test_the_last_of_a_kind_stays():

@@ -5,6 +5,7 @@ import contextlib
 import random
 import threading
 import time
+import types
 
 import numpy as np
 import psutil
@@ -97,14 +98,17 @@ def test_every_thread_of_a_kind_works(tmp_path):
 def test_an_update_has_the_transitions_that_it_needs(tmp_path, least, columns):
   run = make_run(tmp_path, training_min_batch_size=least)
   update, sizes = run._training.learner.update, set()
+  versions = []
 
   def record(batch):
     sizes.add(batch.env_outputs.reward.shape)
+    versions.append(batch.policy_version.max())
     return update(batch)
 
   run._training.learner.update = record
   local_run.train(run)
   assert sizes == {(11, columns)}
+  assert max(versions) > 0  # Of the updates that they had seen.
 
 
 def test_the_episodes_learned_from_are_counted_and_saved(tmp_path):
@@ -187,6 +191,128 @@ def test_a_count_beyond_single_precision_still_anneals():
   count = tf.Variable(2**25 + 1, dtype=tf.int64)
   actual = optimizers.annealed(0.0, 2.0**26, 2**26, count)
   np.testing.assert_allclose(actual, 2**25 + 1, rtol=1e-7)
+
+
+def test_levels_take_turns_among_the_agents(tmp_path):
+  levels = ['catch', 'catch_hidden']
+  run = make_run(tmp_path, level_name=','.join(levels), num_actors=4, **ENDLESS)
+  names = [one.level.name for one in run._environments]
+  assert names == levels * 2
+  seeds = [one._seed for one in run._environments]
+  record, later, seen = run._metrics.record_unroll, [], set()
+  make, changes = run._make_environment, ['remove', 'add']
+
+  def make_later(*args):
+    later.append((args[0], make(*args)))
+    return later[-1][1]
+
+  def watch(unroll):
+    record(unroll)
+    name = threading.current_thread().name
+    seen.add((name, unroll.level[0]))
+    pool = run._pools['num_agents']
+    if name == 'agent_0' and changes and len(seen) == 4 and pool.settled:
+      getattr(pool, changes.pop(0))()
+    elif name == 'agent_3' and later:
+      run.stop()
+
+  run._make_environment = make_later
+  run._metrics.record_unroll = watch
+  local_run.train(run)
+  assert seen == {(f'agent_{i}', i % 2) for i in range(4)}
+  # The one that came after another had left.
+  ((index, environment),) = later
+  assert index == 3
+  assert environment.level.name == 'catch_hidden'
+  # It plays no episodes of those before it.
+  assert environment._seed >= max(seeds) + environment.num_envs
+
+
+@pytest.mark.parametrize(
+  ('rows', 'levels', 'least'), [(1, 1, 1), (8, 1, 2), (9, 1, 3), (4, 2, 2)]
+)
+def test_each_level_keeps_an_agent_and_a_batch_its_rows(
+  tmp_path, rows, levels, least
+):
+  run = make_run(
+    tmp_path,
+    level_name=','.join(['catch', 'catch_hidden'][:levels]),
+    inference_minimum_batch_size=rows,
+  )
+  made = run._make_pools(None)
+  assert made['num_agents']._least == least
+  assert made['num_predictors']._least == made['num_trainers']._least == 1
+
+
+def test_the_gauges_are_those_of_one_thread_of_each_kind(tmp_path):
+  run = make_run(tmp_path)
+  run._prepare()
+  agents = [types.SimpleNamespace(environment_seconds=s) for s in (5.0, 1.0)]
+  for one in agents:
+    run._agents.add(one)
+  run._policy.seconds, run._training.learner_seconds = 6.0, 4.0
+  run._pools = {
+    'num_agents': range(2),
+    'num_predictors': range(3),
+    'num_trainers': range(4),
+  }
+  gauges = run._gauges()
+  assert gauges['stage_seconds'] == {
+    'environment': 3.0,
+    'inference': 2.0,
+    'learner': 1.0,
+  }
+  assert {k: v for k, v in gauges.items() if k.startswith('num_')} == {
+    k: len(v) for k, v in run._pools.items()
+  }
+  assert gauges['batcher'].batches == 0
+  # What those that left have done stays; what comes is of those that are here.
+  run._agents.remove(agents[1])
+  agents[0].environment_seconds += 2.0
+  run._policy.seconds += 1.0
+  run._pools |= {'num_agents': range(1), 'num_predictors': range(0)}
+  assert run._gauges()['stage_seconds'] == {
+    'environment': 5.0,
+    'inference': 3.0,
+    'learner': 1.0,
+  }
+  run._policy.close()
+
+
+def test_the_queue_tells_how_full_it_was_found(tmp_path):
+  run = make_run(tmp_path, queue_capacity=7)
+  assert run._queue.capacity == 7
+  run._prepare()
+  run._queue.fill = lambda: 0.25
+  assert run._gauges()['queue_fill'] == 0.25
+  run._policy.close()
+
+
+@pytest.mark.parametrize('most', [0, 50])
+def test_episodes_are_told_where_they_end_the_run(tmp_path, most):
+  run = make_run(tmp_path, total_episodes=most)
+  run._prepare()
+  run._training.learner.episodes.assign(20)
+  assert run._gauges()['episodes'] == ((20, 50) if most else None)
+  run._policy.close()
+
+
+@pytest.mark.parametrize(
+  ('name', 'own'), [('results.txt', True), ('../results.txt', False)]
+)
+def test_only_results_in_the_logdir_are_the_runs_own(tmp_path, name, own):
+  run = make_run(
+    tmp_path / 'run',
+    log_format='ga3c',
+    results_filename=name,
+    print_stats_frequency=3,
+    stat_rolling_mean_window=5,
+  )
+  log = run._metrics._ga3c_log
+  assert log._path == str((tmp_path / 'run' / name).resolve())
+  assert log._own == own
+  assert log._every == 3
+  assert log._scores.maxlen == 5
 
 
 class TestOptions:

@@ -242,9 +242,11 @@ class TestSerialMode:
     train(tmp_path, **SERIAL)
     assert_same_bits(whole, tmp_path)
 
-  def test_with_other_sizes_episodes_begin_anew(self, tmp_path, log):
+  @pytest.mark.parametrize(
+    'sizes', [{'envs_per_actor': 5}, {'unroll_length': 7}]
+  )
+  def test_with_other_sizes_episodes_begin_anew(self, tmp_path, log, sizes):
     one = train(tmp_path, **SERIAL)
-    sizes = {'envs_per_actor': 5, 'unroll_length': 7}
     two = train(
       tmp_path, **(SERIAL | sizes | {'total_environment_frames': 900})
     )

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import re
 from typing import ClassVar
 
 import imageio.v2 as imageio
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from scalable_agent import evaluation, networks, structures
 from scalable_agent.reports import videos
+from scalable_agent.storage import files
 from tests import clockwork
 from tests.configs import make_environment
 
@@ -202,9 +204,10 @@ def test_eighty_columns_show_everything(level, returns, human_normalized):
 
 
 def test_several_levels_are_aggregated():
-  results = [result(human_normalized=score) for score in (10.0, 20.0, 90.0)]
+  # Also one on which it plays no better than at random.
+  results = [result(human_normalized=score) for score in (0.0, 30.0, 90.0)]
   text = printed(results)
-  assert 'over 3 levels: median 20.0%, mean 40.0%' in text
+  assert 'over 3 levels: median 30.0%, mean 40.0%' in text
 
 
 def test_results_are_written_with_every_return(tmp_path):
@@ -234,6 +237,40 @@ def test_one_level_has_no_aggregate(tmp_path):
   path = tmp_path / 'test.json'
   printed([result(human_normalized=10.0)], str(path))
   assert json.loads(path.read_text())['aggregate'] is None
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / 'file').touch()
+  path = str(tmp_path / 'file' / 'test.json')
+  with pytest.raises(files.WriteError, match=re.escape(path)):
+    printed([result()], path)
+
+
+def test_a_failure_in_the_midst_of_a_game_finishes_its_video(monkeypatch):
+  calls = []
+
+  class Writer:
+    def __init__(self, path, fps):
+      del path, fps
+
+    def add(self, frame):
+      calls.append('add')
+
+    def close(self):
+      calls.append('close')
+
+  def fail(action):
+    raise ZeroDivisionError('the game broke')
+
+  monkeypatch.setattr(videos, 'VideoWriter', Writer)
+  environment = make('catch', 1, render=True)
+  environment.step = fail
+  with pytest.raises(ZeroDivisionError):
+    evaluation.evaluate(
+      networks.Agent(environment.spec), environment, 1, video_path='a.mp4'
+    )
+  environment.close()
+  assert calls == ['add', 'close']
 
 
 @pytest.mark.parametrize('ending', ['mp4', 'gif'])

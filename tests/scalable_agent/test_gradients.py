@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tree
 
+from scalable_agent.transport import gradient_codec
 from tests import acting, differentiating
 
 LENGTH = 5  # T
@@ -92,6 +93,26 @@ def test_a_description_is_what_a_call_returns_whatever_the_columns():
   described = tree.map_structure(lambda x: (tuple(x.shape), x.dtype), specs)
   tree.map_structure(lambda a, b: None, returned, described)
   assert tree.flatten(returned) == tree.flatten(described)
+
+
+def test_a_layout_describes_what_it_writes():
+  one = make_acting()
+  layout, function = differentiating.make_layout(one, COLUMNS)
+  unroll = one.unroll()
+  data = layout.write(function(unroll), unroll)
+  described = [(name, dtype) for name, _, dtype in layout.describe()]
+  given, read = layout.read(data, COLUMNS, level=0)
+  parts = {
+    'gradients': given,
+    'unroll': (read.env_outputs, read.agent_outputs),
+  }
+  assert described == [
+    ('/'.join(map(str, path)), array.dtype.name)
+    for path, array in tree.flatten_with_path(parts)
+  ]
+  assert ('unroll/0/step_type', 'int32') in described
+  with pytest.raises(gradient_codec.Malformed):
+    layout.read(data[:-1], COLUMNS, level=0)
 
 
 def test_to_describe_them_and_to_call_it_is_one_tracing():

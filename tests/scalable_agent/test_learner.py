@@ -174,6 +174,27 @@ def test_gradients_that_are_not_finite_change_nothing(lstm, xla):
   assert int(one.optimizers[0].iterations) == 4
 
 
+def test_the_episodes_of_a_dropped_batch_do_not_count():
+  agent = make_agent()
+  one = make_learner(agent, reward_clipping='none')
+  one.episodes, loss = tf.Variable(0, dtype=tf.int64), one._loss
+
+  def with_episodes(*args):
+    value = loss(*args)
+    more = {'num_episodes': tf.constant(2.0)}
+    return value._replace(metrics=value.metrics | more)
+
+  one._loss = with_episodes
+  first, second = make_batches(agent, 2)
+  for batch, count in (
+    (first, 2),
+    (with_a_reward(second, np.nan), 2),
+    (second, 4),
+  ):
+    one.update(batch)
+    assert int(one.episodes) == count
+
+
 def test_a_batch_counts_if_only_its_later_steps_are_skipped():
   agent = make_agent()
   one = make_learner(agent, updates_per_batch=3)

@@ -356,7 +356,19 @@ def test_another_entropy_cost_may_come_with_the_batch():
   other = GA3CLossOptions(entropy_cost=0.0)
   actual = ga3c_loss(other, *parts, entropy_cost=tf.constant(0.25))
   np.testing.assert_allclose(actual.total, expected, rtol=1e-6)
+  assert actual.metrics['entropy_cost'] == 0.25
   assert ga3c_loss(other, *parts).total != expected
+
+
+def test_an_end_in_the_first_column_counted_with_the_unroll_before():
+  batch, options = make_batch(), GA3CLossOptions()
+  step_type = batch.env_outputs.step_type
+  before = batch.loss(ga3c_loss, options)[1]['num_episodes']
+  step_type[0] = LAST
+  assert batch.loss(ga3c_loss, options)[1]['num_episodes'] == before
+  more = (step_type[-1] != LAST).sum()
+  step_type[-1] = LAST
+  assert batch.loss(ga3c_loss, options)[1]['num_episodes'] == before + more
 
 
 def test_a_mean_is_the_sum_over_the_number_of_transitions():
@@ -407,6 +419,7 @@ def test_on_policy_all_corrections_but_epsilon_agree():
   loss, metrics, gradients = batch.loss(vtrace_loss, options)
   np.testing.assert_allclose(metrics['mean_rho'], 1.0, rtol=1e-5)
   np.testing.assert_allclose(metrics['max_rho'], 1.0, rtol=1e-5)
+  assert metrics['clipped_rho_fraction'] == 0
   for correction in ('one_step_is', 'none'):
     other_loss, _, other_gradients = batch.loss(
       vtrace_loss, dataclasses.replace(options, correction=correction)
@@ -475,6 +488,26 @@ def test_what_happens_between_episodes_does_not_matter():
   np.testing.assert_array_equal(gradients[0], changed_gradients[0])
   assert (gradients[0][:-1][last] == 0).all()
   assert (gradients[1][:-1][last] == 0).all()
+
+
+@pytest.mark.parametrize('correction', objectives.CORRECTIONS)
+def test_an_infinite_rho_between_episodes_spoils_nothing(correction):
+  batch = make_batch()
+  options = VTraceOptions(
+    correction=correction, clip_rho_threshold=0, clip_pg_rho_threshold=0
+  )
+  loss, metrics, gradients = batch.loss(vtrace_loss, options)
+  last = batch.env_outputs.step_type[:-1] == LAST
+  batch.agent_outputs.action[1:][last] = 0
+  batch.agent_outputs.policy_logits[1:][last] = [-200.0, 0.0, 0.0, 0.0]
+  batch.learner_logits[:-1][last] = [9.0, 0.0, 0.0, 0.0]
+  changed_loss, changed_metrics, changed_gradients = batch.loss(
+    vtrace_loss, options
+  )
+  assert changed_loss == loss
+  assert changed_metrics == metrics
+  for one, other in zip(gradients, changed_gradients, strict=True):
+    np.testing.assert_array_equal(one, other)
 
 
 def test_a_truncation_bootstraps_from_the_final_observation():

@@ -156,17 +156,32 @@ class TestTaken:
     )
     assert got.unroll.level.tolist() == [0] * COLUMNS
 
+  @pytest.mark.parametrize('count', [1, 2, 3])
   def test_they_come_in_pieces_that_fit(
-    self, actor, service, queue, data, monkeypatch
+    self, actor, service, queue, data, monkeypatch, count
   ):
-    monkeypatch.setattr(gradient_codec, 'MAX_BYTES', len(data) // 2 - 1)
-    pieces = weights.split(data, len(data) // 2 - 1)
-    assert len(pieces) == 3
+    # One piece, and two, are full to the last byte.
+    most = len(data) // count if count < 3 else len(data) // 2 - 1
+    monkeypatch.setattr(gradient_codec, 'MAX_BYTES', most)
+    pieces = weights.split(data, most)
+    assert len(pieces) == count
     for index, piece in enumerate(pieces):
       assert len(queue) == 0
       actor.send(piece, index)
     assert len(queue) == 1
     assert service._sessions[0].received == []
+
+  def test_the_longest_piece_fits_into_a_message(self):
+    size = protocol.GRADIENTS.size + gradient_codec.MAX_BYTES
+    assert size == rpc.MAX_BYTES
+
+  def test_their_level_is_the_actors(self, one, layout, queue, data):
+    service = differentiating.make_service(one, layout, queue, num_levels=3)
+    for task in (2, 1):
+      actor = ByHand(service, one, layout, task).start()
+      assert actor.ready()
+      actor.send(data)
+      assert queue.get().unroll.level.tolist() == [task] * COLUMNS
 
   def test_their_bytes_and_steps_are_counted(self, actor, service, data):
     actor.send(data)
@@ -186,10 +201,13 @@ class TestTaken:
     link.register()
     link.begin(layout, COLUMNS, one.agent.variables)
     assert link.update_weights() == 7
-    link.send(computed, unroll)
+    version = np.full_like(unroll.policy_version, 5)
+    link.send(computed, unroll._replace(policy_version=version))
     assert link.sent_unrolls == 1
+    got = queue.get()
+    assert got.policy_version == 5
     for given, sent in zip(
-      tree.flatten(queue.get().gradients), tree.flatten(computed), strict=True
+      tree.flatten(got.gradients), tree.flatten(computed), strict=True
     ):
       np.testing.assert_array_equal(given, sent)
     # A learner that comes back knows no session.
@@ -271,6 +289,18 @@ class TestRefused:
       actor.send(pieces[1], 1, version=1)
     assert_nothing_is_held(service, queue)
 
+  def test_a_set_that_was_under_way_when_the_actor_began_anew(
+    self, actor, service, queue, data, monkeypatch
+  ):
+    monkeypatch.setattr(gradient_codec, 'MAX_BYTES', 1000)
+    actor.send(data[:1000])
+    actor.begin()
+    with pytest.raises(
+      rpc.Refused, match=r'piece 1 of .* came when piece 0 of'
+    ):
+      actor.send(data[1000:2000], 1)
+    assert_nothing_is_held(service, queue)
+
   def test_any_number_of_first_pieces_takes_the_room_of_one(
     self, actor, service, data, monkeypatch
   ):
@@ -338,10 +368,12 @@ class TestRefused:
   def test_another_loss_or_network_at_the_start(self, make_actor, layout):
     actor = make_actor()
     actor.register()
-    theirs = layout.describe()
-    theirs[0] = [theirs[0][0], [99], 'float32']
-    with pytest.raises(rpc.Refused, match=r'gradients: the learner has \S+ '):
-      actor.begin(layout=theirs)
+    # Of the gradients, and of the unroll that they are of.
+    for index in (0, -1):
+      theirs = layout.describe()
+      theirs[index] = [theirs[index][0], [99], 'float32']
+      with pytest.raises(rpc.Refused, match=r'gradients: the learner has \S+ '):
+        actor.begin(layout=theirs)
     with pytest.raises(rpc.Refused, match=r'gradients: .* the actor no'):
       actor.begin(layout=None)
 
