@@ -161,9 +161,7 @@ def play_episode(
       return None
     agent_output, state = policy(env_output, action, state)
     chosen = np.argmax(agent_output.policy_logits, -1).astype(np.int32)
-    # The first action follows none.
-    same = equal_actions and chosen[0] == action[0]
-    equal_actions = equal_actions + 1 if same else 1
+    equal_actions = equal_actions + 1 if chosen[0] == action[0] else 1
     action = chosen
     env_output = environment.step(action)
     if env_output.info.episode_return[0] != episode_return:

@@ -109,11 +109,11 @@ class Run(local_run.LocalRun):
     if self._config.of(WorkerOptions).shared_statistics:
       return
     saved = self._restored.get('statistics', [])
-    if self._restored and len(saved) != len(self._workers):
+    if self._restored and len(saved) < len(self._workers):
       logging.warning(
         'The checkpoint has the statistics of %d workers of %d: those of the '
         'others begin anew.',
-        min(len(saved), len(self._workers)),
+        len(saved),
         len(self._workers),
       )
     for worker, values in zip(self._workers, saved, strict=False):

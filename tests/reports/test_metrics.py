@@ -13,7 +13,12 @@ from absl import logging
 from tensorboard.backend.event_processing import event_accumulator
 
 from scalable_agent import structures
-from scalable_agent.reports import console, metrics, summaries
+from scalable_agent.reports import (
+  console,
+  metrics,
+  pytorch_a3c_log,
+  summaries,
+)
 from scalable_agent.storage import files
 from tests.configs import SUITES
 from tests.full_disk import fill
@@ -230,7 +235,9 @@ def test_the_line_of_an_evaluation_has_agent_steps_and_is_the_only_one(
   tmp_path, capsys
 ):
   stream = io.StringIO()
-  with make_metrics(tmp_path, stream=stream, log_format='pytorch_a3c') as m:
+  m = make_metrics(tmp_path, stream=stream)
+  m.show_instead(pytorch_a3c_log.PytorchA3CLog())
+  with m:
     m.record_update(480, 5, {})
     m.record_evaluation(400, 480, 0, 7.0, 25)
   assert ', num steps 120, ' in capsys.readouterr().out
@@ -253,8 +260,9 @@ def test_a_resumed_run_goes_on_with_its_evaluations(tmp_path):
 def test_the_log_of_ga3c_hears_of_every_unroll_and_stands_for_the_line(
   tmp_path,
 ):
-  class Log:
+  class Log(console.Console):
     calls: typing.ClassVar = []
+    counts_steps = True
 
     def open(self, *args):
       self.calls.append(('open', *args))

@@ -308,7 +308,7 @@ def test_only_results_in_the_logdir_are_the_runs_own(tmp_path, name, own):
     print_stats_frequency=3,
     stat_rolling_mean_window=5,
   )
-  log = run._metrics._ga3c_log
+  log = run._metrics._console
   assert log._path == str((tmp_path / 'run' / name).resolve())
   assert log._own == own
   assert log._every == 3
