@@ -220,7 +220,11 @@ def _read(
     cpu_ms_per_step=1000 * float(used[1] - used[0]) / steps,
     policy_lag=mean('policy_lag'),
     # Who has no batcher evaluates what one actor's environments show.
-    inference_rows=mean('batcher/mean_batch_size') or config['envs_per_actor'],
+    inference_rows=(
+      mean('batcher/mean_batch_size')
+      if 'batcher/mean_batch_size' in events.Tags()['tensors']
+      else config['envs_per_actor']
+    ),
   )
 
 

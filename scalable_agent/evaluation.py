@@ -164,8 +164,10 @@ def play_episode(
     equal_actions = equal_actions + 1 if chosen[0] == action[0] else 1
     action = chosen
     env_output = environment.step(action)
-    if env_output.info.episode_return[0] != episode_return:
-      episode_return, equal_actions = env_output.info.episode_return[0], 0
+    now = env_output.info.episode_return[0]
+    # Not where it is no number, which differs from itself.
+    if now != episode_return and now == now:
+      episode_return, equal_actions = now, 0
     if equal_actions == most_equal_actions:
       break
   info = env_output.info

@@ -11,8 +11,8 @@ class ClosableQueue:
   """Many threads put, one gets, and any may close it, which wakes them all.
 
   A subclass has `put` and `get`, which hold `_condition` for all that they do,
-  and notify all of what may have ended another's wait. Both begin with
-  `_check_open`, and do so again after a wait. `get` begins with `_note_fill`.
+  and notify all of what may have ended another's wait. `put` begins with
+  `_check_open`, `get` with `_note_fill`; both check after a wait.
 
   The capacity is a promise of whoever puts, not of this class: `UnrollQueue`
   blocks them, `GradientQueue` leaves it to `transport.admission` to let no more

@@ -5,6 +5,8 @@ must not differ between kinds (step types, discounts, returns) is done here.
 """
 
 import abc
+import contextlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,7 +79,8 @@ class BatchedEnvironment(abc.ABC):
     """
     self._check_usable(may_be_new=True)
     self._state = 'failed'
-    observation = self._reset()
+    with self._simulated():
+      observation = self._reset()
     self._state = 'running'
     self._ended = np.zeros([self.num_envs], bool)
     self._episode_return = np.zeros([self.num_envs], np.float64)
@@ -93,6 +96,20 @@ class BatchedEnvironment(abc.ABC):
       ),
     )
 
+  @contextlib.contextmanager
+  def _simulated(self) -> Iterator[None]:
+    """Of a simulator that exits, the program must not end as if all were well.
+
+    Raises:
+      RuntimeError: it has called sys.exit.
+    """
+    try:
+      yield
+    except SystemExit as error:
+      raise RuntimeError(
+        f'{self.level.name} has called sys.exit({error.code!r})'
+      ) from error
+
   def step(self, actions: np.ndarray) -> structures.StepOutput:
     """Takes one agent step in every environment.
 
@@ -106,7 +123,8 @@ class BatchedEnvironment(abc.ABC):
     self._check_usable()
     actions = self._checked(actions)
     self._state = 'failed'
-    arrival = self._step(actions)
+    with self._simulated():
+      arrival = self._step(actions)
     self._state = 'running'
 
     first = self._ended

@@ -100,7 +100,10 @@ def _validate_combinations(config: Config) -> None:
     return
   actors = config.actors
   of_batcher = config.catalog.algorithms_of('inference_maximum_batch_size')
-  if algorithm.name not in of_batcher or config.batching.batcher == 'none':
+  # Empty: all algorithms have it.
+  if of_batcher and algorithm.name not in of_batcher:
+    return
+  if config.batching.batcher == 'none':
     return
   # The other options mean nothing without several actors.
   if actors.num_actors and actors.envs_per_actor is not None:

@@ -1,6 +1,7 @@
 """What GA3C has beyond the others; other names of these are its Config's."""
 
 import dataclasses
+import os
 from typing import Any
 
 from scalable_agent.options.declaration import Line, Part, option
@@ -221,14 +222,15 @@ class GA3CReportOptions:
   results_filename: str = option(
     'results.txt',
     'File of a row for each episode, in the logdir if it is no whole path. One '
-    'elsewhere is only added to. Ends in .txt.',
+    'elsewhere is only added to. Ends in .txt, if it is no whole path.',
     **_OF_LOG,
   )
 
   def check(self) -> None:
     """Refuses names that other files of a run have."""
-    if not self.results_filename.endswith('.txt'):
+    name = self.results_filename
+    if not (name.endswith('.txt') or os.path.isabs(name)):
       raise ValueError(
-        f'--results_filename={self.results_filename} must end in .txt, so that '
-        'it is none of the files that a run has anyway.'
+        f'--results_filename={name} must end in .txt, so that it is none of '
+        'the files that a run has anyway, or be a whole path.'
       )

@@ -30,7 +30,10 @@ class ReportOptions:
     10.0, 'Time between two TensorBoard summaries.', **_EVERY
   )
   progress_secs: float = option(
-    2.0, 'Time between two progress lines.', **_EVERY
+    2.0,
+    'Time between two progress lines.',
+    idle_with={'log_format': ('pytorch_a3c', 'ga3c')},
+    **_EVERY,
   )
   log_format: str = option(
     'auto',

@@ -8,7 +8,8 @@ from scalable_agent.reports import episode_log
 class Console:
   """Is told everything, and says some of it; this one says nothing.
 
-  Metrics calls `add` under one lock and the others under another one.
+  Once it is open, Metrics calls `add` under one lock and the others under
+  another one.
 
   Attributes:
     secs: seconds between two calls of `show`.

@@ -116,7 +116,8 @@ class EpisodeLog:
       episodes: number of rows to keep at most, for the same reason.
 
     Raises:
-      files.WriteError: the file cannot be read or written.
+      files.WriteError: the file cannot be written, or may not be read.
+      files.UnreadableError: it cannot be read now.
     """
     self._path = path
     try:

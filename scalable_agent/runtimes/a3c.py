@@ -65,7 +65,8 @@ class AsynchronousAdvantageActorCritic(AdvantageAlgorithm):
     if log_format == 'pytorch_a3c' and secs == 0:
       raise ValueError(
         '--log_format=pytorch_a3c prints evaluations, and with '
-        '--evaluation_secs=0 there are none. Change one of them.'
+        '--evaluation_secs=0 there are none. Set --evaluation_secs=60, or '
+        'leave --log_format out.'
       )
 
   def make_run(

@@ -19,7 +19,7 @@ from scalable_agent.runtimes import assembly, evaluator, local_run, threads
 
 # Seconds between two looks at whether it is time to save.
 _TICK = 0.2
-# Seconds that each worker more may take to end.
+# Seconds that each additional worker may take to end.
 _JOIN_TIMEOUT = 5.0
 
 

@@ -8,8 +8,8 @@ from scalable_agent import environments, evaluation, policies
 from scalable_agent.options import Config, EvaluationOptions
 from scalable_agent.runtimes import assembly, test, threads, training
 
-# pytorch-a3c's guard: a policy that does the same for ever, such as never to
-# press FIRE, would play for ever, too.
+# As pytorch-a3c's guard, which counts rewarded ones as well: a policy that does
+# the same for ever, such as never to press FIRE, would play for ever, too.
 _MOST_EQUAL_ACTIONS = 100
 
 

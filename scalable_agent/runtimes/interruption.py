@@ -50,6 +50,6 @@ class Interruption:
     with contextlib.suppress(OSError, ValueError, AttributeError):
       os.write(
         sys.stderr.fileno(),
-        f'\n{self.name}: stopping as soon as what is under way has ended; a '
-        'second one ends at once and saves nothing.\n'.encode(),
+        f'\n{self.name}: stops as soon as what is under way has ended; a '
+        f'second {self.name} does not wait for it.\n'.encode(),
       )

@@ -64,9 +64,6 @@ class Run(local_run.LocalRun):
     except (files.WriteError, training.RunError):
       self._training.rescue(self._state())
       raise
-    except SystemExit as error:
-      # It would end the process as if all were well.
-      raise RuntimeError(f'{error!r} while acting or learning') from error
 
   def _state(self) -> dict[str, Any]:
     return {

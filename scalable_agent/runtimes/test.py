@@ -127,6 +127,7 @@ def test(
   """
   date = datetime.datetime.now(datetime.timezone.utc)
   with (
+    _interruptible(),
     _new_file(config.run.logdir, date) as path,
     interruption.Interruption(_end),
   ):
@@ -143,8 +144,20 @@ def test(
   print(f'Wrote {" and ".join([path, *videos])}.')
 
 
+class _Interrupted(BaseException):
+  """Ends a test wherever it is; no part of it takes this for its own."""
+
+
 def _end() -> None:
-  sys.exit('The test was interrupted: it leaves no results.')
+  raise _Interrupted
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+  try:
+    yield
+  except _Interrupted:
+    sys.exit('The test was interrupted: it leaves no results.')
 
 
 def _play(

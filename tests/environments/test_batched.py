@@ -30,7 +30,7 @@ class ScriptedEnvironment(batched.BatchedEnvironment):
   def _step(self, actions):
     del actions
     arrival = self._script.pop(0)
-    if isinstance(arrival, Exception):
+    if isinstance(arrival, BaseException):
       raise arrival
     return arrival
 
@@ -90,6 +90,14 @@ def test_clockwork_columns_are_what_the_design_says():
     played.info.episode_step.T, [[0, 1, 2, 0, 1, 2], [0, 1, 2, 3, 0, 1]]
   )
   np.testing.assert_array_equal(np.stack(environment.actions)[:, 0], range(5))
+
+
+def test_a_simulator_that_exits_does_not_end_the_program_in_peace():
+  with pytest.raises(
+    RuntimeError, match=r'^scripted has called sys\.exit\(0\)$'
+  ) as raised:
+    play(arrival(), SystemExit(0))
+  assert isinstance(raised.value.__cause__, SystemExit)
 
 
 def test_clockwork_loses_lives_in_mid_episode():

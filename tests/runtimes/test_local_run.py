@@ -508,9 +508,10 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
   before = signal.getsignal(number)
   local_run.train(run)
   assert signal.getsignal(number) is before
+  name = signal.Signals(number).name
   assert (
-    f'\n{signal.Signals(number).name}: stopping as soon as what is under way '
-    'has ended; a second one ends at once and saves nothing.\n'
+    f'\n{name}: stops as soon as what is under way has ended; a second {name} '
+    'does not wait for it.\n'
   ) in capfd.readouterr().err
   assert run.frames() == int(newest_checkpoint(tmp_path).name) > 0
   assert (
@@ -527,8 +528,10 @@ def test_an_environment_that_exits_ends_no_run_as_if_all_were_well(
 ):
   run = make_run(tmp_path, **options)
   for environment in run._environments:
-    monkeypatch.setattr(environment, 'step', lambda action: sys.exit(0))
-  with pytest.raises(RuntimeError, match=r'^SystemExit\(0\) ') as raised:
+    monkeypatch.setattr(environment, '_step', lambda actions: sys.exit(0))
+  with pytest.raises(
+    RuntimeError, match=r'^catch has called sys\.exit\(0\)$'
+  ) as raised:
     local_run.train(run)
   assert isinstance(raised.value.__cause__, SystemExit)
 

@@ -400,6 +400,16 @@ class TestAnEpisodeMeanwhile:
     assert actions == [3] * 100
     assert episode == (0, 100)
 
+  def test_a_return_that_is_no_number_is_no_reward(self):
+    class NoNumbers(clockwork.ClockworkEnvironment):
+      def step(self, action):
+        output = super().step(action)
+        nan = np.full_like(output.info.episode_return, np.nan)
+        return output._replace(info=output.info._replace(episode_return=nan))
+
+    episode, _ = self._play(ALWAYS_3._choose, kind=NoNumbers)
+    assert episode.length == 100
+
   def test_equal_actions_that_are_rewarded_go_on(self):
     episode, actions = self._play(ALWAYS_3._choose)
     assert actions == [3] * 250
