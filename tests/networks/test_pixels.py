@@ -60,12 +60,13 @@ def test_pixels_are_deviations_from_the_mean_of_all_that_was_seen(lengths):
 
 def test_what_never_changes_is_zero_and_a_change_of_it_is_bounded():
   normalised = pixels.NormalisedPixels(SPEC, 1)
-  observe(normalised, np.full((40, 8, *SPEC.shape), 200, np.uint8))
-  screen = np.full((2, *SPEC.shape), 200, np.uint8)
-  screen[1, 0, 0] = 0
+  observe(normalised, np.full((40, 8, *SPEC.shape), 120, np.uint8))
+  screen = np.full((3, *SPEC.shape), 120, np.uint8)
+  screen[1, 0, 0], screen[2, 0, 0] = 0, 255
   numbers = normalised(tf.constant(screen)).numpy()
   np.testing.assert_allclose(numbers[1, 0, 0], -10)
-  numbers[1, 0, 0] = 0
+  np.testing.assert_allclose(numbers[2, 0, 0], 10)
+  numbers[1:, 0, 0] = 0
   np.testing.assert_allclose(numbers, 0, atol=1e-2)
 
 
