@@ -318,6 +318,20 @@ def test_a_list_of_numbers_is_a_tensor(make_batcher, threads):
   assert threads.result(server)
 
 
+def test_lists_may_stand_for_a_tuple_and_for_its_tensors(make_batcher, threads):
+  batcher = make_batcher((spec(2), spec(dtype=tf.float64)))
+  call = threads.start(batcher.compute, [[[1, 2]], [3]])
+  (first, second), computation_id = threads.result(
+    threads.start(batcher.get_inputs)
+  )
+  np.testing.assert_array_equal(first, [[1, 2]])
+  # Numbers take the type of their spec.
+  assert second.dtype == tf.float64
+  np.testing.assert_array_equal(second, [3])
+  batcher.set_outputs([4], computation_id)
+  np.testing.assert_array_equal(threads.result(call), [4])
+
+
 def test_an_unknown_computation_id_is_rejected(make_batcher, threads):
   batcher = make_batcher()
   with pytest.raises(
