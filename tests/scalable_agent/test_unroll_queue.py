@@ -322,3 +322,26 @@ def test_ready_counts_all_columns():
   assert not queue.ready  # One column is left.
   queue.put(make_unroll(4, 2))
   assert queue.ready
+
+
+def test_who_need_not_wait_fills_it_beyond_its_capacity():
+  queue = unroll_queue.UnrollQueue(batch_size=6, capacity=1)
+  for column in range(5):
+    put = in_thread(lambda i=column: queue.put(make_unroll(i, 1), wait=False))
+    put.result(timeout=DEADLINE_S)
+  assert len(queue) == 5
+  queue.put(make_unroll(5, 1), wait=False)
+  assert_holds_columns(queue.get(), range(6))
+
+
+def test_it_tells_how_full_it_was_found():
+  queue = unroll_queue.UnrollQueue(batch_size=2, capacity=2)
+  assert queue.fill() == 0
+  for start in (0, 2, 4):
+    queue.put(make_unroll(start, 2), wait=False)
+  for _ in range(3):
+    queue.get()
+  assert queue.get(timeout=0) is None
+  # Found at 3, 2, 1 and 0 of 2, and never fuller than full.
+  assert queue.fill() == pytest.approx((1 + 1 + 0.5 + 0) / 4)
+  assert queue.fill() == 0
