@@ -100,6 +100,25 @@ def test_a_simulator_that_exits_does_not_end_the_program_in_peace():
   assert isinstance(raised.value.__cause__, SystemExit)
 
 
+def broken(error, method):
+  """An environment that has been reset, and of which a method fails now."""
+
+  def fail(*args):
+    raise error
+
+  environment = ScriptedEnvironment([arrival()])
+  environment.reset()
+  setattr(environment, method, fail)
+  return environment
+
+
+def test_nor_does_one_that_exits_at_a_reset():
+  with pytest.raises(
+    RuntimeError, match=r'^scripted has called sys\.exit\(0\)$'
+  ):
+    broken(SystemExit(0), '_reset').reset()
+
+
 def test_clockwork_loses_lives_in_mid_episode():
   environment = clockwork.ClockworkEnvironment(
     num_envs=1, episode_steps=5, life_losses=frozenset({2})
@@ -178,6 +197,45 @@ def test_after_an_exception_the_environment_refuses_to_go_on():
   with pytest.raises(RuntimeError, match='has failed with an exception before'):
     environment.step(np.zeros([1], np.int32))
   environment.close()
+
+
+@pytest.mark.parametrize('method', ['reset', 'set_state'])
+def test_after_a_start_that_failed_it_refuses_to_go_on_too(method):
+  environment = broken(OSError('simulator'), f'_{method}')
+  arguments = [{'environment': None}] if method == 'set_state' else []
+  with pytest.raises(OSError, match='simulator'):
+    getattr(environment, method)(*arguments)
+  with pytest.raises(RuntimeError, match='has failed with an exception before'):
+    environment.step(np.zeros([1], np.int32))
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_who_frees_things_hears_whether_all_was_well(fails):
+  environment = broken(OSError('simulator'), '_reset')
+  if fails:
+    with pytest.raises(OSError, match='simulator'):
+      environment.reset()
+  heard = []
+  environment._close = heard.append
+  for _ in range(2):
+    environment.close()
+  assert heard == [not fails]
+
+
+def test_the_first_number_that_is_no_action_is_refused():
+  environment = ScriptedEnvironment([arrival()])
+  environment.reset()
+  with pytest.raises(ValueError, match=r'in 0 to 1, got \[2\]'):
+    environment.step(np.array([2]))
+  environment.step(np.array([1]))
+
+
+def test_before_a_reset_there_is_nothing_to_save_or_to_see():
+  environment = ScriptedEnvironment([])
+  environment._render_enabled = True
+  for use in environment.get_state, environment.render:
+    with pytest.raises(RuntimeError, match=r'call reset\(\) first'):
+      use()
 
 
 def test_an_environment_without_a_state_says_so():
