@@ -126,6 +126,8 @@ def test_an_exception_reaches_every_caller_of_its_batch_and_the_server(
     error = threads.error(future)
     assert isinstance(error, tf.errors.InvalidArgumentError)
     assert 'no negative rows' in str(error)
+  # Each has one of its own, as to raise it adds to its traceback.
+  assert threads.error(calls[0]) is not threads.error(calls[1])
   # As documented, the loop has ended and closed the batcher.
   threads.until(lambda: batcher.closed)
   with pytest.raises(tf.errors.CancelledError, match='Batcher is closed'):
@@ -233,6 +235,7 @@ def test_a_tf_function_whose_outputs_can_never_fit_is_refused_at_once(
     (lambda x: None, 'leaf 0 is None'),
     (lambda x: tf.ragged.constant([[1], []]), 'leaf 0 is a RaggedTensor'),
     (lambda x: tf.sparse.from_dense([1, 2]), 'leaf 0 is a SparseTensor'),
+    (lambda x: tf.IndexedSlices(x, [0, 1]), 'leaf 0 is a IndexedSlices'),
   ],
 )
 def test_outputs_that_are_no_dense_tensor_reach_the_callers_as_an_error(
@@ -279,6 +282,55 @@ def test_every_exception_answers_its_batch(
   assert message in answer.message
   kept = isinstance(error, tf.errors.NotFoundError)
   assert isinstance(answer, type(error) if kept else tf.errors.UnknownError)
+
+
+@pytest.mark.parametrize('kind', [KeyboardInterrupt, SystemExit])
+def test_what_ends_a_program_answers_its_batch_and_closes_the_batcher(
+  make_batcher, threads, kind
+):
+  batcher = make_batcher()
+  call = threads.start(batcher.compute, rows(1))
+
+  def end(inputs):
+    raise kind
+
+  server = threads.start(
+    lambda: batcher.serve_forever(end, close_on_error=False)
+  )
+  assert kind.__name__ in str(threads.error(call))
+  assert isinstance(threads.error(server), kind)
+  assert batcher.closed
+
+
+def test_a_cancelled_wait_is_no_end_of_the_batcher(make_batcher, monkeypatch):
+  batcher = make_batcher()
+
+  def cancelled():
+    raise tf.errors.CancelledError(None, None, 'the step was cancelled')
+
+  monkeypatch.setattr(batcher, 'get_inputs', cancelled)
+  with pytest.raises(tf.errors.CancelledError, match='the step was'):
+    batcher.serve_once(lambda inputs: inputs)
+  assert not batcher.closed
+
+
+def test_a_function_that_is_cancelled_fails_as_any_other(make_batcher, threads):
+  batcher = make_batcher()
+  queue = tf.queue.FIFOQueue(1, [tf.int32], [[]])
+  queue.close()
+
+  @tf.function
+  def function(inputs):
+    queue.enqueue(0)
+    return inputs
+
+  server = threads.start(batcher.serve_forever, function)
+  call = threads.start(batcher.compute, rows(1))
+  for future in (call, server):
+    error = threads.error(future)
+    assert isinstance(error, tf.errors.CancelledError)
+    assert 'Queue' in str(error)
+  assert batcher.closed
 
 
 def test_closing_while_a_batch_is_computed_ends_the_loop_quietly(
