@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tree
 
+from scalable_agent import gradients
 from scalable_agent.transport import gradient_codec
 from tests import acting, differentiating
 
@@ -70,6 +71,19 @@ def test_over_a_wire_they_change_all_that_a_worker_changes(lstm, optimizer):
   assert any(clipped)
   assert int(applied.updates.numpy()) == 4
   assert int(mine.agent._pixels.count) > 0
+
+
+def test_a_part_has_gradients_of_what_it_depends_on_alone():
+  one = make_acting()
+  function = gradients.GradientFunction(
+    one.agent, differentiating.LOSS, differentiating.CLIP, num_parts=2
+  )
+  names = [v.name for v in one.agent.trainable_variables]
+  parts = function(one.unroll()).parts
+  for part, others in zip(parts, ('baseline', 'policy_logits'), strict=True):
+    mine = {i for i, name in enumerate(names) if others not in name}
+    assert set(part) == mine
+    assert len(mine) == len(names) - 2
 
 
 def test_lag_is_that_of_the_weights_they_are_of():
