@@ -13,7 +13,12 @@ import tensorflow as tf
 
 from scalable_agent import optimizers
 from scalable_agent.options import OptimizerOptions
-from scalable_agent.storage import checkpointing, files, nest_files
+from scalable_agent.storage import (
+  checkpoint_files,
+  checkpointing,
+  files,
+  nest_files,
+)
 
 IMAGES = np.random.default_rng(0).normal(size=[5, 3]).astype(np.float32)
 
@@ -509,6 +514,37 @@ def test_what_is_no_checkpoint_is_left_alone(tmp_path):
   save_frames(tmp_path, [200, 300], keep=1)
   assert saved(tmp_path) == [300]
   assert sorted(os.listdir(mine)) == sorted(os.listdir(folder(tmp_path, 300)))
+
+
+def test_frames_beyond_twelve_digits_are_the_newest(tmp_path):
+  names = [checkpoint_files.name_of(x) for x in (7, 10**12 - 1, 10**12)]
+  for name in names:
+    (tmp_path / name).mkdir()
+  assert checkpoint_files.names_in(str(tmp_path)) == names
+
+
+def test_what_is_sealed_and_installed_is_on_the_disk(tmp_path, monkeypatch):
+  """A power cut may take what is not."""
+  scratch, path = tmp_path / 'scratch', tmp_path / '000000000007'
+  scratch.mkdir()
+  for name in 'ab':
+    (scratch / name).write_text(name)
+  synced = []
+  monkeypatch.setattr(files, 'sync', synced.append)
+  checkpoint_files.seal(str(scratch), None)
+  assert synced[:2] == [str(scratch / name) for name in 'ab']
+  checkpoint_files.install(str(scratch), str(path))
+  assert synced[-1] == str(tmp_path)
+
+
+def test_what_takes_the_place_of_a_checkpoint_leaves_nothing_of_it(tmp_path):
+  scratch, path = tmp_path / 'scratch', tmp_path / '000000000007'
+  for text in ('old', 'new'):
+    scratch.mkdir()
+    (scratch / 'a').write_text(text)
+    checkpoint_files.install(str(scratch), str(path))
+  assert os.listdir(tmp_path) == [path.name]
+  assert (path / 'a').read_text() == 'new'
 
 
 @pytest.mark.parametrize('scores', [None, [1, 2, 3, 4]])
