@@ -529,6 +529,16 @@ def test_elsewhere_than_on_a_terminal_lines_come_every_ten_seconds(tmp_path):
   assert stream.getvalue().count('\n') == 3
 
 
+def test_summaries_come_every_so_many_seconds(tmp_path):
+  clock = Clock()
+  with make_metrics(tmp_path, clock, summary_secs=30) as m:
+    for i in range(1, 71):
+      clock.now += 1
+      m.record_update(10 * i, i, {})
+  steps = [step for step, _ in scalars(tmp_path)['updates_per_second']]
+  assert steps == [300, 600, 700]
+
+
 def test_on_a_terminal_one_line_is_rewritten(tmp_path):
   clock, stream = Clock(), io.StringIO()
   stream.isatty = lambda: True
