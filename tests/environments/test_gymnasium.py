@@ -135,6 +135,14 @@ def test_discrete_observations_become_one_hot():
   assert outputs.observation.dtype == np.float32
 
 
+def test_numbers_in_the_shape_of_an_image_become_a_vector():
+  environment = toy('FloatImage', num_envs=1)
+  outputs = contract.stack(contract.play(environment, 2))
+  np.testing.assert_array_equal(
+    outputs.observation[:, 0], np.repeat([[0], [0.125], [0.25]], 144, axis=1)
+  )
+
+
 def test_a_dict_of_vectors_becomes_one_vector():
   environment = toy('Nested', num_envs=1)
   outputs = contract.stack(contract.play(environment, 2))
@@ -149,6 +157,7 @@ def test_a_dict_of_vectors_becomes_one_vector():
     ('ChannelsFirst', r'\(3, 8, 6\), which looks like channels first. Wrap'),
     ('NestedImage', r'has images inside the observation space .* Wrap'),
     ('Endless', r'Sequence.*, which has no fixed size. Wrap'),
+    ('NestedEndless', r'Sequence.*, which has no fixed size. Wrap'),
     ('Many', r'action space MultiDiscrete.*only Discrete actions .* Wrap'),
   ],
 )
@@ -201,9 +210,10 @@ def test_what_cannot_be_rendered_says_so():
 
 
 def test_close_ends_the_processes():
-  before = processes()
+  before, main = processes(), sys.modules['__main__']
   environment = make(num_envs=3, env_processes=1)
   assert len(processes() - before) == 3
+  assert sys.modules['__main__'] is main
   environment.reset()
   environment.close()
   assert processes() == before
@@ -222,6 +232,19 @@ def test_an_exception_in_a_process_surfaces_with_its_traceback():
     environment.step(np.zeros([3], np.int32))
   with pytest.raises(RuntimeError, match='has failed with an exception before'):
     environment.step(np.zeros([3], np.int32))
+  assert processes() == before
+  environment.close()
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+@pytest.mark.usefixtures('deadline')
+def test_so_does_an_exception_at_the_reset():
+  before = processes()
+  environment = toy('Unstartable', num_envs=2, env_processes=1)
+  with pytest.raises(
+    RuntimeError, match=r'(?s)reset failed.*Traceback.*the simulator does not'
+  ):
+    environment.reset()
   assert processes() == before
   environment.close()
 

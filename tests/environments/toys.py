@@ -140,6 +140,23 @@ class Endless(Toy):
   observation_space = spaces.Sequence(spaces.Discrete(2))
 
 
+class NestedEndless(Toy):
+  """Likewise, deep inside."""
+
+  observation_space = spaces.Dict(
+    {'a': spaces.Tuple([Endless.observation_space])}
+  )
+
+
+class FloatImage(Toy):
+  """The shape of an image, but numbers that are no bytes."""
+
+  observation_space = spaces.Box(0, 1, (8, 6, 3), np.float32)
+
+  def observation(self):
+    return np.full([8, 6, 3], self._count / 8, np.float32)
+
+
 class Many(Toy):
   """Several actions at once."""
 
@@ -178,6 +195,13 @@ class Failing(Toy):
     return 0.0
 
 
+class Unstartable(Toy):
+  """Raises when it is reset."""
+
+  def reset(self, *, seed=None, options=None):
+    raise UnpicklableError('the simulator', 'does not start')
+
+
 class Dying(Toy):
   """Takes its process with it in its second step."""
 
@@ -206,11 +230,14 @@ for _class in (
   Nested,
   NestedImage,
   Endless,
+  NestedEndless,
+  FloatImage,
   Many,
   Unmakeable,
   Unfilmable,
   Modeless,
   Failing,
+  Unstartable,
   Dying,
   Modules,
 ):
