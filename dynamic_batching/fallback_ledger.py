@@ -114,9 +114,12 @@ class Ledger:
   def listen(self, ring: Ring) -> None:
     """Has this rung whenever a batch is ready, until one is taken for it."""
     with self._changed:
-      ready = self._ready()
+      if self._closed:
+        raise fallback_checks.closed_error()
       self._rings.append(ring)
       self._watch_deadline()
+      # Asked last: what is due by now nobody watches any more.
+      ready = self._ready()
     if ready:
       ring()
 

@@ -153,6 +153,28 @@ def test_who_listens_is_rung_when_a_call_that_was_there_first_is_due(
     assert ledger.take(rung.set)[1] == [call]
 
 
+def test_who_listens_is_rung_however_close_the_deadline_is(
+  make_call, monkeypatch
+):
+  class Close:
+    """Passes the deadline after some looks at it."""
+
+    def __init__(self, looks):
+      self.looks = looks
+
+    def monotonic(self):
+      self.looks -= 1
+      return 0.0 if self.looks >= 0 else 1.0
+
+  for looks in range(1, 8):
+    monkeypatch.setattr(fallback_ledger, 'time', Close(looks))
+    ledger = make_ledger(minimum_batch_size=2, timeout_ms=20)
+    ledger.enqueue(make_call())
+    rung = threading.Event()
+    ledger.listen(rung.set)
+    assert rung.wait(DEADLINE_S), looks
+
+
 def test_what_a_batch_leaves_behind_is_rung_for_when_it_is_due(
   make_call, clock
 ):
