@@ -69,6 +69,17 @@ def wait_for_arrivals(jobs, learner, level, count=50):
   learner.wait_for(lambda: arrivals(jobs, level) >= before + count)
 
 
+def kill_and_replace(jobs, learner, odd):
+  """The others go on, and a new one with the actor's task takes its place."""
+  odd.send(signal.SIGKILL)
+  odd.finish()
+  wait_for_arrivals(jobs, learner, 'Even-v0')
+  odd = jobs.actor(1)
+  learner.wait_for('Actor 1 has joined again.')
+  wait_for_arrivals(jobs, learner, 'Odd-v0')
+  return odd
+
+
 def abuse(address, connections):
   """Talks nonsense; returns connections that stay open, and say no more."""
   host, port = address.split(':')
@@ -87,13 +98,7 @@ def test_a_run_survives_its_actors_and_strangers(jobs):
   wait_for_arrivals(jobs, learner, 'Even-v0')
   wait_for_arrivals(jobs, learner, 'Odd-v0')
 
-  # Killed: the others go on, and a new one with its task takes its place.
-  odd.send(signal.SIGKILL)
-  odd.finish()
-  wait_for_arrivals(jobs, learner, 'Even-v0')
-  odd = jobs.actor(1)
-  learner.wait_for('Actor 1 has joined again.')
-  wait_for_arrivals(jobs, learner, 'Odd-v0')
+  odd = kill_and_replace(jobs, learner, odd)
 
   # Frozen: the others do not notice, and it goes on when it thaws.
   even.send(signal.SIGSTOP)
@@ -133,12 +138,7 @@ def test_a_run_of_a3c_survives_an_actor_and_its_learner(tmp_path):
     learner = jobs.learner()
     even, odd = jobs.actor(0), jobs.actor(1)
     wait_for_arrivals(jobs, learner, 'Odd-v0')
-    odd.send(signal.SIGKILL)
-    odd.finish()
-    wait_for_arrivals(jobs, learner, 'Even-v0')
-    odd = jobs.actor(1)
-    learner.wait_for('Actor 1 has joined again.')
-    wait_for_arrivals(jobs, learner, 'Odd-v0')
+    odd = kill_and_replace(jobs, learner, odd)
 
     learner.wait_for(lambda: len(checkpoints(jobs.logdir)) >= 2)
     learner.send(signal.SIGKILL)

@@ -177,6 +177,11 @@ class Catalog:
     """Returns the algorithms with which alone it has effect, () for all."""
     return _owners(name, self._of_algorithm)
 
+  def has_effect(self, name: str, algorithm: str | None) -> bool:
+    """Returns whether an option means something to an algorithm."""
+    owners = self.algorithms_of(name)
+    return not owners or algorithm in owners
+
   def make(self, **values: Any) -> Config:
     """Returns a Config of these values, all others being unset or defaults.
 

@@ -41,8 +41,7 @@ def _reasons_without_effect(one: Option, config: Config) -> Iterator[str]:
   idle_with = dict(one.idle_with)
   if one.part is Part.TEST:
     idle_with['mode'] = ('train',)
-  algorithms = config.catalog.algorithms_of(one.name)
-  if algorithms and config.run.algorithm not in algorithms:
+  if not config.catalog.has_effect(one.name, config.run.algorithm):
     idle_with['algorithm'] = (config.run.algorithm,)
   for owner, values in idle_with.items():
     value = config.values[owner]
@@ -99,11 +98,8 @@ def _validate_combinations(config: Config) -> None:
     _validate_distributed(config)
     return
   actors = config.actors
-  of_batcher = config.catalog.algorithms_of('inference_maximum_batch_size')
-  # Empty: all algorithms have it.
-  if of_batcher and algorithm.name not in of_batcher:
-    return
-  if config.batching.batcher == 'none':
+  has_batcher = config.catalog.has_effect('batcher', algorithm.name)
+  if not has_batcher or config.batching.batcher == 'none':
     return
   # The other options mean nothing without several actors.
   if actors.num_actors and actors.envs_per_actor is not None:

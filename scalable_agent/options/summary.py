@@ -21,8 +21,7 @@ def describe(config: Config, given: Collection[str], suite: Suite) -> str:
     one
     for one in catalog.options.values()
     if suite.name in (catalog.suites_of(one.name) or [suite.name])
-    and config.run.algorithm
-    in (catalog.algorithms_of(one.name) or catalog.algorithms)
+    and catalog.has_effect(one.name, config.run.algorithm)
   ]
   lines = ['Options (* = set by you, the others by preset or default):']
   for line in Line:

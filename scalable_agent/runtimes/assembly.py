@@ -71,8 +71,7 @@ def check_levels(
     return
   # Each learner is to see all levels.
   least = len(levels) * config.cluster.num_learners
-  owners = config.catalog.algorithms_of('num_actors')
-  if owners and config.run.algorithm not in owners:
+  if not config.catalog.has_effect('num_actors', config.run.algorithm):
     raise ValueError(
       f'--algorithm={config.run.algorithm} plays one level, and --level_name='
       f'{config.run.level_name} names {len(levels)}. Train on each in a run of '

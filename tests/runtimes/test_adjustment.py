@@ -130,21 +130,23 @@ def test_a_gain_of_several_standard_errors_is_believed():
   assert kept < 30
 
 
+def counts_of_tries():
+  """Returns the numbers of threads at each wait of thirty tries."""
+  world = World(lambda *_: 1.0)
+  seen, wait = [], world.wait
+
+  def record(seconds):
+    seen.append(world.counts)
+    return wait(seconds)
+
+  world.adjuster._wait = record
+  for _ in range(30):
+    world.adjuster.try_one()
+  return seen
+
+
 def test_the_seed_decides_the_order_of_tries():
-  def order():
-    world = World(lambda *_: 1.0)
-    seen, wait = [], world.wait
-
-    def record(seconds):
-      seen.append(world.counts)
-      return wait(seconds)
-
-    world.adjuster._wait = record
-    for _ in range(30):
-      world.adjuster.try_one()
-    return seen
-
-  assert order() == order()
+  assert counts_of_tries() == counts_of_tries()
 
 
 def test_a_drift_of_the_speed_alone_is_no_gain_of_the_first_try():
@@ -154,17 +156,7 @@ def test_a_drift_of_the_speed_alone_is_no_gain_of_the_first_try():
 
 
 def test_one_number_changes_at_a_time_by_one():
-  world = World(lambda *_: 1.0)
-  seen = []
-  wait = world.wait
-
-  def record(seconds):
-    seen.append(world.counts)
-    return wait(seconds)
-
-  world.adjuster._wait = record
-  for _ in range(30):
-    world.adjuster.try_one()
+  seen = counts_of_tries()
   for counts in seen:
     assert sum(abs(count - 2) for count in counts) <= 1
   assert len(set(seen)) == 7  # As it was, and one more or less of each.
