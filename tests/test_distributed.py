@@ -111,7 +111,7 @@ def test_gradients_of_two_actors_solve_catch(tmp_path):
     'num_actors': 2,
     'envs_per_actor': 16,
     'unroll_length': 10,
-    'total_environment_frames': 45_000,
+    'total_environment_frames': 60_000,
     'learning_rate_schedule': 'constant',
     'evaluation_secs': 0,
     'learner_address': free_address(),
@@ -123,7 +123,7 @@ def test_gradients_of_two_actors_solve_catch(tmp_path):
     assert all(' gradients in ' in actor.output for actor in actors)
     rows = episodes(jobs.logdir)
     # Each unroll has one whole episode of 9 steps of each environment.
-    updates = -(-45_000 // (9 * 16))
+    updates = -(-60_000 // (9 * 16))
     assert jobs.frames() == updates * 9 * 16
     assert len(rows) == updates * 16
     returns = [float(row['episode_return']) for row in rows]

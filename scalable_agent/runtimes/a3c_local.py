@@ -86,9 +86,7 @@ class Run(local_run.LocalRun):
       worker.synchronise()
       unroll = one.unroll()
       self._metrics.record_unroll(unroll)
-      # An unroll or a first update may take long where workers are many.
-      if not group.stopping:
-        self._training.update(unroll, worker)
+      self._training.update(unroll, worker)
     group.stop()
 
   def _save(self, group: threads.ThreadGroup) -> None:

@@ -133,8 +133,10 @@ OTHERS = {
 
 
 @pytest.fixture
-def assemble(monkeypatch):
+def assemble(monkeypatch, tmp_path):
   """Makes a run of nothing; returns what each part was made of."""
+  # Where no run of the user's has left its logs.
+  monkeypatch.chdir(tmp_path)
   made = collections.defaultdict(list)
 
   def replace(module, name):
