@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tree
 
+from scalable_agent.action_spaces import ActionSpace
+
 FIRST = 0
 MID = 1
 LAST = 2
@@ -63,9 +65,11 @@ class AgentOutput(NamedTuple):
   """What the policy answers.
 
   Attributes:
-    action: [...] int32.
-    policy_logits: [..., A] float32, unnormalised log-probabilities of the
-      weights that acted.
+    action: [..., *shape] of the action space: int32 where one of several is
+      chosen, float32 where numbers are.
+    policy_logits: [..., A] float32, the distribution that the action was drawn
+      from, of the weights that acted: unnormalised log-probabilities, or means
+      and logarithms of deviations; see `actions`.
     baseline: [...] float32, the value estimate V.
   """
 
@@ -125,11 +129,29 @@ def slice_columns(unroll: ActorOutput, start: int, stop: int) -> ActorOutput:
 class TensorSpec:
   """Shape and dtype of one tensor, without leading time and batch axes.
 
-  A leaf to tree.map_structure, which is why it is no NamedTuple.
+  Of an observation: bytes of three axes are an image, all else is numbers. A
+  leaf to tree.map_structure, which is why it is no NamedTuple.
   """
 
   shape: tuple[int, ...]
   dtype: np.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class CategorySpec(TensorSpec):
+  """Integers that name things, each from 0 to num_values - 1.
+
+  An agent sees each as one-hot.
+  """
+
+  num_values: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSpec(TensorSpec):
+  """Words, int32 [length]: 1 to num_buckets for each, then 0 for none."""
+
+  num_buckets: int
 
 
 class EnvironmentSpec(NamedTuple):
@@ -138,14 +160,14 @@ class EnvironmentSpec(NamedTuple):
   Attributes:
     observation: nest of TensorSpec. Images are uint8 [height, width, channels];
       one frame each, stacking is the agent's.
-    num_actions: number of discrete actions A.
+    action_space: what actions are.
     frames_per_step: emulator frames of one agent step (the action repeat).
-    action_meanings: A names, the same name for the same action in all levels of
-      a suite; None where the environment gives none.
+    action_meanings: names of discrete actions, the same name for the same
+      action in all levels of a suite; None where the environment gives none.
   """
 
   observation: Any
-  num_actions: int
+  action_space: ActionSpace
   frames_per_step: int
   action_meanings: tuple[str, ...] | None = None
 
@@ -162,10 +184,11 @@ def step_output_spec(spec: EnvironmentSpec) -> StepOutput:
   )
 
 
-def agent_output_spec(num_actions: int) -> AgentOutput:
-  """Returns the AgentOutput of TensorSpecs for `num_actions` actions."""
+def agent_output_spec(space: ActionSpace) -> AgentOutput:
+  """Returns the AgentOutput of TensorSpecs for actions of a space."""
+  f = np.dtype(np.float32)
   return AgentOutput(
-    action=TensorSpec((), np.dtype(np.int32)),
-    policy_logits=TensorSpec((num_actions,), np.dtype(np.float32)),
-    baseline=TensorSpec((), np.dtype(np.float32)),
+    action=TensorSpec(space.shape, space.dtype),
+    policy_logits=TensorSpec((space.num_parameters,), f),
+    baseline=TensorSpec((), f),
   )

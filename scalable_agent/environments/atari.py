@@ -12,7 +12,7 @@ import numpy as np
 from ale_py import vector_env
 from gymnasium.vector import AutoresetMode
 
-from scalable_agent import structures
+from scalable_agent import action_spaces, structures
 from scalable_agent.environments import batched, replay
 from scalable_agent.environments.suite import Level, Purpose
 
@@ -55,7 +55,7 @@ class AtariEnvironment(replay.ReplayedEnvironment):
     shape = (options.height, options.width, 1 if options.grayscale else 3)
     spec = structures.EnvironmentSpec(
       observation=structures.TensorSpec(shape, np.dtype(np.uint8)),
-      num_actions=len(self._game_actions),
+      action_space=action_spaces.Discrete(len(self._game_actions)),
       frames_per_step=options.num_action_repeats,
       action_meanings=_action_meanings(self._envs, options.full_action_space),
     )

@@ -114,8 +114,8 @@ class BatchedEnvironment(abc.ABC):
     """Takes one agent step in every environment.
 
     Args:
-      actions: [E] integers from 0 to num_actions - 1; also those that will be
-        ignored, because the episode has ended, must be in range.
+      actions: [E, ...] of the action space; also those that will be ignored,
+        because the episode has ended, must be in range.
 
     Returns:
       StepOutput of numpy [E, ...].
@@ -200,7 +200,7 @@ class BatchedEnvironment(abc.ABC):
     """Steps all. `self._ended` tells which ones must start anew instead.
 
     Args:
-      actions: [E] int32, in range.
+      actions: [E, ...] as simulators take them, in range.
     """
 
   def _render(self) -> np.ndarray:
@@ -232,16 +232,16 @@ class BatchedEnvironment(abc.ABC):
     raise RuntimeError(f'The environment {self.level.name} {reason}')
 
   def _checked(self, actions: np.ndarray) -> np.ndarray:
-    """Returns actions as int32; ALE waits for ever for one out of range."""
+    """Returns actions for the simulator; ALE waits for ever for a wrong one."""
     actions = np.asarray(actions)
-    if actions.shape != (self.num_envs,) or actions.dtype.kind not in 'iu':
-      raise ValueError(
-        f'actions of {self.level.name} must be [{self.num_envs}] integers, got '
-        f'{actions.dtype} {list(actions.shape)}.'
-      )
-    if actions.min() < 0 or actions.max() >= self.spec.num_actions:
-      raise ValueError(
-        f'actions of {self.level.name} must be in 0 to '
-        f'{self.spec.num_actions - 1}, got {actions.tolist()}.'
-      )
-    return actions.astype(np.int32)
+    space = self.spec.action_space
+    try:
+      if actions.shape[:1] != (self.num_envs,):
+        raise ValueError(
+          f'actions must be of {self.num_envs} environments, not of the shape '
+          f'{list(actions.shape)}'
+        )
+      space.check(actions)
+    except ValueError as error:
+      raise ValueError(f'{self.level.name}: {error}.') from error
+    return space.to_environment(actions.astype(space.dtype))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scalable_agent import structures
+from scalable_agent import action_spaces, structures
 from scalable_agent.environments import batched
 from scalable_agent.environments.suite import Level
 
@@ -34,7 +34,7 @@ class CatchEnvironment(batched.BatchedEnvironment):
     board = structures.TensorSpec((ROWS * COLUMNS,), np.dtype(np.float32))
     spec = structures.EnvironmentSpec(
       observation=board,
-      num_actions=3,
+      action_space=action_spaces.Discrete(3),
       frames_per_step=1,
       action_meanings=('LEFT', 'STAY', 'RIGHT'),
     )

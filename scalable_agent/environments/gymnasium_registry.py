@@ -73,13 +73,13 @@ class Factory:
   Attributes:
     name: of the level.
     spec: of `find_spec`.
-    num_action_repeats: see `gymnasium_wrapper.Plain`.
+    options: of the suite.
     render: whether it can be filmed.
   """
 
   name: str
   spec: EnvSpec
-  num_action_repeats: int
+  options: 'GymnasiumOptions'
   render: bool
 
   def __call__(self) -> gymnasium.Env:
@@ -99,9 +99,7 @@ class Factory:
         )
       with impossible(f'{self.name} cannot be filmed', '--video_dir'):
         environment = gymnasium.make(self.spec, render_mode='rgb_array')
-    return gymnasium_wrapper.Plain(
-      environment, self.name, self.num_action_repeats
-    )
+    return gymnasium_wrapper.Plain(environment, self.name, self.options)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,13 @@ from scalable_agent.environments.suite import (
   Suite,
   UnknownLevel,
 )
-from scalable_agent.options import LengthOptions, RepeatOptions, option
+from scalable_agent.options import (
+  ActionOptions,
+  LengthOptions,
+  RepeatOptions,
+  TextOptions,
+  option,
+)
 
 # Found on CartPole-v1; GA3C's as they stand.
 GA3C = {
@@ -51,7 +57,9 @@ _PRESETS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class GymnasiumOptions(LengthOptions, RepeatOptions):
+class GymnasiumOptions(
+  LengthOptions, RepeatOptions, ActionOptions, TextOptions
+):
   """Gymnasium."""
 
   env_processes: int = option(
@@ -73,8 +81,8 @@ class GymnasiumOptions(LengthOptions, RepeatOptions):
 class Gymnasium(Suite):
   name = 'gymnasium'
   help = (
-    'Gymnasium ids with discrete actions (CartPole-v1), those that a module '
-    'of yours registers as module:id.'
+    'Gymnasium ids (CartPole-v1), those that a module of yours registers as '
+    'module:id.'
   )
   options = GymnasiumOptions
   presets = _PRESETS

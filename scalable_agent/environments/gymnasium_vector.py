@@ -1,15 +1,16 @@
-"""Gymnasium environments of discrete actions, in this process or in others."""
+"""Gymnasium environments, in this process or in others."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from scalable_agent import structures
+from scalable_agent import action_spaces, structures
 from scalable_agent.environments import (
   batched,
   gymnasium_processes,
   gymnasium_registry,
+  gymnasium_wrapper,
   replay,
 )
 from scalable_agent.environments.suite import Level, Purpose
@@ -54,7 +55,7 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
       gymnasium_registry.Factory(
         name=level.name,
         spec=gymnasium_registry.cut_off(registered, options),
-        num_action_repeats=options.num_action_repeats,
+        options=options,
         render=purpose.render and i == 0,
       )
       for i in range(num_envs)
@@ -65,12 +66,12 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
       self._envs = SyncVectorEnv(
         factories, autoreset_mode=AutoresetMode.NEXT_STEP
       )
-    observation = self._envs.single_observation_space
+    observation, actions = self._envs.metadata[gymnasium_wrapper.SEEN]
     spec = structures.EnvironmentSpec(
-      observation=structures.TensorSpec(observation.shape, observation.dtype),
-      num_actions=int(self._envs.single_action_space.n),
+      observation=observation,
+      action_space=actions,
       frames_per_step=options.num_action_repeats,
-      action_meanings=self._action_meanings(),
+      action_meanings=self._action_meanings(actions),
     )
     super().__init__(
       level,
@@ -81,18 +82,21 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
       replayable=purpose.replayable,
     )
 
-  def _action_meanings(self) -> tuple[str, ...] | None:
+  def _action_meanings(
+    self, actions: action_spaces.ActionSpace
+  ) -> tuple[str, ...] | None:
     """What Atari's environments, and some others, have a method for."""
-    if self._has_processes:
+    discrete = isinstance(actions, action_spaces.Discrete)
+    if self._has_processes or not discrete:
       return None
     environment = self._envs.envs[0].unwrapped
     if not hasattr(environment, 'get_action_meanings'):
       return None
     meanings = tuple(map(str, environment.get_action_meanings()))
-    wrapped = len(meanings) != self._envs.single_action_space.n
+    wrapped = len(meanings) != actions.num_actions
     return None if wrapped else meanings
 
-  def _start(self, seeds: np.ndarray, where: np.ndarray) -> np.ndarray:
+  def _start(self, seeds: np.ndarray, where: np.ndarray) -> Any:
     return self._envs.reset(seed=seeds.tolist(), options={'reset_mask': where})[
       0
     ]

@@ -1,51 +1,55 @@
 """What the agent sees and does in any environment of Gymnasium.
 
-One of two observations, a uint8 image [height, width, channels] or a float32
-vector, and actions from 0.
+A nest of images, numbers, categories and text, and actions from 0; see
+`gymnasium_spaces`.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
+import tree
 from gymnasium import spaces
 
-_MOST_CHANNELS = 4
+from scalable_agent import action_spaces
+from scalable_agent.environments import gymnasium_spaces
+
+if TYPE_CHECKING:
+  from scalable_agent.environments.gymnasium_suite import GymnasiumOptions
+
+# Among the metadata, which reach the process that steps: (spec of the
+# observations, ActionSpace).
+SEEN = 'scalable_agent'
 
 
 class Plain(gymnasium.Wrapper):
   """Plain observations, actions from 0, repeated actions and no infos."""
 
-  def __init__(self, env: gymnasium.Env, name: str, num_action_repeats: int):
+  def __init__(
+    self, env: gymnasium.Env, name: str, options: 'GymnasiumOptions'
+  ):
     """Initialises.
 
     Args:
       env: to wrap.
       name: of it, for messages.
-      num_action_repeats: times that it takes each action.
+      options: of the suite.
 
     Raises:
       ValueError: its actions or observations are of an unsupported kind.
     """
     super().__init__(env)
-    actions = env.action_space
-    if not isinstance(actions, spaces.Discrete):
-      raise ValueError(
-        f'{name} has the action space {actions}, but only Discrete actions are '
-        'supported. Wrap the environment so that it offers a list of actions, '
-        'and register the wrapped one.'
-      )
-    self._first_action = int(actions.start)
-    self._num_action_repeats = num_action_repeats
-    self._raw_space = env.observation_space
-    self._shape = _image_shape(name, self._raw_space)
-    self.action_space = spaces.Discrete(int(actions.n))
-    if self._shape is not None:
-      self.observation_space = spaces.Box(0, 255, self._shape, np.uint8)
-    else:
-      self._check_flattens(name, self._raw_space)
-      size = spaces.flatdim(self._raw_space)
-      self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+    self._num_action_repeats = options.num_action_repeats
+    self._actions = gymnasium_spaces.actions_of(
+      env.action_space, name, options.action_bounds
+    )
+    self._parts = gymnasium_spaces.parts_of(
+      env.observation_space, name, options.instruction_length
+    )
+    self.action_space = _space_of(self._actions.space)
+    self.observation_space = _nest_of_spaces(self._parts)
+    observation = tree.map_structure(lambda part: part.spec, self._parts)
+    self.metadata = env.metadata | {SEEN: (observation, self._actions.space)}
 
   def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
     # What is left of the vector environment's own options is nothing.
@@ -53,11 +57,12 @@ class Plain(gymnasium.Wrapper):
     return self._plain(observation), {}
 
   def step(self, action: Any) -> Any:
+    action = self._actions.decode(np.asarray(action))
+    if isinstance(action, np.generic):
+      action = action.item()  # Some environments want no NumPy.
     total = 0.0
     for _ in range(self._num_action_repeats):
-      observation, reward, terminated, truncated, _ = self.env.step(
-        int(action) + self._first_action
-      )
+      observation, reward, terminated, truncated, _ = self.env.step(action)
       total += float(reward)
       if terminated or truncated:
         break
@@ -69,53 +74,24 @@ class Plain(gymnasium.Wrapper):
       {},
     )
 
-  def _plain(self, observation: Any) -> np.ndarray:
-    if self._shape is not None:
-      return np.asarray(observation, np.uint8).reshape(self._shape)
-    return spaces.flatten(self._raw_space, observation).astype(np.float32)
-
-  def _check_flattens(self, name: str, space: spaces.Space) -> None:
-    if isinstance(space, (spaces.Dict, spaces.Tuple)):
-      parts = space.values() if isinstance(space, spaces.Dict) else space
-      for part in parts:
-        self._check_flattens(name, part)
-        if _is_image(part):
-          raise ValueError(
-            f'{name} has images inside the observation space '
-            f'{self._raw_space}. Wrap the environment so that it gives the '
-            'image alone, or vectors only.'
-          )
-      return
-    known = (
-      spaces.Box,
-      spaces.Discrete,
-      spaces.MultiBinary,
-      spaces.MultiDiscrete,
+  def _plain(self, observation: Any) -> Any:
+    return tree.map_structure_up_to(
+      self._parts, lambda part, x: part.encode(x), self._parts, observation
     )
-    if not isinstance(space, known):
-      raise ValueError(
-        f'{name} has the observation space {space}, which has no fixed size. '
-        'Wrap the environment so that it gives a Box.'
-      )
 
 
-def _is_image(space: spaces.Space) -> bool:
-  return (
-    isinstance(space, spaces.Box)
-    and space.dtype == np.uint8
-    and len(space.shape) in (2, 3)
-  )
+def _nest_of_spaces(parts: Any) -> spaces.Space:
+  if isinstance(parts, dict):
+    return spaces.Dict({k: _nest_of_spaces(v) for k, v in parts.items()})
+  if isinstance(parts, tuple):
+    return spaces.Tuple([_nest_of_spaces(part) for part in parts])
+  return parts.space
 
 
-def _image_shape(name: str, space: spaces.Space) -> tuple[int, ...] | None:
-  """Returns [height, width, channels] of an image, None of anything else."""
-  if not _is_image(space):
-    return None
-  if len(space.shape) == 2:
-    return (*space.shape, 1)
-  if space.shape[0] <= _MOST_CHANNELS < space.shape[2]:
-    raise ValueError(
-      f'{name} has images of shape {space.shape}, which looks like channels '
-      'first. Wrap the environment so that channels come last.'
-    )
-  return space.shape
+def _space_of(space: action_spaces.ActionSpace) -> spaces.Space:
+  """Returns what `space.to_environment` gives an action of."""
+  if isinstance(space, action_spaces.Discrete):
+    return spaces.Discrete(space.num_actions)
+  if isinstance(space, action_spaces.MultiDiscrete):
+    return spaces.MultiDiscrete(space.nums)
+  return spaces.Box(-np.inf, np.inf, space.shape, np.float32)

@@ -5,10 +5,10 @@ and the actions since then are its state: they are played again.
 """
 
 import abc
-import array
 from typing import Any
 
 import numpy as np
+import tree
 from absl import logging
 
 from scalable_agent import structures
@@ -17,8 +17,6 @@ from scalable_agent.environments.suite import TEST_SEEDS, Level
 
 # Seeds are signed 32 bits in ALE, where a negative one means none.
 _SEED_BITS = 31
-# array.array: signed, 4 bytes.
-_ACTION = 'i'
 
 # Agent steps from one seed to the next, and on to the end of the episode. To
 # seed ALE takes it as long as 250 steps, because it loads the game anew; with
@@ -76,11 +74,11 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
     self._everywhere = np.ones([num_envs], bool)
     # How many seeds each environment had before, and its actions since then.
     self._index = np.zeros([num_envs], np.int64)
-    self._actions = [array.array(_ACTION) for _ in range(num_envs)]
-    self._observation: np.ndarray | None = None
+    self._actions: list[list[Any]] = [[] for _ in range(num_envs)]
+    self._observation: Any = None
 
   @abc.abstractmethod
-  def _start(self, seeds: np.ndarray, where: np.ndarray) -> np.ndarray:
+  def _start(self, seeds: np.ndarray, where: np.ndarray) -> Any:
     """Starts episodes from seeds, wherever the simulators are.
 
     Args:
@@ -89,19 +87,19 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
         also those whose episode has ended.
 
     Returns:
-      Observations [E, ...]; only those of the started count.
+      Nest of observations [E, ...]; only those of the started count.
     """
 
   @abc.abstractmethod
   def _advance(self, actions: np.ndarray) -> batched.Arrival:
     """Steps all; one whose episode had ended starts anew on its own."""
 
-  def _reset(self) -> np.ndarray:
+  def _reset(self) -> Any:
     if not self._replayable:
       seeds = self._seed + np.arange(self.num_envs)
       return self._start(seeds, self._everywhere)
     self._index = np.zeros([self.num_envs], np.int64)
-    self._actions = [array.array(_ACTION) for _ in range(self.num_envs)]
+    self._actions = [[] for _ in range(self.num_envs)]
     self._observation = self._start(self._seeds(), self._everywhere)
     return self._observation
 
@@ -113,7 +111,7 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
     for i, action in enumerate(actions.tolist()):
       seeded[i] = self._ended[i] and len(self._actions[i]) >= STEPS_PER_SEED
       if seeded[i]:
-        self._actions[i] = array.array(_ACTION)
+        self._actions[i] = []
       else:
         # Also one that is ignored: it takes its step in the replay.
         self._actions[i].append(action)
@@ -121,13 +119,16 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
     self._observation = self._started(arrival.observation, seeded)
     return arrival._replace(observation=self._observation)
 
-  def _started(self, observation: np.ndarray, where: np.ndarray) -> np.ndarray:
+  def _started(self, observation: Any, where: np.ndarray) -> Any:
     """Starts episodes `where`; returns all observations after that."""
     if not where.any():
       return observation
-    observation = observation.copy()
-    observation[where] = self._start(self._seeds(), where)[where]
-    return observation
+    started = self._start(self._seeds(), where)
+
+    def mix(old, new):
+      return np.where(where.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return tree.map_structure(mix, observation, started)
 
   def _seeds(self) -> np.ndarray:
     return np.array(
@@ -145,8 +146,8 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
     return {
       'seed': self._seed,
       'index': self._index.copy(),
-      'actions': [np.array(a, np.int32) for a in self._actions],
-      'observation': self._observation.copy(),
+      'actions': [self._as_array(actions) for actions in self._actions],
+      'observation': self._observation,
     }
 
   def _set_state(self, state: Any) -> None:
@@ -161,22 +162,25 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
         f'{self.level.name}, not of {self.num_envs}.'
       )
     for actions in state['actions']:
-      # ALE would wait for ever.
-      if (actions < 0).any() or (actions >= self.spec.num_actions).any():
+      try:
+        # ALE would wait for ever for a wrong one.
+        self.spec.action_space.check(actions)
+      except ValueError as error:
         raise ValueError(
-          f'The state of {self.level.name} has actions beyond '
-          f'{self.spec.num_actions - 1}: it was saved with other options, e.g. '
-          'full_action_space.'
-        )
+          f'The state of {self.level.name} was saved with other options, e.g. '
+          f'full_action_space: {error}.'
+        ) from error
     self._seed = int(state['seed'])
     self._index = state['index'].copy()
-    self._actions = [
-      array.array(_ACTION, actions.tolist()) for actions in state['actions']
-    ]
+    self._actions = [actions.tolist() for actions in state['actions']]
     self._observation = self._replay()
     self._warn_of_differences(state['observation'])
 
-  def _replay(self) -> np.ndarray:
+  def _as_array(self, actions: list[Any]) -> np.ndarray:
+    space = self.spec.action_space
+    return np.array(actions, space.dtype).reshape(-1, *space.shape)
+
+  def _replay(self) -> Any:
     """Plays the recorded actions; returns the observations at the end.
 
     All arrive together. Whoever has fewer steps to go plays anything until its
@@ -184,20 +188,27 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
     """
     lengths = np.array([len(actions) for actions in self._actions])
     due = lengths.max() - lengths
-    schedule = np.zeros([lengths.max(), self.num_envs], np.int32)
+    space = self.spec.action_space
+    schedule = np.zeros(
+      [lengths.max(), self.num_envs, *space.shape], space.dtype
+    )
     for i, actions in enumerate(self._actions):
-      schedule[due[i] :, i] = actions
+      schedule[due[i] :, i] = self._as_array(actions)
     observation = self._start(self._seeds(), self._everywhere)
     for step, actions in enumerate(schedule, start=1):
       observation = self._advance(actions).observation
       observation = self._started(observation, due == step)
     return observation
 
-  def _warn_of_differences(self, saved: np.ndarray) -> None:
+  def _warn_of_differences(self, saved: Any) -> None:
+    pairs = zip(
+      tree.flatten(self._observation), tree.flatten(saved), strict=True
+    )
+    pairs = list(pairs)
     different = [
       i
       for i in range(self.num_envs)
-      if self._observation[i].tobytes() != saved[i].tobytes()
+      if any(now[i].tobytes() != then[i].tobytes() for now, then in pairs)
     ]
     if different:
       logging.warning(

@@ -28,10 +28,12 @@ from scalable_agent.options.declaration import (
   option,
 )
 from scalable_agent.options.environment import (
+  ActionOptions,
   FrameOptions,
   LengthOptions,
   NoOptions,
   RepeatOptions,
+  TextOptions,
 )
 from scalable_agent.options.evaluation import EvaluationOptions
 from scalable_agent.options.ga3c import (
@@ -63,6 +65,7 @@ from scalable_agent.options.test import TestOptions
 from scalable_agent.options.workers import WorkerOptions
 
 __all__ = (
+  'ActionOptions',
   'ActorOptions',
   'AdjustmentOptions',
   'AdvantageOptions',
@@ -90,6 +93,7 @@ __all__ = (
   'ReportOptions',
   'RunOptions',
   'TestOptions',
+  'TextOptions',
   'ThreadOptions',
   'TrainerOptions',
   'UnrollOptions',

@@ -71,3 +71,34 @@ class FrameOptions:
     fixed=True,
     line=Line.LEVEL,
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionOptions:
+  """Environment."""
+
+  action_bounds: str = option(
+    'clip',
+    'How the numbers that a policy draws are brought within the bounds of '
+    'continuous actions: clip cuts them off there, squash takes tanh.',
+    by_preset=True,
+    choices=('clip', 'squash'),
+    part=Part.ACTING,
+    fixed=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class TextOptions:
+  """Environment."""
+
+  instruction_length: int = option(
+    32,
+    'Most words that a text among the observations may have.',
+    unit='words',
+    by_preset=True,
+    minimum=1,
+    maximum=1000,
+    part=Part.ACTING,
+    fixed=True,
+  )
