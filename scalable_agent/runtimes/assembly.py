@@ -65,8 +65,8 @@ def check_levels(
 
   Raises:
     ValueError: there are fewer actors than levels, the levels differ in their
-      observations or in what their actions are (in the number of actions, where
-      an environment has no names for them), or one cannot be made.
+      observations or in what their actions are (in their space, where an
+      environment has no names for them), or one cannot be made.
   """
   if len(levels) == 1:
     return
@@ -113,7 +113,7 @@ def _difference_of_actions(
 ) -> str | None:
   """Returns what differs between the actions of two levels, if anything."""
   if one.action_space != other.action_space:
-    return f'actions, {one.action_space} and {other.action_space}'
+    return f'kinds of actions, {one.action_space} and {other.action_space}'
   if one.action_meanings is None or other.action_meanings is None:
     return None
   pairs = zip(one.action_meanings, other.action_meanings, strict=True)
