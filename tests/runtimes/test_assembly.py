@@ -270,7 +270,10 @@ class TestCheckLevels:
         ('Gray', 'Colour'),
         r'observations, uint8 \[8, 6, 1\] and .* 3\]\. Wrap',
       ),
-      (('Gray', 'GrayOfTwo'), r'kinds of actions, 3 actions and 2 actions\. Wrap'),
+      (
+        ('Gray', 'GrayOfTwo'),
+        r'kinds of actions, 3 actions and 2 actions\. Wrap',
+      ),
     ],
   )
   def test_what_differs_is_named(self, names, said):
