@@ -29,6 +29,7 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
     options: 'GymnasiumOptions',
     seed: int,
     purpose: Purpose,
+    factory: type[gymnasium_registry.Factory] = gymnasium_registry.Factory,
   ):
     """Makes the environments and, where asked, a process for each.
 
@@ -38,6 +39,7 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
       options: of the suite.
       seed: environment i is seeded with seed + i.
       purpose: what they are for.
+      factory: of the suite, makes one of them.
 
     Raises:
       ValueError: if the actions or observations are of an unsupported kind, or
@@ -50,11 +52,11 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
         '--env_processes=0.'
       )
     self._has_processes = options.env_processes > 0 and not purpose.probe
-    registered = gymnasium_registry.find_spec(level.name)
+    spec = gymnasium_registry.find_spec(level.name)
     factories = [
-      gymnasium_registry.Factory(
+      factory(
         name=level.name,
-        spec=gymnasium_registry.cut_off(registered, options),
+        spec=spec,
         options=options,
         render=purpose.render and i == 0,
       )
@@ -67,16 +69,15 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
         factories, autoreset_mode=AutoresetMode.NEXT_STEP
       )
     observation, actions = self._envs.metadata[gymnasium_wrapper.SEEN]
-    spec = structures.EnvironmentSpec(
-      observation=observation,
-      action_space=actions,
-      frames_per_step=options.num_action_repeats,
-      action_meanings=self._action_meanings(actions),
-    )
     super().__init__(
       level,
       num_envs,
-      spec,
+      structures.EnvironmentSpec(
+        observation=observation,
+        action_space=actions,
+        frames_per_step=options.num_action_repeats,
+        action_meanings=self._action_meanings(actions),
+      ),
       seed,
       render=purpose.render,
       replayable=purpose.replayable,
