@@ -208,15 +208,22 @@ def resolve_network(
 
   Raises:
     ValueError: the first level cannot be made with these options, or has no
-      pixels to leave as they are.
+      pixels to leave as they are, or no numbers to normalise.
   """
-  if config.agent.network != 'auto' and config.agent.normalise_pixels:
+  agent = config.agent
+  usual = agent.normalise_pixels and not agent.normalise_numbers
+  if agent.network != 'auto' and usual:
     return config
   observation = find_spec(config, levels[0]).observation
   if not (config.agent.normalise_pixels or networks.are_pixels(observation)):
     raise ValueError(
       f'--nonormalise_pixels has no effect: {levels[0].name} shows no images '
       f'of bytes, but {_describe(observation)}. Leave it out.'
+    )
+  if agent.normalise_numbers and not networks.are_numbers(observation):
+    raise ValueError(
+      f'--normalise_numbers has no effect: {levels[0].name} shows no numbers, '
+      f'but {_describe(observation)}. Leave it out.'
     )
   return config.replace(
     network=networks.resolve(config.agent.network, observation)
