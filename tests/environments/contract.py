@@ -230,7 +230,7 @@ class Contract:
       shapes = f'the shape {list(idle.shape)}, not {list(bad.shape)}'
       with pytest.raises(ValueError, match=re.escape(shapes)):
         environment.step(bad)
-    with pytest.raises(ValueError, match='must be .*(integers|floats)'):
+    with pytest.raises(ValueError, match=r'must be .*(integers|floats)'):
       environment.step(idle.astype(np.complex64))
 
   def test_render_without_asking_for_it_says_how_to_ask(self, environment):

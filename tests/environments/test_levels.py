@@ -5,6 +5,7 @@ import re
 import pytest
 
 from scalable_agent import environments, options
+from scalable_agent.environments import extras
 from scalable_agent.suites import atari57, dmlab30
 from tests.configs import CATALOG, make_config
 
@@ -77,6 +78,47 @@ def test_deepmind_lab_is_said_not_to_be_there(level_name):
     ValueError, match=f'{level_name} needs DeepMind Lab.*not support.*pong'
   ):
     environments.parse_level(level_name)
+
+
+@pytest.mark.parametrize(
+  ('level_name', 'extra'),
+  [
+    ('MiniGrid-Empty-5x5-v0', 'minigrid'),
+    ('BabyAI-GoToObj-v0', 'minigrid'),
+    ('mine:MiniGrid-Mine-v0', 'minigrid'),
+    ('VizdoomBasic-v1', 'vizdoom'),
+    ('HalfCheetah-v5', 'mujoco'),
+  ],
+)
+def test_what_is_not_installed_is_said_in_one_line(
+  level_name, extra, monkeypatch
+):
+  monkeypatch.setattr(extras, 'is_installed', lambda name: name != extra)
+  with pytest.raises(ValueError, match='not installed') as error:
+    environments.parse_level(level_name)
+  assert str(error.value) == (
+    f'{level_name} needs {extra}, which is not installed. Install it by '
+    f"pip install '.[{extra}]' or make setup EXTRAS={extra}."
+  )
+  assert level_name in environments.level_names() or extra != 'mujoco'
+
+
+def test_without_the_extras_their_levels_are_not_listed(monkeypatch):
+  monkeypatch.setattr(extras, 'is_installed', lambda name: False)
+  names = environments.level_names()
+  assert not [n for n in names if n.startswith(('MiniGrid', 'Baby', 'Vizd'))]
+
+
+@pytest.mark.parametrize('extra', ['json', 'no_such_module'])
+def test_what_is_installed_can_be_imported(extra):
+  assert extras.is_installed(extra) == (extra == 'json')
+
+
+def test_a_reason_is_said_once():
+  pytest.importorskip('minigrid')
+  with pytest.raises(ValueError, match='no level nowhere:MiniGrid') as error:
+    environments.parse_level('nowhere:MiniGrid-Mine-v0')
+  assert str(error.value).count('cannot be imported') == 1
 
 
 def test_several_names_are_levels_in_their_order():
@@ -219,7 +261,7 @@ def test_an_option_of_another_suite_is_answered_with_its_own():
   with pytest.raises(
     ValueError,
     match=r'^--env_processes=1 has no effect on pong, .* atari suite; it is '
-    r'for gymnasium\. Leave it at 0\.$',
+    r'for .*gymnasium\. Leave it at 0\.$',
   ):
     options.check_suite(
       make_config(env_processes=1),
