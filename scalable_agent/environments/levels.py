@@ -8,6 +8,7 @@ from scalable_agent import options as options_lib
 from scalable_agent.environments.atari_suite import ATARI
 from scalable_agent.environments.catch_suite import CATCH
 from scalable_agent.environments.dmlab_suite import DMLAB
+from scalable_agent.environments.envpool_suite import ENVPOOL, ENVPOOL_ATARI
 from scalable_agent.environments.gymnasium_suite import GYMNASIUM
 from scalable_agent.environments.suite import (
   Level,
@@ -18,7 +19,14 @@ from scalable_agent.environments.suite import (
 
 # All there are. Gymnasium is the last to be asked for a name: it imports
 # modules to find out.
-SUITES: tuple[Suite, ...] = (CATCH, DMLAB, ATARI, GYMNASIUM)
+SUITES: tuple[Suite, ...] = (
+  CATCH,
+  DMLAB,
+  ATARI,
+  ENVPOOL_ATARI,
+  ENVPOOL,
+  GYMNASIUM,
+)
 
 
 def parse_levels(
