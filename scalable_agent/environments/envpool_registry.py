@@ -1,10 +1,11 @@
 """What EnvPool knows by its id, and how a pool of it is made."""
 
+import contextlib
 import functools
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -82,15 +83,16 @@ def make_spec(env_id: str, name: str, **settings: Any) -> Spec:
   players = spec.config.max_num_players
   if players > 1:
     raise ValueError(
-      f'{name} is for {players} players, and an agent here plays alone: its '
-      f'actions have {players} rows. Choose an id for one player.'
+      f'{name} is for {players} players, and an agent here plays alone. Choose '
+      'an id for one player.'
     )
-  return Spec(
-    family(env_id),
-    spec.observation_space,
-    spec.action_space,
-    spec.action_array_spec[spec._action_keys[-1]],
-  )
+  with _quiet():
+    return Spec(
+      family(env_id),
+      spec.observation_space,
+      spec.action_space,
+      spec.action_array_spec[spec._action_keys[-1]],
+    )
 
 
 def make_pool(
@@ -130,12 +132,10 @@ def make_pool(
 def _made(name: str, make: Any, env_id: str, **settings: Any) -> Any:
   settings = {**_SETTINGS.get(family(env_id), {}), **settings}
   try:
-    with warnings.catch_warnings():
-      # Of bounds in double precision.
-      warnings.simplefilter('ignore')
+    with _quiet():
       made = make(env_id, **settings)
-      # Kept once they were asked for, by pools.
-      _ = made.observation_space, made.action_space
+      # A pool keeps it from then on.
+      _ = made.observation_space
       return made
   except (RuntimeError, ImportError, ValueError) as error:
     reason = ' '.join(str(error).split()).rstrip('.')
@@ -143,6 +143,14 @@ def _made(name: str, make: Any, env_id: str, **settings: Any) -> Any:
       f'{name} cannot be made: {reason}. Install or set up what is missing, or '
       'change --level_name.'
     ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Without warnings of bounds in double precision, which all spaces give."""
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    yield
 
 
 @functools.cache

@@ -69,7 +69,7 @@ class EnvPoolEnvironment(replay.ReplayedEnvironment):
     Raises:
       ValueError: it cannot be made or filmed, or is of an unsupported kind.
     """
-    self._env_id = env_id
+    self._env_id, self._name = env_id, level.name
     self._threads = options.envpool_threads
     self._settings = self._settings_of(options)
     spec = envpool_registry.make_spec(env_id, level.name, **self._settings)
@@ -85,6 +85,9 @@ class EnvPoolEnvironment(replay.ReplayedEnvironment):
       level.name,
       getattr(options, 'action_bounds', 'clip'),
     )
+    if purpose.probe:
+      # Some lack files, which shows only then.
+      self._make_pool([seed])
     if purpose.render:
       envpool_registry.check_render(env_id, level.name)
     super().__init__(
@@ -127,14 +130,8 @@ class EnvPoolEnvironment(replay.ReplayedEnvironment):
     for i, envs in enumerate(self._ranges):
       if not where[envs].any():
         continue
-      pool = self._pools[i] = envpool_registry.make_pool(
-        self._env_id,
-        self.level.name,
-        seeds[envs],
-        self._threads,
-        render=self._render_enabled and i == 0,
-        **self._settings,
-      )
+      render = self._render_enabled and i == 0
+      pool = self._pools[i] = self._make_pool(seeds[envs], render)
       observation, info = pool.reset()
       self._first[i] = self._reply(envs.stop - envs.start, observation, info)
     reply = _join(self._first)
@@ -156,6 +153,16 @@ class EnvPoolEnvironment(replay.ReplayedEnvironment):
       reward=reply.reward,
       terminated=reply.terminated,
       truncated=reply.truncated | self._cut,
+    )
+
+  def _make_pool(self, seeds: Any, render: bool = False) -> Any:
+    return envpool_registry.make_pool(
+      self._env_id,
+      self._name,
+      seeds,
+      self._threads,
+      render,
+      **self._settings,
     )
 
   def _step_all(self, actions: np.ndarray) -> Reply:
