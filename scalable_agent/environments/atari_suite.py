@@ -19,7 +19,7 @@ from scalable_agent.suites import atari57
 # ALE ships these for two players only and refuses to play them alone.
 _TWO_PLAYERS = frozenset({'combat', 'joust', 'maze_craze', 'warlords'})
 
-_DEFAULTS = {'frame_stack': 4, 'num_action_repeats': 4}
+DEFAULTS = {'frame_stack': 4, 'num_action_repeats': 4}
 
 # Found with two cores and half an hour: see docs/results.
 _ALL = {
@@ -46,7 +46,7 @@ _ADVANTAGE_AUTO = _ALL | {
 # A batch is what one actor hands in, and nothing corrects for its age: as many
 # environments as IMPALA's, and batches as small as a lag of few updates allows.
 _GA3C = _ALL | {'num_actors': 4, 'envs_per_actor': 16, 'unroll_length': 20}
-_PRESETS: dict[str, Any] = {
+PRESETS: dict[str, Any] = {
   'impala': {'auto': _AUTO},
   'a3c': {'auto': _ADVANTAGE_AUTO},
   'a2c': {'auto': _ADVANTAGE_AUTO | {'num_actors': 0}},
@@ -141,8 +141,8 @@ class Atari(Suite):
     '57 of them.'
   )
   options = AtariOptions
-  defaults = _DEFAULTS
-  presets = _PRESETS
+  defaults = DEFAULTS
+  presets = PRESETS
   lists = _LISTS
   # Of the emulator.
   fps = 60

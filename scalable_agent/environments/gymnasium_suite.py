@@ -60,7 +60,7 @@ def advantage_presets(
   return {'a3c': {'auto': auto}, 'a2c': {'auto': auto | {'num_actors': 0}}}
 
 
-_PRESETS = {
+PRESETS = {
   'impala': {'auto': AUTO},
   'ga3c': {'auto': GA3C},
   **advantage_presets(total_environment_frames=4e5),
@@ -98,7 +98,7 @@ class Gymnasium(Suite):
     'module:id.'
   )
   options = GymnasiumOptions
-  presets = _PRESETS
+  presets = PRESETS
 
   def parse(self, level_name: str) -> Level | None:
     from scalable_agent.environments import gymnasium_registry

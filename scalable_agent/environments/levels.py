@@ -9,6 +9,7 @@ from scalable_agent.environments.atari_suite import ATARI
 from scalable_agent.environments.catch_suite import CATCH
 from scalable_agent.environments.control_suite import CONTROL
 from scalable_agent.environments.dmlab_suite import DMLAB
+from scalable_agent.environments.envpool_suite import ENVPOOL, ENVPOOL_ATARI
 from scalable_agent.environments.gymnasium_suite import GYMNASIUM
 from scalable_agent.environments.minigrid_suite import MINIGRID
 from scalable_agent.environments.suite import (
@@ -28,6 +29,8 @@ SUITES: tuple[Suite, ...] = (
   MINIGRID,
   VIZDOOM,
   CONTROL,
+  ENVPOOL_ATARI,
+  ENVPOOL,
   GYMNASIUM,
 )
 

@@ -1,0 +1,179 @@
+"""The suites of EnvPool: declarations only; see `envpool_vector`.
+
+Two, as Atari games have options and presets of their own.
+"""
+
+import dataclasses
+import types
+from typing import Any
+
+from scalable_agent.environments import atari_suite, gymnasium_suite
+from scalable_agent.environments.suite import (
+  Level,
+  Purpose,
+  Suite,
+  UnknownLevel,
+)
+from scalable_agent.options import (
+  ActionOptions,
+  LengthOptions,
+  TextOptions,
+  option,
+)
+from scalable_agent.suites import atari57
+
+_PREFIX = 'envpool:'
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolOptions:
+  """EnvPool."""
+
+  envpool_threads: int = option(
+    1,
+    'C++ threads that step the environments of one actor. Actors are threads '
+    'themselves: more pay where cores are idle.',
+    minimum=1,
+    free_in_test=True,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvPoolOptions(LengthOptions, ActionOptions, TextOptions, PoolOptions):
+  """EnvPool."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvPoolAtariOptions(atari_suite.AtariOptions, PoolOptions):
+  """EnvPool's Atari."""
+
+  def check(self) -> None:
+    """Refuses what EnvPool cannot do."""
+    super().check()
+    if self.noop_max < 1:
+      raise ValueError(
+        f'--noop_max={self.noop_max} must be at least 1 for EnvPool, whose '
+        'episodes start with 1 no-op or more. Use ale-py: --level_name=pong '
+        'instead of envpool:Pong-v5.'
+      )
+
+
+class EnvPool(Suite):
+  name = 'envpool'
+  help = 'EnvPool ids (envpool:CartPole-v1); needs the extra envpool.'
+  options: type = EnvPoolOptions
+  presets = gymnasium_suite.PRESETS
+  frees_the_interpreter = True
+
+  def parse(self, level_name: str) -> Level | None:
+    """Returns the level of `envpool:` and an id, None if it is not of here.
+
+    Args:
+      level_name: what the user wrote.
+
+    Raises:
+      UnknownLevel: EnvPool has no such id.
+      ValueError: EnvPool is not installed.
+    """
+    if not level_name.startswith(_PREFIX):
+      return None
+    env_id = level_name.removeprefix(_PREFIX)
+    registry = _registry(level_name)
+    if not registry.has(env_id):
+      raise UnknownLevel(f'EnvPool has no id {env_id}.')
+    if not self._has(registry.family(env_id)):
+      return None
+    return Level(self, level_name, self._implied(env_id))
+
+  def level_names(self) -> tuple[str, ...]:
+    """Returns all ids, none where EnvPool is not installed."""
+    try:
+      registry = _registry(_PREFIX)
+    except ValueError:
+      return ()
+    return tuple(
+      _PREFIX + env_id
+      for env_id in registry.ids()
+      if self._has(registry.family(env_id))
+    )
+
+  def make(
+    self, level: Level, num_envs: int, options: Any, seed: int, purpose: Purpose
+  ):
+    from scalable_agent.environments import envpool_vector
+
+    return envpool_vector.EnvPoolEnvironment(
+      level, env_id_of(level), num_envs, options, seed, purpose
+    )
+
+  def _has(self, family: str) -> bool:
+    return family != 'atari'
+
+  def _implied(self, env_id: str) -> dict[str, Any]:
+    return {'instruction_length': 64} if 'BossLevel' in env_id else {}
+
+
+class EnvPoolAtari(EnvPool):
+  name = 'envpool_atari'
+  help = 'Atari games of EnvPool (envpool:Pong-v5), the same games as of ale-py.'
+  options = EnvPoolAtariOptions
+  defaults = atari_suite.DEFAULTS
+  presets = atari_suite.PRESETS
+  fps = 60
+  remedy_for_actions = 'Set --full_action_space'
+
+  def make(
+    self, level: Level, num_envs: int, options: Any, seed: int, purpose: Purpose
+  ):
+    from scalable_agent.environments import envpool_atari
+
+    return envpool_atari.EnvPoolAtariEnvironment(
+      level, env_id_of(level), num_envs, options, seed, purpose
+    )
+
+  def are_alike(self, options: EnvPoolAtariOptions) -> bool:
+    return options.full_action_space
+
+  def human_normalized_score(
+    self, level_name: str, mean_return: float
+  ) -> float | None:
+    env_id = level_name.removeprefix(_PREFIX)
+    games = {f'{atari_suite.game_id(g)}-v5': g for g in atari57.HUMAN_SCORES}
+    if env_id not in games:
+      return None
+    return atari57.human_normalized_score(games[env_id], mean_return)
+
+  def parse(self, level_name: str) -> Level | None:
+    """See base class, which refuses what neither has."""
+    try:
+      return super().parse(level_name)
+    except UnknownLevel:
+      return None
+
+  def _has(self, family: str) -> bool:
+    return family == 'atari'
+
+  def _implied(self, env_id: str) -> dict[str, Any]:
+    return {}
+
+
+def env_id_of(level: Level) -> str:
+  """Returns what EnvPool calls a level."""
+  return level.name.removeprefix(_PREFIX)
+
+
+def _registry(level_name: str) -> types.ModuleType:
+  """Returns `envpool_registry`; raises ValueError: EnvPool is missing."""
+  try:
+    from scalable_agent.environments import envpool_registry
+  except ImportError as error:
+    raise ValueError(
+      f'{level_name} needs EnvPool, which cannot be imported ({error}). '
+      "Install it: pip install 'scalable-agent[envpool]', or make setup "
+      'EXTRAS=envpool.'
+    ) from error
+  return envpool_registry
+
+
+ENVPOOL = EnvPool()
+ENVPOOL_ATARI = EnvPoolAtari()
