@@ -22,7 +22,9 @@ SUITES: tuple[Suite, ...] = (CATCH, DMLAB, ATARI, GYMNASIUM)
 
 
 def parse_levels(
-  level_name: str, suites: Sequence[Suite] = SUITES
+  level_name: str,
+  suites: Sequence[Suite] = SUITES,
+  test: bool = False,
 ) -> tuple[Level, ...]:
   """Returns the levels of a run, which all are of one suite.
 
@@ -30,6 +32,7 @@ def parse_levels(
     level_name: names as `parse_level` takes them, separated by commas; some
       stand for several levels, see `Suite.lists`.
     suites: to look in, in this order.
+    test: whether it is a test; see `Suite.test_lists`.
 
   Raises:
     ValueError: if a name is empty or unknown, a level is named twice, or the
@@ -37,6 +40,8 @@ def parse_levels(
   """
   levels: list[Level] = []
   lists = {name: names for s in suites for name, names in s.lists.items()}
+  if test:
+    lists |= {n: names for s in suites for n, names in s.test_lists.items()}
   for part in level_name.split(','):
     if not part:
       raise ValueError(

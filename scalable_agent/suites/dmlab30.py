@@ -107,6 +107,18 @@ def training_scores(
   }
 
 
+def test_scores(
+  level_returns: Mapping[str, Sequence[float]],
+) -> dict[str, float]:
+  """Returns the scores of a test as the log line of 2018 calls them."""
+  return {
+    'No cap.': compute_human_normalized_score(
+      level_returns, per_level_cap=None
+    ),
+    'Cap 100': compute_human_normalized_score(level_returns, per_level_cap=100),
+  }
+
+
 def compute_human_normalized_score(
   level_returns: Mapping[str, Sequence[float]], per_level_cap: float | None
 ) -> float:
