@@ -92,7 +92,7 @@ def _send() -> None:
     agent_state=tree.map_structure(np.asarray, agent.initial_state(num_envs)),
     env_outputs=tree.map_structure(make, structures.step_output_spec(spec)),
     agent_outputs=tree.map_structure(
-      make, structures.agent_output_spec(spec.num_actions)
+      make, structures.agent_output_spec(spec.action_space)
     ),
     policy_version=np.zeros([num_envs], np.int64),
     level=np.zeros([num_envs], np.int32),

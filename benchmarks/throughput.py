@@ -133,9 +133,7 @@ def _environment(config, level) -> float:
 
   def step(index: int) -> int:
     env = envs[index]
-    env.step(
-      generators[index].integers(env.spec.num_actions, size=env.num_envs)
-    )
+    env.step(env.spec.action_space.sample(generators[index], env.num_envs))
     return env.num_envs
 
   return _rate(step, len(envs))

@@ -71,7 +71,7 @@ class Discrete(ActionSpace):
     return self.num_actions
 
   def _check_values(self, actions: np.ndarray) -> None:
-    _check_integers(actions, np.int64(self.num_actions))
+    _check_integers(actions, np.array(self.num_actions))
 
   def sample(self, generator: np.random.Generator, size: int) -> np.ndarray:
     return generator.integers(self.num_actions, size=size, dtype=np.int32)
@@ -148,9 +148,7 @@ class Box(ActionSpace):
 
   def _check_values(self, actions: np.ndarray) -> None:
     if actions.dtype.kind != 'f' or not np.isfinite(actions).all():
-      raise ValueError(
-        f'actions must be finite floats, not {actions.dtype} {actions.tolist()}'
-      )
+      raise ValueError('actions must be finite floats')
 
   def to_environment(self, actions: np.ndarray) -> np.ndarray:
     low, high = (np.array(x, np.float64) for x in (self.low, self.high))
@@ -179,9 +177,10 @@ class Box(ActionSpace):
 def _check_integers(actions: np.ndarray, nums: np.ndarray) -> None:
   if actions.dtype.kind not in 'iu':
     raise ValueError(f'actions must be integers, not {actions.dtype}')
-  if (actions < 0).any() or (actions >= nums).any():
+  wrong = (actions < 0) | (actions >= nums)
+  if wrong.any():
     raise ValueError(
-      f'actions must be in 0 to {(nums - 1).tolist()}, not {actions.tolist()}'
+      f'actions must be in 0 to {(nums - 1).tolist()}, not {actions[wrong][0]}'
     )
 
 

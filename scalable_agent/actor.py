@@ -52,7 +52,7 @@ class Actor:
 
     Args:
       environment: a BatchedEnvironment of E environments.
-      policy: called with (StepOutput of [E, ...], last action [E], state),
+      policy: called with (StepOutput of [E, ...], last action [E, ...], state),
         returns (AgentOutput of [E, ...], state); see `policies`.
       initial_state: nest of [E, ...], the agent's state before its first step.
       unroll_length: T, in agent steps.
@@ -69,7 +69,7 @@ class Actor:
     self._env_output = environment.reset()
     self._agent_output = tree.map_structure(
       lambda s: np.zeros((environment.num_envs, *s.shape), s.dtype),
-      structures.agent_output_spec(environment.spec.num_actions),
+      structures.agent_output_spec(environment.spec.action_space),
     )
 
   def unroll(self) -> structures.ActorOutput:

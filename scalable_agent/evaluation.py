@@ -10,7 +10,7 @@ import rich.console
 import rich.table
 from absl import logging
 
-from scalable_agent import policies, structures
+from scalable_agent import actions, policies, structures
 from scalable_agent.reports import videos
 from scalable_agent.storage import files
 
@@ -75,7 +75,8 @@ def evaluate(
   ]
   policy = policies.Direct(policies.make_step(agent), policies.Seeds(seed))
   state = agent.initial_state(environment.num_envs)
-  action = np.zeros([environment.num_envs], np.int32)
+  space = environment.spec.action_space
+  action = np.zeros([environment.num_envs, *space.shape], space.dtype)
   played: list[list[tuple[float, int]]] = [[] for _ in quotas]
   env_output = environment.reset()
 
@@ -90,7 +91,7 @@ def evaluate(
       agent_output, state = policy(env_output, action, state)
       action = np.asarray(agent_output.action)
       if greedy:
-        action = np.argmax(agent_output.policy_logits, -1).astype(np.int32)
+        action = actions.mode(space, agent_output.policy_logits).numpy()
       env_output = environment.step(action)
       film.shoot()
       show()
@@ -153,15 +154,16 @@ def play_episode(
   Returns:
     None where it was left off.
   """
-  state, action = initial_state, np.zeros([1], np.int32)
+  space = environment.spec.action_space
+  state, action = initial_state, np.zeros([1, *space.shape], space.dtype)
   equal_actions, episode_return = 0, 0.0
   env_output = environment.reset()
   while env_output.step_type[0] != structures.LAST:
     if stopping():
       return None
     agent_output, state = policy(env_output, action, state)
-    chosen = np.argmax(agent_output.policy_logits, -1).astype(np.int32)
-    equal_actions = equal_actions + 1 if chosen[0] == action[0] else 1
+    chosen = actions.mode(space, agent_output.policy_logits).numpy()
+    equal_actions = equal_actions + 1 if (chosen == action).all() else 1
     action = chosen
     env_output = environment.step(action)
     now = env_output.info.episode_return[0]

@@ -60,7 +60,13 @@ def compute(
     (logits, baselines), _ = agent.unroll(
       batch.env_outputs, batch.agent_outputs.action, batch.agent_state
     )
-    value = loss(logits, baselines, batch.env_outputs, batch.agent_outputs)
+    value = loss(
+      agent.action_space,
+      logits,
+      baselines,
+      batch.env_outputs,
+      batch.agent_outputs,
+    )
     total = value.total
   minimised = [total] if num_parts == 1 else [value.policy, value.baseline]
   gradients = [g for one in minimised for g in tape.gradient(one, variables)]
@@ -140,7 +146,7 @@ class GradientFunction:
         in_time, structures.step_output_spec(spec)
       ),
       agent_outputs=tree.map_structure(
-        in_time, structures.agent_output_spec(spec.num_actions)
+        in_time, structures.agent_output_spec(spec.action_space)
       ),
       policy_version=(),
       level=(),

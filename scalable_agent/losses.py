@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from scalable_agent import structures, vtrace
+from scalable_agent import structures
 from scalable_agent.options import LossOptions, choices_of
 
 REWARD_CLIPPINGS = choices_of(LossOptions, 'reward_clipping')
@@ -18,7 +18,7 @@ class Transitions(NamedTuple):
   """The T transitions between the T + 1 columns of a learner batch.
 
   Attributes:
-    actions: [T, B] int32, taken in column t.
+    actions: [T, B, *shape], taken in column t.
     behaviour_policy_logits: [T, B, A] float32, that `actions` were drawn from.
     rewards: [T, B] float32, raw, received on arriving in column t + 1.
     discounts: [T, B] float32, 0 where column t + 1 terminates its episode.
@@ -98,8 +98,7 @@ def clip_rewards(rewards: tf.Tensor, reward_clipping: str) -> tf.Tensor:
 
 
 def compute_policy_gradient_loss(
-  logits: tf.Tensor,
-  actions: tf.Tensor,
+  log_probs: tf.Tensor,
   advantages: tf.Tensor,
   mask: tf.Tensor | None = None,
   log_epsilon: float = 0.0,
@@ -107,8 +106,7 @@ def compute_policy_gradient_loss(
   """Returns -sum(advantages * log(policy(actions))), summed over T and B.
 
   Args:
-    logits: [T, B, A] float32, of the policy being learned.
-    actions: [T, B] int32.
+    log_probs: [T, B] float32, of the actions, by the policy being learned.
     advantages: [T, B] float32; no gradient flows through them.
     mask: [T, B] bool, False where there is nothing to learn from; None: all.
     log_epsilon: added to the probabilities inside the logarithm, so that the
@@ -118,7 +116,6 @@ def compute_policy_gradient_loss(
   Returns:
     [] float32.
   """
-  log_probs = vtrace.log_probs_from_logits_and_actions(logits, actions)
   if log_epsilon:
     log_probs = tf.math.log(tf.exp(log_probs) + log_epsilon)
   return -masked_sum(log_probs * tf.stop_gradient(advantages), mask)
@@ -141,20 +138,18 @@ def compute_baseline_loss(
 
 
 def compute_entropy_loss(
-  logits: tf.Tensor, mask: tf.Tensor | None = None
+  entropies: tf.Tensor, mask: tf.Tensor | None = None
 ) -> tf.Tensor:
   """Returns minus the entropy of the policy in nats, summed over T and B.
 
   Args:
-    logits: [T, B, A] float32, unnormalised log-probabilities.
+    entropies: [T, B] float32.
     mask: [T, B] bool or None, as in `compute_policy_gradient_loss`.
 
   Returns:
     [] float32.
   """
-  policy = tf.nn.softmax(logits)
-  log_policy = tf.nn.log_softmax(logits)
-  return masked_sum(tf.reduce_sum(policy * log_policy, axis=-1), mask)
+  return -masked_sum(entropies, mask)
 
 
 def masked_sum(x: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from scalable_agent import losses, returns, structures, vtrace
+from scalable_agent import actions, losses, returns, structures, vtrace
+from scalable_agent.action_spaces import ActionSpace
 from scalable_agent.losses import masked_count, masked_mean
 from scalable_agent.options import (
   AdvantageOptions,
@@ -56,6 +57,7 @@ class _Batch(NamedTuple):
     transitions: losses.Transitions of [T, B].
     rewards: [T, B] float32, clipped.
     logits: [T, B, A] float32, of the weights being learned.
+    log_probs: [T, B] float32, of the actions, likewise.
     baselines: [T, B] float32, likewise.
     bootstrap_value: [B] float32, likewise.
     log_rhos: [T, B] float32, log(target / behaviour policy) of the actions; no
@@ -65,6 +67,7 @@ class _Batch(NamedTuple):
   transitions: losses.Transitions
   rewards: tf.Tensor
   logits: tf.Tensor
+  log_probs: tf.Tensor
   baselines: tf.Tensor
   bootstrap_value: tf.Tensor
   log_rhos: tf.Tensor
@@ -72,6 +75,7 @@ class _Batch(NamedTuple):
 
 def vtrace_loss(
   options: VTraceOptions,
+  space: ActionSpace,
   learner_logits: tf.Tensor,
   learner_baselines: tf.Tensor,
   env_outputs: structures.StepOutput,
@@ -81,24 +85,29 @@ def vtrace_loss(
 
   Args:
     options: VTraceOptions; a threshold of 0 or None clips nothing.
+    space: of the actions.
     learner_logits: [T + 1, B, A], of the weights being learned, in each column.
     learner_baselines: [T + 1, B], likewise.
     env_outputs: StepOutput of [T + 1, B, ...].
     agent_outputs: AgentOutput of [T + 1, B, ...].
   """
   batch = _align(
-    options, learner_logits, learner_baselines, env_outputs, agent_outputs
+    options,
+    space,
+    learner_logits,
+    learner_baselines,
+    env_outputs,
+    agent_outputs,
   )
   targets = _vtrace_targets(options, batch)
   pg_loss = losses.compute_policy_gradient_loss(
-    batch.logits,
-    batch.transitions.actions,
+    batch.log_probs,
     targets.pg_advantages,
     batch.transitions.mask,
     log_epsilon=_LOG_EPSILON if options.correction == 'epsilon' else 0.0,
   )
   entropy_loss = losses.compute_entropy_loss(
-    batch.logits, batch.transitions.mask
+    actions.entropy(space, batch.logits), batch.transitions.mask
   )
   return _combine(
     options,
@@ -112,6 +121,7 @@ def vtrace_loss(
 
 def advantage_loss(
   options: AdvantageOptions,
+  space: ActionSpace,
   learner_logits: tf.Tensor,
   learner_baselines: tf.Tensor,
   env_outputs: structures.StepOutput,
@@ -126,7 +136,12 @@ def advantage_loss(
   Args: see `vtrace_loss`.
   """
   batch = _align(
-    options, learner_logits, learner_baselines, env_outputs, agent_outputs
+    options,
+    space,
+    learner_logits,
+    learner_baselines,
+    env_outputs,
+    agent_outputs,
   )
   transitions = batch.transitions
   parts = (
@@ -139,9 +154,11 @@ def advantage_loss(
     *parts, options.gae_lambda, transitions.mask
   )
   pg_loss = losses.compute_policy_gradient_loss(
-    batch.logits, transitions.actions, advantages, transitions.mask
+    batch.log_probs, advantages, transitions.mask
   )
-  entropy_loss = losses.compute_entropy_loss(batch.logits, transitions.mask)
+  entropy_loss = losses.compute_entropy_loss(
+    actions.entropy(space, batch.logits), transitions.mask
+  )
   loss = _combine(
     options,
     batch,
@@ -160,6 +177,7 @@ def advantage_loss(
 
 def ga3c_loss(
   options: GA3CLossOptions,
+  space: ActionSpace,
   learner_logits: tf.Tensor,
   learner_baselines: tf.Tensor,
   env_outputs: structures.StepOutput,
@@ -180,7 +198,12 @@ def ga3c_loss(
     among its metrics.
   """
   batch = _align(
-    options, learner_logits, learner_baselines, env_outputs, agent_outputs
+    options,
+    space,
+    learner_logits,
+    learner_baselines,
+    env_outputs,
+    agent_outputs,
   )
   transitions = batch.transitions
   if options.reward_clipping == 'abs_one':
@@ -195,11 +218,8 @@ def ga3c_loss(
     batch.bootstrap_value,
     transitions.mask,
   )
-  log_policy = tf.nn.log_softmax(batch.logits)  # [T, B, A]
-  policy = tf.exp(log_policy)
-  if not options.use_log_softmax:
-    log_policy = tf.math.log(tf.maximum(policy, options.log_epsilon))
-  log_probs = tf.gather(log_policy, transitions.actions, batch_dims=2)  # [T, B]
+  floor = 0.0 if options.use_log_softmax else options.log_epsilon
+  log_probs = actions.log_prob(space, batch.logits, transitions.actions, floor)
   advantages = tf.stop_gradient(targets - batch.baselines)
   if entropy_cost is None:
     entropy_cost = tf.constant(options.entropy_cost)
@@ -207,9 +227,11 @@ def ga3c_loss(
     options,
     batch,
     targets,
-    -losses.masked_sum(log_probs * advantages, transitions.mask),
-    losses.masked_sum(
-      tf.reduce_sum(policy * log_policy, axis=-1), transitions.mask
+    losses.compute_policy_gradient_loss(
+      log_probs, advantages, transitions.mask
+    ),
+    losses.compute_entropy_loss(
+      actions.entropy(space, batch.logits, floor), transitions.mask
     ),
     entropy_cost=entropy_cost,
   )
@@ -223,6 +245,7 @@ def ga3c_loss(
 
 def _align(
   options: LossOptions,
+  space: ActionSpace,
   learner_logits: tf.Tensor,
   learner_baselines: tf.Tensor,
   env_outputs: structures.StepOutput,
@@ -231,15 +254,15 @@ def _align(
   learner_baselines = tf.cast(learner_baselines, tf.float32)
   transitions = losses.align(env_outputs, agent_outputs, options.discounting)
   logits = tf.cast(learner_logits, tf.float32)[:-1]  # [T, B, A]
-  log_rhos = vtrace.log_probs_from_logits_and_actions(
-    logits, transitions.actions
-  ) - vtrace.log_probs_from_logits_and_actions(
-    transitions.behaviour_policy_logits, transitions.actions
+  log_probs = actions.log_prob(space, logits, transitions.actions)  # [T, B]
+  log_rhos = log_probs - actions.log_prob(
+    space, transitions.behaviour_policy_logits, transitions.actions
   )  # [T, B]
   return _Batch(
     transitions=transitions,
     rewards=losses.clip_rewards(transitions.rewards, options.reward_clipping),
     logits=logits,
+    log_probs=log_probs,
     baselines=learner_baselines[:-1],
     bootstrap_value=learner_baselines[-1],
     log_rhos=tf.stop_gradient(log_rhos),

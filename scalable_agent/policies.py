@@ -125,6 +125,7 @@ class Batched:
     self._seeds = seeds
     self.seconds = 0.0
     self._lock = threading.Lock()  # Of the above.
+    action = structures.agent_output_spec(spec.action_space).action
     env_output = structures.step_output_spec(spec)
     env_output = env_output._replace(info=(), discount=())
     state = tree.map_structure(
@@ -133,12 +134,12 @@ class Batched:
     self._batcher = dynamic_batching.Batcher(
       input_specs=(
         tree.map_structure(_rows, env_output),
-        tf.TensorSpec([None], tf.int32),
+        _rows(action),
         state,
       ),
       output_specs=(
         tree.map_structure(
-          _rows, structures.agent_output_spec(spec.num_actions)
+          _rows, structures.agent_output_spec(spec.action_space)
         ),
         state,
       ),

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from scalable_agent.action_spaces import Discrete
+from scalable_agent.actions import log_prob
+
 
 class VTraceReturns(NamedTuple):
   """What V-trace computes; no gradient flows through either.
@@ -60,9 +63,8 @@ def log_probs_from_logits_and_actions(
   actions = tf.convert_to_tensor(actions, tf.int32)
   policy_logits.shape.assert_has_rank(3)
   actions.shape.assert_has_rank(2)
-  return -tf.nn.sparse_softmax_cross_entropy_with_logits(
-    labels=actions, logits=policy_logits
-  )
+  space = Discrete(policy_logits.shape[-1])
+  return log_prob(space, policy_logits, actions)
 
 
 def from_logits(

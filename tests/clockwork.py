@@ -50,7 +50,7 @@ class ClockworkEnvironment(batched.BatchedEnvironment):
     """
     spec = structures.EnvironmentSpec(
       observation=structures.TensorSpec((1,), np.dtype(np.float32)),
-      num_actions=num_actions,
+      action_space=action_spaces.Discrete(num_actions),
       frames_per_step=frames_per_step,
     )
     super().__init__(LEVEL, num_envs, spec, seed=0)

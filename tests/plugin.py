@@ -47,7 +47,7 @@ class CountingEnvironment(environments.BatchedEnvironment):
   def __init__(self, level, num_envs, chosen, seed, render):
     spec = structures.EnvironmentSpec(
       observation=structures.TensorSpec((1,), np.dtype(np.float32)),
-      num_actions=2,
+      action_space=action_spaces.Discrete(2),
       frames_per_step=chosen.num_action_repeats,
     )
     super().__init__(level, num_envs, spec, seed, render)

@@ -114,8 +114,7 @@ class GymnasiumEnvironment(VectorEnvironment):
     self, actions: action_spaces.ActionSpace
   ) -> tuple[str, ...] | None:
     """What Atari's environments, and some others, have a method for."""
-    discrete = isinstance(actions, action_spaces.Discrete)
-    if self._has_processes or not discrete:
+    if self._has_processes or not isinstance(actions, action_spaces.Discrete):
       return None
     environment = self._envs.envs[0].unwrapped
     if not hasattr(environment, 'get_action_meanings'):

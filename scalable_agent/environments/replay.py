@@ -201,14 +201,15 @@ class ReplayedEnvironment(batched.BatchedEnvironment):
     return observation
 
   def _warn_of_differences(self, saved: Any) -> None:
-    pairs = zip(
-      tree.flatten(self._observation), tree.flatten(saved), strict=True
+    now_and_then = list(
+      zip(tree.flatten(self._observation), tree.flatten(saved), strict=True)
     )
-    pairs = list(pairs)
     different = [
       i
       for i in range(self.num_envs)
-      if any(now[i].tobytes() != then[i].tobytes() for now, then in pairs)
+      if any(
+        now[i].tobytes() != then[i].tobytes() for now, then in now_and_then
+      )
     ]
     if different:
       logging.warning(

@@ -8,8 +8,8 @@ import sonnet as snt
 import tensorflow as tf
 import tree
 
-from scalable_agent import structures
-from scalable_agent.networks import frame_stacks, pixels, torsos
+from scalable_agent import action_spaces, actions, structures
+from scalable_agent.networks import encoders, frame_stacks, pixels
 from scalable_agent.options import AgentOptions
 from scalable_agent.structures import AgentState
 
@@ -27,30 +27,38 @@ class Agent(snt.Module):
     """Builds the modules; variables are created here, from the spec.
 
     Args:
-      spec: of the environment. One observation tensor per step.
+      spec: of the environment.
       **options: of AgentOptions. `last_action_reward`: the last action
         (one-hot) and the last reward (clipped to [-1, 1]) join the torso's
         features.
     """
     super().__init__(name='agent')
     chosen = AgentOptions(**options)
-    self._num_actions = spec.num_actions
-    torso_class = torsos.find_torso(chosen.network, spec.observation)
+    self.action_space = spec.action_space
     self._stack = frame_stacks.make_frame_stack(
       spec.observation, chosen.frame_stack
     )
     self._pixels = pixels.make_pixels(
       spec.observation, chosen.frame_stack, chosen.normalise_pixels
     )
-    self._torso = torso_class(
-      structures.TensorSpec(self._stack.stack_shape, self._pixels.dtype)
+    self._torso = encoders.make_torso(
+      chosen.network, self._pixels.spec_of(self._stack.spec)
     )
     self._last_action_reward = chosen.last_action_reward
     self._min_policy = chosen.min_policy
     self._core: Any = snt.LSTM(LSTM_SIZE) if chosen.lstm else None
+    continuous = isinstance(self.action_space, action_spaces.Box)
+    # As usual for continuous control, deviations are the same in all states.
+    self._log_std = (
+      tf.Variable(tf.zeros(self.action_space.shape), name='log_std')
+      if continuous
+      else None
+    )
     # Small first policy logits: the first policy is close to uniform.
     self._policy_logits = snt.Linear(
-      spec.num_actions,
+      self.action_space.shape[0]
+      if continuous
+      else self.action_space.num_parameters,
       w_init=snt.initializers.TruncatedNormal(stddev=0.01),
       name='policy_logits',
     )
@@ -62,9 +70,9 @@ class Agent(snt.Module):
       lambda s: np.zeros((1, *s.shape), s.dtype),
       structures.step_output_spec(spec),
     )
-    self.step(
-      step, np.zeros([1], np.int32), self.initial_state(1), np.zeros([2], int)
-    )
+    space = self.action_space
+    action = np.zeros([1, *space.shape], space.dtype)
+    self.step(step, action, self.initial_state(1), np.zeros([2], int))
 
   def initial_state(self, batch_size: int) -> AgentState:
     """Returns the state at the start of `batch_size` episodes."""
@@ -85,7 +93,7 @@ class Agent(snt.Module):
 
     Args:
       env_output: StepOutput of [B, ...].
-      last_action: [B] int32, the action that led here.
+      last_action: [B, *shape], the action that led here.
       state: AgentState of [B, ...].
       seed: [2] int64; the same seed and inputs give the same actions.
 
@@ -97,7 +105,7 @@ class Agent(snt.Module):
       tree.map_structure(add_time, env_output), add_time(last_action), state
     )
     logits, baseline = logits[0], baseline[0]
-    action = tf.random.stateless_categorical(logits, 1, seed, tf.int32)[:, 0]
+    action = actions.sample(self.action_space, logits, seed)
     return structures.AgentOutput(action, logits, baseline), state
 
   def unroll(
@@ -112,7 +120,7 @@ class Agent(snt.Module):
 
     Args:
       env_outputs: StepOutput of [T, B, ...].
-      last_actions: [T, B] int32, the actions that led to each column.
+      last_actions: [T, B, *shape], the actions that led to each column.
       state: AgentState of [B, ...] before column 0.
 
     Returns:
@@ -125,27 +133,25 @@ class Agent(snt.Module):
       self._pixels(stacks)
     )  # [T, B, features]
     if self._last_action_reward:
-      action = tf.one_hot(last_actions, self._num_actions)
+      action = actions.encode(self.action_space, last_actions)
       action *= tf.cast(~first, tf.float32)[..., None]
       reward = tf.clip_by_value(env_outputs.reward, -1, 1)[..., None]
       features = tf.concat([features, action, reward], -1)
     core = ()
     if self._core:
       features, core = self._unroll_core(features, first, state.core)
-    logits = self._bound(snt.BatchApply(self._policy_logits)(features))
+    logits = self._policy(features)
     baseline = tf.squeeze(snt.BatchApply(self._baseline)(features), -1)
     return (logits, baseline), AgentState(frames, core)
 
-  def _bound(self, logits: tf.Tensor) -> tf.Tensor:
-    """Returns logits of a policy that is nowhere below `min_policy`.
-
-    Here, so that those who act, learn and test have the same one.
-    """
-    least = self._min_policy
-    if not least:
-      return logits
-    policy = tf.nn.softmax(logits) + least
-    return tf.math.log(policy / (1.0 + least * self._num_actions))
+  def _policy(self, features: tf.Tensor) -> tf.Tensor:
+    """Returns policy logits of [T, B, features]; see `actions`."""
+    logits = snt.BatchApply(self._policy_logits)(features)
+    if self._log_std is not None:
+      # Broadcast, whatever the shape.
+      logits = tf.concat([logits, self._log_std + tf.zeros_like(logits)], -1)
+    # Here, so that those who act, learn and test have the same one.
+    return actions.mix_uniform(self.action_space, logits, self._min_policy)
 
   def moments(self, env_outputs: structures.StepOutput) -> list[tf.Tensor]:
     """Returns what `observe` wants to know of a learner batch.
@@ -172,7 +178,7 @@ class Agent(snt.Module):
     ran a graph would wait for each other.
 
     Args:
-      observations: [T, B, ...].
+      observations: nest of [T, B, ...].
       first: [T, B] bool, whether the observation starts an episode.
       frames: AgentState.frames of [B, ...] before column 0.
     """

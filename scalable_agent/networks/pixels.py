@@ -1,8 +1,13 @@
 """Pixels as numbers around zero."""
 
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import sonnet as snt
 import tensorflow as tf
+import tree
 
 from scalable_agent import structures
 
@@ -14,21 +19,32 @@ _MOST_DEVIATIONS = 10.0
 _EVERY = 4
 
 
-def are_pixels(spec: structures.TensorSpec) -> bool:
-  """Whether observations are images of bytes."""
-  return len(spec.shape) == 3 and spec.dtype == np.uint8
+def are_pixels(spec: Any) -> bool:
+  """Whether there are images of bytes in a nest of observations."""
+  return any(
+    # No subclass: what names things is none.
+    type(one) is structures.TensorSpec
+    and len(one.shape) == 3
+    and one.dtype == np.uint8
+    for one in tree.flatten(spec)
+  )
 
 
 class Numbers:
   """Observations that are numbers already.
 
   Attributes:
-    dtype: numpy dtype of what it returns.
+    num_moments: length of `moments`.
   """
 
+  num_moments = 0
+
   def __init__(self, spec: structures.TensorSpec, num_frames: int):
-    del num_frames
-    self.dtype = spec.dtype
+    del spec, num_frames
+
+  def spec_of(self, spec: structures.TensorSpec) -> structures.TensorSpec:
+    """Returns the spec of what it makes of such stacks."""
+    return spec
 
   def __call__(self, stacks: tf.Tensor) -> tf.Tensor:
     """Returns them as they are."""
@@ -47,9 +63,9 @@ class Numbers:
 class ScaledPixels(Numbers):
   """Bytes as numbers from 0 to 1."""
 
-  def __init__(self, spec: structures.TensorSpec, num_frames: int):
-    super().__init__(spec, num_frames)
-    self.dtype = np.dtype(np.float32)
+  def spec_of(self, spec: structures.TensorSpec) -> structures.TensorSpec:
+    """See `Numbers`."""
+    return _as_float32(spec)
 
   def __call__(self, stacks: tf.Tensor) -> tf.Tensor:
     """Returns [..., height, width, num_frames * channels] float32."""
@@ -69,11 +85,13 @@ class NormalisedPixels(snt.Module):
   has them `observe`.
 
   Attributes:
-    dtype: numpy dtype of what it returns.
+    num_moments: length of `moments`.
     count: [] int64 variable, observations taken account of so far.
     mean: [height, width, channels] float32 variable, 0 at first.
     mean_square: likewise, 255^2 at first.
   """
+
+  num_moments = 3
 
   def __init__(self, spec: structures.TensorSpec, num_frames: int):
     """Initialises.
@@ -83,13 +101,16 @@ class NormalisedPixels(snt.Module):
       num_frames: observations in a stack.
     """
     super().__init__(name='pixels')
-    self.dtype = np.dtype(np.float32)
     self._num_frames = num_frames
     self.count = tf.Variable(0, trainable=False, dtype=tf.int64, name='count')
     self.mean = tf.Variable(tf.zeros(spec.shape), trainable=False, name='mean')
     self.mean_square = tf.Variable(
       tf.fill(spec.shape, 255.0**2), trainable=False, name='mean_square'
     )
+
+  def spec_of(self, spec: structures.TensorSpec) -> structures.TensorSpec:
+    """See `Numbers`."""
+    return _as_float32(spec)
 
   def __call__(self, stacks: tf.Tensor) -> tf.Tensor:
     """Normalises: clip((x - mean) / sqrt(variance + 8^2), -10, 10).
@@ -134,8 +155,53 @@ class NormalisedPixels(snt.Module):
       variable.assign_add((sums - count * variable) * weight)
 
 
-def make_pixels(spec: structures.TensorSpec, num_frames: int, normalise: bool):
-  """Returns what makes numbers of stacks of such observations."""
+class Parts(snt.Module):
+  """The same for each part of a nest."""
+
+  def __init__(self, spec: Any, num_frames: int, normalise: bool):
+    super().__init__(name='parts')
+    self._nest = spec
+    self._parts = [
+      _make_one(one, num_frames, normalise) for one in tree.flatten(spec)
+    ]
+
+  def spec_of(self, spec: Any) -> Any:
+    """See `Numbers`."""
+    return self._map(lambda part, one: part.spec_of(one), spec)
+
+  def __call__(self, stacks: Any) -> Any:
+    """Makes numbers of a nest of stacks."""
+    return self._map(lambda part, one: part(one), stacks)
+
+  def moments(self, observations: Any) -> list[tf.Tensor]:
+    """Returns those of all parts; see `NormalisedPixels`."""
+    pairs = zip(self._parts, tree.flatten(observations), strict=True)
+    return [moment for part, one in pairs for moment in part.moments(one)]
+
+  def observe(self, moments: list[tf.Tensor]) -> None:
+    """Takes account of observations; see `NormalisedPixels`."""
+    rest = list(moments)
+    for part in self._parts:
+      own, rest = rest[: part.num_moments], rest[part.num_moments :]
+      part.observe(own)
+
+  def _map(self, function: Callable, nest: Any) -> Any:
+    pairs = zip(self._parts, tree.flatten(nest), strict=True)
+    return tree.unflatten_as(self._nest, [function(*pair) for pair in pairs])
+
+
+def make_pixels(spec: Any, num_frames: int, normalise: bool):
+  """Returns what makes numbers of a nest of stacks of such observations."""
+  if tree.is_nested(spec):
+    return Parts(spec, num_frames, normalise)
+  return _make_one(spec, num_frames, normalise)
+
+
+def _as_float32(spec: structures.TensorSpec) -> structures.TensorSpec:
+  return dataclasses.replace(spec, dtype=np.dtype(np.float32))
+
+
+def _make_one(spec: structures.TensorSpec, num_frames: int, normalise: bool):
   if not are_pixels(spec):
     return Numbers(spec, num_frames)
   return (NormalisedPixels if normalise else ScaledPixels)(spec, num_frames)

@@ -1,22 +1,44 @@
 """Torsos: from observations to features.
 
 A torso maps `[N, ...]` observations to `[N, features]`. Your own is any class
-with the constructor `Torso(observation)`, `observation` being the TensorSpec
-of one (stacked) observation, and a `__call__`; name it with
-`--network=module:Class`. Bytes of images reach it as float32, see `pixels`.
+with the constructor `Torso(observation)`, `observation` being the spec of one
+(stacked) observation, or the nest of them that a level gives, and a `__call__`;
+name it with `--network=module:Class`. Bytes of images reach it as float32, see
+`pixels`; names of things and words as they are, see `structures`.
 """
 
 import importlib
 import math
+from typing import Any
 
+import numpy as np
 import sonnet as snt
 import tensorflow as tf
+import tree
 
 from scalable_agent import structures
 
+FLOAT = np.dtype(np.float32)
 
-def _is_image(spec: structures.TensorSpec) -> bool:
+
+def is_image(spec: structures.TensorSpec) -> bool:
+  """Whether it has the three axes of an image."""
   return len(spec.shape) == 3
+
+
+def as_numbers(spec: structures.TensorSpec) -> structures.TensorSpec:
+  """Returns the spec of names as one-hot numbers, of others as it is.
+
+  What is laid out like an image stays so, with more channels; of all else
+  there is one axis.
+  """
+  if not isinstance(spec, structures.CategorySpec):
+    return spec
+  if is_image(spec):
+    *places, channels = spec.shape
+    return structures.TensorSpec((*places, channels * spec.num_values), FLOAT)
+  size = math.prod(spec.shape) * spec.num_values
+  return structures.TensorSpec((size,), FLOAT)
 
 
 def _orthogonal() -> snt.initializers.Initializer:
@@ -32,7 +54,7 @@ def _check_pixels(
   if min(height, width) < least:
     raise ValueError(
       f'--network={network} needs at least {least} x {least} pixels; this '
-      f'level gives {height} x {width}. Use larger frames, or --network=deep.'
+      f'level gives {height} x {width}. Use larger frames, or --network=small.'
     )
 
 
@@ -138,6 +160,25 @@ class Universe(snt.Module):
     return snt.flatten(x)
 
 
+class Small(snt.Module):
+  """Two padded convolutions of 3 x 3 and a layer of 256 units.
+
+  For what is too small for the kernels of `Shallow`, such as grids of symbols.
+  """
+
+  def __init__(self, observation: structures.TensorSpec):
+    del observation
+    super().__init__(name='small')
+    self._conv_1 = snt.Conv2D(16, 3, w_init=_orthogonal())
+    self._conv_2 = snt.Conv2D(32, 3, w_init=_orthogonal())
+    self._linear = snt.Linear(256, w_init=_orthogonal())
+
+  def __call__(self, observation: tf.Tensor) -> tf.Tensor:
+    x = tf.nn.relu(self._conv_1(tf.cast(observation, tf.float32)))
+    x = tf.nn.relu(self._conv_2(x))
+    return tf.nn.relu(self._linear(snt.flatten(x)))
+
+
 class Mlp(snt.Module):
   """Two layers of 64 tanh units for vector observations."""
 
@@ -157,18 +198,23 @@ _TORSOS = {
   'nature': Nature,
   'deep': Deep,
   'universe': Universe,
+  'small': Small,
   'mlp': Mlp,
 }
 
 
-def resolve(network: str, observation: structures.TensorSpec) -> str:
-  """Returns `--network`, with auto replaced by what fits the observation."""
+def resolve(network: str, observation: Any) -> str:
+  """Returns `--network`, with auto replaced by what fits the observations."""
   if network != 'auto':
     return network
-  return 'shallow' if _is_image(observation) else 'mlp'
+  images = [one for one in tree.flatten(observation) if is_image(one)]
+  if not images:
+    return 'mlp'
+  least = min(min(one.shape[:2]) for one in images)
+  return 'shallow' if least >= Shallow.MIN_PIXELS else 'small'
 
 
-def find_torso(network: str, observation: structures.TensorSpec) -> type:
+def find_torso(network: str, observation: Any) -> type:
   """Returns the torso class that `--network` names.
 
   Raises:
@@ -189,7 +235,7 @@ def find_torso(network: str, observation: structures.TensorSpec) -> type:
       f'--network={network} is not known. Choose one of: auto, '
       f'{", ".join(_TORSOS)}, or module:Class of your own.'
     )
-  if network != 'mlp' and not _is_image(observation):
+  if network != 'mlp' and not is_image(observation):
     raise ValueError(
       f'--network={network} needs image observations; this level gives '
       f'{observation.shape}. Use --network=mlp.'

@@ -15,8 +15,9 @@ class AgentOptions:
   network: str = option(
     'auto',
     'Torso: shallow (two convolutions), nature (three: Mnih et al. 2015), deep '
-    '(15), universe (four, for 42 x 42 pixels), mlp, auto (shallow for images, '
-    'mlp for vectors), or your own as module:Class.',
+    '(15), universe (four, for 42 x 42 pixels), small (two, for grids), mlp, '
+    'auto (shallow or small for images, mlp for vectors), or your own as '
+    'module:Class.',
     by_preset=True,
     line=Line.AGENT,
     **_WEIGHTS,

@@ -110,7 +110,7 @@ class Summaries:
 
     Args:
       frames: environment frames.
-      action: [T, E] int32, the actions that led to each column.
+      action: [T, E, ...], the actions that led to each column.
       step_type: [T, E] int32; what leads to a FIRST was ignored.
     """
     taken = action[step_type != structures.FIRST]

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import tensorflow as tf
+import tree
 
 from dynamic_batching import ops
 from scalable_agent import (
@@ -111,8 +112,8 @@ def _difference_of_actions(
   one: structures.EnvironmentSpec, other: structures.EnvironmentSpec
 ) -> str | None:
   """Returns what differs between the actions of two levels, if anything."""
-  if one.num_actions != other.num_actions:
-    return f'numbers of actions, {one.num_actions} and {other.num_actions}'
+  if one.action_space != other.action_space:
+    return f'actions, {one.action_space} and {other.action_space}'
   if one.action_meanings is None or other.action_meanings is None:
     return None
   pairs = zip(one.action_meanings, other.action_meanings, strict=True)
@@ -192,8 +193,12 @@ def find_spec(
   return environment.spec
 
 
-def _describe(observation: structures.TensorSpec) -> str:
-  return f'{observation.dtype} {list(observation.shape)}'
+def _describe(observation: Any) -> str:
+  parts = tree.flatten_with_path(observation)
+  return ', '.join(
+    ''.join(f'{key}: ' for key in path) + f'{one.dtype} {list(one.shape)}'
+    for path, one in parts
+  )
 
 
 def resolve_network(

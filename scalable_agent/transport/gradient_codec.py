@@ -43,12 +43,12 @@ class Layout:
       unroll_length: T, agent steps.
     """
     self.unroll_length = unroll_length
-    self._num_actions = spec.num_actions
+    self._action_space = spec.action_space
     self._specs = specs
     # Of one step of one environment.
     self._steps = _reported(
       structures.step_output_spec(spec),
-      structures.agent_output_spec(spec.num_actions),
+      structures.agent_output_spec(spec.action_space),
     )
 
   def describe(self) -> list[list]:
@@ -123,8 +123,10 @@ class Layout:
     step_type, action = env_outputs.step_type, agent_outputs.action
     if step_type.min() < structures.FIRST or step_type.max() > structures.LAST:
       raise Malformed('a step type that does not exist')
-    if action.min() < 0 or action.max() >= self._num_actions:
-      raise Malformed('an action that does not exist')
+    try:
+      self._action_space.check(action)
+    except ValueError as error:
+      raise Malformed(str(error)) from error
     if not np.isfinite(env_outputs.info.episode_return).all():
       raise Malformed('an episode return that is not finite')
 

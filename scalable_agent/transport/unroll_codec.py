@@ -45,7 +45,7 @@ class Layout:
 
   Attributes:
     unroll_length: T, agent steps.
-    num_actions: A.
+    action_space: of the environment.
     names: of the arrays of an unroll.
   """
 
@@ -63,7 +63,7 @@ class Layout:
       unroll_length: T, agent steps.
     """
     self.unroll_length = unroll_length
-    self.num_actions = spec.num_actions
+    self.action_space = spec.action_space
     state = tree.map_structure(
       lambda x: structures.TensorSpec(
         tuple(x.shape[1:]), np.dtype(x.dtype.as_numpy_dtype)
@@ -73,7 +73,7 @@ class Layout:
     self._nest = (
       state,
       structures.step_output_spec(spec),
-      structures.agent_output_spec(spec.num_actions),
+      structures.agent_output_spec(spec.action_space),
     )
     frames = len(tree.flatten(state.frames))
     states = len(tree.flatten(state))
@@ -253,8 +253,10 @@ class Decoder:
     step_type, action = env_outputs.step_type, agent_outputs.action
     if step_type.min() < structures.FIRST or step_type.max() > structures.LAST:
       raise Malformed('a step type that does not exist')
-    if action.min() < 0 or action.max() >= self._layout.num_actions:
-      raise Malformed('an action that does not exist')
+    try:
+      self._layout.action_space.check(action)
+    except ValueError as error:
+      raise Malformed(str(error)) from error
     discount = env_outputs.discount
     if discount.min() < 0 or discount.max() > 1:
       raise Malformed('a discount beyond 0 to 1')
