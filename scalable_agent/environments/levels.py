@@ -94,6 +94,57 @@ def parse_level(level_name: str, suites: Sequence[Suite] = SUITES) -> Level:
   ) from (reasons[-1] if reasons else None)
 
 
+def deal(
+  levels: Sequence[Level],
+  level_shares: str = '',
+  suites: Sequence[Suite] = SUITES,
+) -> tuple[int, ...]:
+  """Returns the indices of levels with which actors take turns.
+
+  All levels come first, then again those that have a greater share, and so on:
+  as many actors as levels play all of them.
+
+  Args:
+    levels: of the run.
+    level_shares: of --level_shares.
+    suites: to look in for names.
+
+  Raises:
+    ValueError: it names no level of the run, one twice, or a share that is no
+      number of actors.
+  """
+  if level_shares and len(levels) == 1:
+    raise ValueError(
+      f'--level_shares={level_shares} has no effect with one level, '
+      f'{levels[0].name}. Leave it out.'
+    )
+  names = [level.name for level in levels]
+  shares: dict[str, int] = {}
+  for part in level_shares.split(',') if level_shares else ():
+    # Ids of Gymnasium may have a colon.
+    level_name, _, share = part.rpartition(':')
+    if not level_name or not share.isdecimal() or not 0 < int(share) <= 1000:
+      raise ValueError(
+        f'--level_shares={level_shares}: {part} is no name and number from 1 '
+        'to 1000. Write them as in pong:2,breakout:3.'
+      )
+    name = parse_level(level_name, suites).name
+    if name not in names or name in shares:
+      problem = 'stands there twice' if name in shares else 'is not played'
+      raise ValueError(
+        f'--level_shares={level_shares}: {level_name} {problem}. Name levels '
+        'of --level_name, each at most once.'
+      )
+    shares[name] = int(share)
+  most = max(shares.values(), default=1)
+  return tuple(
+    index
+    for turn in range(most)
+    for index, name in enumerate(names)
+    if turn < shares.get(name, 1)
+  )
+
+
 def level_names(suites: Sequence[Suite] = SUITES) -> tuple[str, ...]:
   """Returns every level that can be named without importing more modules."""
   return tuple(name for suite in suites for name in suite.level_names())
