@@ -13,7 +13,6 @@ from scalable_agent.environments import (
   gymnasium_spaces,
   level_cache,
 )
-from scalable_agent.environments.dmlab_suite import FOLDER
 from scalable_agent.suites import dmlab30
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class Factory:
   def path(self) -> str:
     """Returns what the engine calls the level."""
     if self.level in dmlab30.ALL_LEVELS:
-      return f'{FOLDER}/{self.level}'
+      return f'{dmlab30.FOLDER}/{self.level}'
     if self.level.startswith('/'):
       return os.path.basename(self.level)
     return self.level

@@ -22,9 +22,6 @@ from scalable_agent.options import (
 )
 from scalable_agent.suites import dmlab30
 
-# Of the levels of DMLab-30, among those that come with DeepMind Lab.
-FOLDER = 'contributed/dmlab30'
-
 # Those that lie in no folder there.
 _OTHERS = (
   'lt_chasm',
@@ -133,9 +130,9 @@ class DmLab(Suite):
     if level_name.startswith('/'):
       return Level(self, level_name.removesuffix('.lua'))
     folder, _, last = level_name.rpartition('/')
-    if folder in ('', FOLDER) and last in dmlab30.ALL_LEVELS:
+    if folder in ('', dmlab30.FOLDER) and last in dmlab30.ALL_LEVELS:
       return Level(self, last)
-    if folder == FOLDER:
+    if folder == dmlab30.FOLDER:
       raise UnknownLevel(f'DMLab-30 has no {last}.')
     if level_name in _OTHERS or folder.partition('/')[0] in _FOLDERS:
       return Level(self, level_name)
@@ -145,7 +142,9 @@ class DmLab(Suite):
     return (*sorted(dmlab30.ALL_LEVELS), *_OTHERS)
 
   def other_names(self) -> tuple[str, ...]:
-    return tuple(f'{FOLDER}/{level}' for level in sorted(dmlab30.ALL_LEVELS))
+    return tuple(
+      f'{dmlab30.FOLDER}/{level}' for level in sorted(dmlab30.ALL_LEVELS)
+    )
 
   def make(
     self, level: Level, num_envs: int, options: Any, seed: int, purpose: Purpose

@@ -39,7 +39,6 @@ class RunOptions:
     'How many actors some levels have for each of another one: names and whole '
     'numbers, as in pong:2,breakout:3.',
     part=Part.ACTING,
-    line=Line.LEVEL,
   )
   preset: str = option(
     'auto',

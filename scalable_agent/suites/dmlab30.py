@@ -73,6 +73,9 @@ RANDOM_SCORES = {
   'explore_object_rewards_many': 2.438,
 }
 
+# Of their files, among the levels that come with DeepMind Lab.
+FOLDER = 'contributed/dmlab30'
+
 # Training level -> test level; the same but for two levels.
 LEVEL_MAPPING = {
   level.replace('_test', '_train'): level for level in HUMAN_SCORES
