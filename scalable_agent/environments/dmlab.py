@@ -47,9 +47,10 @@ class DmLabEnvironment(gymnasium_vector.VectorEnvironment):
       purpose: what they are for.
 
     Raises:
-      ValueError: there is no DeepMind Lab, and not only the spec is asked for;
-        or a file or folder is not there.
+      ValueError: the engine has no such pictures; there is no DeepMind Lab, and
+        not only the spec is asked for; or a file or folder is not there.
     """
+    _check_size(level.name, options)
     actions = dmlab_actions.ACTION_SETS[options.action_set]
     spec = structures.EnvironmentSpec(
       observation={
@@ -96,6 +97,16 @@ class DmLabEnvironment(gymnasium_vector.VectorEnvironment):
       super()._close(healthy)
 
 
+def _check_size(level_name: str, options: 'DmLabOptions') -> None:
+  for name in 'width', 'height':
+    value = getattr(options, name)
+    if value % 4:
+      raise ValueError(
+        f'--{name}={value} of {level_name}: DeepMind Lab takes multiples of 4. '
+        f'Set --{name}={value - value % 4 + 4}.'
+      )
+
+
 def _check_installed(level_name: str) -> None:
   if importlib.util.find_spec('deepmind_lab') is not None:
     return
@@ -103,8 +114,8 @@ def _check_installed(level_name: str) -> None:
     f'{level_name} needs DeepMind Lab, and there is no module deepmind_lab. It '
     'is in no registry: build a wheel, as google-deepmind/lab says, or on '
     'Python 3.13, where Docker or Podman is, by: pip install dmlab-gym && '
-    'dmlab-gym build --no-install. Then: pip install lab/deepmind_lab-*.whl. '
-    'See docs/dmlab.md.'
+    'dmlab-gym build --no-install. Then: pip install dm-env '
+    'lab/deepmind_lab-*.whl. See docs/dmlab.md.'
   )
 
 

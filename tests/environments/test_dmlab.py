@@ -351,12 +351,21 @@ def test_a_folder_of_pictures_must_be_one(tmp_path):
     make(dataset_path='/no/where')
 
 
+@pytest.mark.parametrize('probe', [False, True])
+@pytest.mark.parametrize('name', ['width', 'height'])
+def test_a_picture_that_the_engine_has_not_is_refused(name, probe):
+  with pytest.raises(
+    ValueError, match=rf'^--{name}=42 of rooms_watermaze: .* Set --{name}=44\.$'
+  ):
+    make(probe=probe, **{name: 42})
+
+
 def test_without_deepmind_lab_one_is_told_how_to_get_it(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   with pytest.raises(
     ValueError,
     match=r'^rooms_watermaze needs DeepMind Lab.* in no registry.*build a wheel'
-    r'.*Python 3\.13.* pip install dmlab-gym .*pip install .*whl.*docs/dmlab',
+    r'.*Python 3\.13.* pip install dmlab-gym .*pip install dm-env .*whl.*docs/dmlab',
   ):
     make()
 
@@ -370,6 +379,7 @@ def test_the_stand_in_is_as_strict_as_the_engine(lab):
     ((level, ['INSTR'], {'width': 16}), TypeError),
     ((level, ['INSTR'], [config]), TypeError),
     ((level, ['DEPTH'], config), ValueError),
+    ((level, ['INSTR'], {'height': '30'}), RuntimeError),
     ((level, ['INSTR'], config, 'fast'), RuntimeError),
   ):
     with pytest.raises(error):

@@ -55,6 +55,10 @@ class Lab:
       raise RuntimeError('Failed to connect RL API')
     if not _is_level(level):
       raise RuntimeError(f'Invalid levelName flag \'{level}\' - "not found"')
+    for name in 'width', 'height':
+      value = config.get(name, '80')
+      if int(value) < 4 or int(value) % 4:
+        raise RuntimeError(f"'{name}' must be a multiple of 4, not {value}")
     self._level = level
     self._config = {'width': '320', 'height': '240', 'fps': '60'} | config
     self._cache = level_cache
