@@ -74,9 +74,8 @@ def check_levels(
 
   Raises:
     ValueError: --level_shares is wrong, there are fewer actors than levels, the
-      levels differ in their observations or in what their actions are (in the
-      number of actions, where an environment has no names for them), or one
-      cannot be made.
+      levels differ in their observations or in what their actions are (in their
+      space, where an environment has no names for them), or one cannot be made.
   """
   deal(config, levels)
   if len(levels) == 1:
@@ -124,7 +123,7 @@ def _difference_of_actions(
 ) -> str | None:
   """Returns what differs between the actions of two levels, if anything."""
   if one.action_space != other.action_space:
-    return f'actions, {one.action_space} and {other.action_space}'
+    return f'kinds of actions, {one.action_space} and {other.action_space}'
   if one.action_meanings is None or other.action_meanings is None:
     return None
   pairs = zip(one.action_meanings, other.action_meanings, strict=True)

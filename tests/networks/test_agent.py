@@ -6,7 +6,7 @@ import sonnet as snt
 import tensorflow as tf
 import tree
 
-from scalable_agent import networks, structures
+from scalable_agent import action_spaces, networks, structures
 from scalable_agent.networks import torsos
 from scalable_agent.structures import FIRST, MID
 from tests.step_types import assert_every_case_occurs, random_step_types
@@ -17,7 +17,7 @@ NUM_ACTIONS = 6
 def environment_spec(shape, dtype, num_actions=NUM_ACTIONS):
   return structures.EnvironmentSpec(
     observation=structures.TensorSpec(shape, np.dtype(dtype)),
-    num_actions=num_actions,
+    action_space=action_spaces.Discrete(num_actions),
     frames_per_step=4,
   )
 
@@ -42,7 +42,7 @@ def random_inputs(spec, time, batch, seed=0):
     observation=observation,
     info=(),
   )
-  actions = rng.integers(spec.num_actions, size=(time, batch))
+  actions = rng.integers(spec.action_space.num_actions, size=(time, batch))
   return env_outputs, actions.astype(np.int32)
 
 
@@ -667,7 +667,7 @@ class TestFindTorso:
     with pytest.raises(
       ValueError,
       match=r'--network=shalow is not known\. Choose one of: auto, shallow, '
-      'nature, deep, universe, mlp, or module:Class',
+      'nature, deep, universe, small, mlp, or module:Class',
     ):
       torsos.find_torso('shalow', self.IMAGE)
 
@@ -687,7 +687,7 @@ class TestFindTorso:
       with pytest.raises(
         ValueError,
         match=rf'^--network={network} needs at least {least} x {least} pixels; '
-        rf'this level gives {shape[0]} x {shape[1]}\. .* --network=deep\.$',
+        rf'this level gives {shape[0]} x {shape[1]}\. .* --network=small\.$',
       ):
         networks.Agent(environment_spec(shape, np.uint8), network=network)
     networks.Agent(

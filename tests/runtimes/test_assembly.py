@@ -57,6 +57,7 @@ REACHED = (
   ('Batched', 'inference_timeout_ms', 7, 'timeout_ms'),
   ('Checkpointer', 'keep_checkpoints', 7, 'keep'),
   ('Checkpointer', 'logdir', 'elsewhere'),
+  ('make', 'action_bounds', 'squash'),
   ('make', 'action_set', 'r2d2'),
   ('make', 'dataset_path', '/pictures'),
   ('make', 'dmlab_renderer', 'hardware'),
@@ -65,6 +66,7 @@ REACHED = (
   ('make', 'full_action_space', True),
   ('make', 'grayscale', False),
   ('make', 'height', 77),
+  ('make', 'instruction_length', 7),
   ('make', 'level_cache', '/maps'),
   ('make', 'life_loss_is_terminal', False),
   ('make', 'max_episode_frames', 77),
@@ -265,7 +267,7 @@ class TestCheckLevels:
     with pytest.raises(
       ValueError,
       match='^--level_name=pong,breakout: pong and breakout differ in their '
-      r'numbers of actions, 6 and 4\. Set --full_action_space\.$',
+      r'kinds of actions, 6 actions and 4 actions\. Set --full_action_space\.$',
     ):
       check_levels('pong,breakout')
 
@@ -292,7 +294,10 @@ class TestCheckLevels:
         ('Gray', 'Colour'),
         r'observations, uint8 \[8, 6, 1\] and .* 3\]\. Wrap',
       ),
-      (('Gray', 'GrayOfTwo'), r'numbers of actions, 3 and 2\. Wrap'),
+      (
+        ('Gray', 'GrayOfTwo'),
+        r'kinds of actions, 3 actions and 2 actions\. Wrap',
+      ),
     ],
   )
   def test_what_differs_is_named(self, names, said):
