@@ -57,6 +57,7 @@ class GymnasiumEnvironment(VectorEnvironment):
     options: 'GymnasiumOptions',
     seed: int,
     purpose: Purpose,
+    factory: type[gymnasium_registry.Factory] = gymnasium_registry.Factory,
   ):
     """Makes the environments and, where asked, a process for each.
 
@@ -66,6 +67,7 @@ class GymnasiumEnvironment(VectorEnvironment):
       options: of the suite.
       seed: environment i is seeded with seed + i.
       purpose: what they are for.
+      factory: of the suite, makes one of them.
 
     Raises:
       ValueError: if the actions or observations are of an unsupported kind, or
@@ -78,11 +80,11 @@ class GymnasiumEnvironment(VectorEnvironment):
         '--env_processes=0.'
       )
     self._has_processes = options.env_processes > 0 and not purpose.probe
-    registered = gymnasium_registry.find_spec(level.name)
+    spec = gymnasium_registry.find_spec(level.name)
     factories = [
-      gymnasium_registry.Factory(
+      factory(
         name=level.name,
-        spec=gymnasium_registry.cut_off(registered, options),
+        spec=spec,
         options=options,
         render=purpose.render and i == 0,
       )
@@ -95,16 +97,15 @@ class GymnasiumEnvironment(VectorEnvironment):
         factories, autoreset_mode=AutoresetMode.NEXT_STEP
       )
     observation, actions = self._envs.metadata[gymnasium_wrapper.SEEN]
-    spec = structures.EnvironmentSpec(
-      observation=observation,
-      action_space=actions,
-      frames_per_step=options.num_action_repeats,
-      action_meanings=self._action_meanings(actions),
-    )
     super().__init__(
       level,
       num_envs,
-      spec,
+      structures.EnvironmentSpec(
+        observation=observation,
+        action_space=actions,
+        frames_per_step=options.num_action_repeats,
+        action_meanings=self._action_meanings(actions),
+      ),
       seed,
       render=purpose.render,
       replayable=purpose.replayable,

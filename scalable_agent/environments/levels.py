@@ -7,18 +7,29 @@ from typing import Any
 from scalable_agent import options as options_lib
 from scalable_agent.environments.atari_suite import ATARI
 from scalable_agent.environments.catch_suite import CATCH
+from scalable_agent.environments.control_suite import CONTROL
 from scalable_agent.environments.dmlab_suite import DMLAB
 from scalable_agent.environments.gymnasium_suite import GYMNASIUM
+from scalable_agent.environments.minigrid_suite import MINIGRID
 from scalable_agent.environments.suite import (
   Level,
   Suite,
   UnknownLevel,
   options_of,
 )
+from scalable_agent.environments.vizdoom_suite import VIZDOOM
 
 # All there are. Gymnasium is the last to be asked for a name: it imports
 # modules to find out.
-SUITES: tuple[Suite, ...] = (CATCH, DMLAB, ATARI, GYMNASIUM)
+SUITES: tuple[Suite, ...] = (
+  CATCH,
+  DMLAB,
+  ATARI,
+  MINIGRID,
+  VIZDOOM,
+  CONTROL,
+  GYMNASIUM,
+)
 
 
 def parse_levels(
@@ -71,8 +82,8 @@ def parse_level(level_name: str, suites: Sequence[Suite] = SUITES) -> Level:
   Args:
     level_name: an Atari game or id (`pong`, `ALE/Pong-v5`,
       `PongNoFrameskip-v4`, see `atari_suite`), a Gymnasium id (`CartPole-v1`,
-      `my_module:MyEnv-v0`), `catch` or `catch_hidden`; or what other suites
-      know.
+      `my_module:MyEnv-v0`; those of some simulators have suites of their own),
+      `catch` or `catch_hidden`; or what other suites know.
     suites: to look in, in this order.
 
   Raises:
@@ -88,7 +99,8 @@ def parse_level(level_name: str, suites: Sequence[Suite] = SUITES) -> Level:
     if level is not None:
       return level
   raise ValueError(
-    f'There is no level {level_name}. {" ".join(map(str, reasons))}'
+    f'There is no level {level_name}. '
+    f'{" ".join(dict.fromkeys(map(str, reasons)))}'
     f'{_near_misses(level_name, suites)} '
     'scalable_agent.environments.level_names() lists all.'
   ) from (reasons[-1] if reasons else None)

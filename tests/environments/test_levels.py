@@ -209,7 +209,15 @@ def test_every_option_of_a_suite_is_among_those_there_are():
   ]
   assert all(names <= set(CATALOG.options) for names in of_suites)
   names = [suite.name for suite in environments.SUITES]
-  assert names == ['catch', 'dmlab', 'atari', 'gymnasium']
+  assert names == [
+    'catch',
+    'dmlab',
+    'atari',
+    'minigrid',
+    'vizdoom',
+    'control',
+    'gymnasium',
+  ]
 
 
 def test_what_the_user_says_goes_before_what_the_level_implies():

@@ -265,7 +265,7 @@ def num_parameters(module):
 
 # 20-dimensional embeddings of 1000 hash buckets, an LSTM of 64 units and its 64
 # outputs at the input of the core: the part of the paper's agents for DeepMind
-# Lab that this agent does not have.
+# Lab that reads instructions.
 LANGUAGE = 1000 * 20 + lstm(20, 64) + 64 * 4 * 256
 
 
@@ -316,12 +316,12 @@ class TestParameterCounts:
   @pytest.mark.parametrize('network', ['shallow', 'deep'])
   def test_both_are_those_of_the_papers_figure_3(self, network):
     num_actions = 9
-    agent = networks.Agent(
-      environment_spec((72, 96, 3), np.uint8, num_actions),
-      network=network,
-      lstm=True,
-      last_action_reward=True,
-    )
+    spec = environment_spec((72, 96, 3), np.uint8, num_actions)
+    options = {'network': network, 'lstm': True, 'last_action_reward': True}
+    instruction = structures.TextSpec((32,), np.dtype(np.int32), 1000)
+    both = {'rgb': spec.observation, 'instruction': instruction}
+    whole = networks.Agent(spec._replace(observation=both), **options)
+    agent = networks.Agent(spec, **options)
     # 72 x 96 -> 17 x 23 -> 7 x 10, without padding.
     shallow = conv(8, 3, 16) + conv(4, 16, 32) + linear(7 * 10 * 32, 256)
     convs = 0  # Parameters of them.
@@ -338,6 +338,7 @@ class TestParameterCounts:
     assert num_parameters(agent) == without_language
     # The paper says 1.2 and 1.6 million.
     published = {'shallow': 1_230_426, 'deep': 1_628_010}
+    assert num_parameters(whole) == published[network]
     assert without_language + LANGUAGE == published[network]
 
   def test_deep_has_15_convolutions(self):

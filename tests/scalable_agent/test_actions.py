@@ -264,7 +264,5 @@ def test_a_least_probability_is_added_to_each_choice():
       np.testing.assert_allclose(q, (p + 0.1) / (1 + 0.1 * len(p)), rtol=1e-5)
   same = tf.constant(make_logits(CLIPPED))
   assert actions.mix_uniform(CLIPPED, same, 0.0) is same
-  with pytest.raises(
-    ValueError, match=r'^--min_policy=0\.1 is of probabilities'
-  ):
+  with pytest.raises(ValueError, match=r'^--min_policy=0\.1 is of'):
     actions.mix_uniform(CLIPPED, same, 0.1)
