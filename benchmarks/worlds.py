@@ -160,9 +160,7 @@ def _train(config: Any, environment: Any) -> None:
   from scalable_agent import actor, policies
   from scalable_agent.runtimes import assembly, training
 
-  config = assembly.resolve_network(
-    config, [environment.level]
-  )
+  config = assembly.resolve_network(config, [environment.level])
   agent = assembly.make_agent(config, environment.spec)
   learner = training.make_learner(config, agent, environment.spec)
   player = actor.Actor(
@@ -357,7 +355,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument(
     '--again', default='', help='Outcomes to try again, by commas.'
   )
-  parser.add_argument('--steps', type=int, default=200, help='Random ones. 200.')
+  parser.add_argument(
+    '--steps', type=int, default=200, help='Random ones. 200.'
+  )
   parser.add_argument(
     '--seconds', type=float, default=120, help='To wait for a level. 120.'
   )

@@ -115,7 +115,9 @@ class EnvPool(Suite):
 
 class EnvPoolAtari(EnvPool):
   name = 'envpool_atari'
-  help = 'Atari games of EnvPool (envpool:Pong-v5), the same games as of ale-py.'
+  help = (
+    'Atari games of EnvPool (envpool:Pong-v5), the same games as of ale-py.'
+  )
   options = EnvPoolAtariOptions
   defaults = atari_suite.DEFAULTS
   presets = atari_suite.PRESETS

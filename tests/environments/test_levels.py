@@ -6,7 +6,7 @@ import pytest
 
 from scalable_agent import environments, options
 from scalable_agent.environments import extras
-from scalable_agent.suites import atari57, dmlab30
+from scalable_agent.suites import atari57
 from tests.configs import CATALOG, make_config
 
 
@@ -63,21 +63,6 @@ def test_a_module_that_is_not_there_is_named(module):
     match=rf'module {re.escape(module)} cannot be imported .* PYTHONPATH',
   ):
     environments.parse_level(f'{module}:Env-v0')
-
-
-@pytest.mark.parametrize(
-  'level_name',
-  [
-    'dmlab30',
-    *sorted(dmlab30.ALL_LEVELS),
-    'contributed/dmlab30/rooms_watermaze',
-  ],
-)
-def test_deepmind_lab_is_said_not_to_be_there(level_name):
-  with pytest.raises(
-    ValueError, match=f'{level_name} needs DeepMind Lab.*not support.*pong'
-  ):
-    environments.parse_level(level_name)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +183,57 @@ def test_levels_that_imply_different_things_need_a_word_of_the_user(
     environments.implied_options(levels, make_config(level_name=level_name))
   given = make_config(level_name=level_name, **{option: values[0]})
   environments.implied_options(levels, given)
+
+
+@pytest.mark.parametrize(
+  ('level_shares', 'expected'),
+  [
+    ('', [0, 1, 2]),
+    ('seaquest:1', [0, 1, 2]),
+    ('ALE/Seaquest-v5:3,pong:2', [0, 1, 2, 0, 1, 0]),
+  ],
+)
+def test_levels_are_dealt_by_their_shares_and_all_of_them_first(
+  level_shares, expected
+):
+  levels = environments.parse_levels('seaquest,pong,breakout')
+  assert list(environments.deal(levels, level_shares)) == expected
+
+
+def test_levels_of_gymnasium_have_shares_too():
+  name = 'tests.environments.toys:Toys/Gray-v0'
+  levels = environments.parse_levels(f'{name},CartPole-v1')
+  assert environments.deal(levels, f'{name}:2') == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+  ('level_shares', 'said'),
+  [
+    ('pong', 'pong is no name and number from 1 to 1000'),
+    ('pong:', 'pong: is no name and number'),
+    (':2', ':2 is no name and number'),
+    ('pong:0', 'pong:0 is no name and number'),
+    ('pong:1001', 'pong:1001 is no name and number'),
+    ('pong:1.5', 'pong:1.5 is no name and number'),
+    ('pong:2,', ' is no name and number'),
+    ('seaquest:2', 'seaquest is not played'),
+    ('pong:2,pong:3', 'pong stands there twice'),
+  ],
+)
+def test_shares_that_are_none_are_refused(level_shares, said):
+  levels = environments.parse_levels('pong,breakout')
+  with pytest.raises(
+    ValueError, match=f'^--level_shares={level_shares}: .*{said}'
+  ):
+    environments.deal(levels, level_shares)
+
+
+def test_shares_of_one_level_are_refused():
+  levels = environments.parse_levels('pong')
+  with pytest.raises(
+    ValueError, match=r'no effect with one level, pong\. Leav'
+  ):
+    environments.deal(levels, 'pong:2')
 
 
 def test_all_listed_names_are_levels():

@@ -176,7 +176,7 @@ class TestTaken:
     assert size == rpc.MAX_BYTES
 
   def test_their_level_is_the_actors(self, one, layout, queue, data):
-    service = differentiating.make_service(one, layout, queue, num_levels=3)
+    service = differentiating.make_service(one, layout, queue, deal=(0, 1, 2))
     for task in (2, 1):
       actor = ByHand(service, one, layout, task).start()
       assert actor.ready()
