@@ -84,10 +84,10 @@ class ScaledPixels(Numbers):
 class Normalised(snt.Module):
   """Each number in deviations from its mean, both over the run.
 
-  Of pixels, what never changes, the ground, walls, a score board, is zero, and what moves
-  stands out. Left in, it is most of what the layers see: most units are on for
-  each screen or for none, and Breakout is not learned for millions of frames
-  (see docs/results).
+  Of pixels, what never changes, the ground, walls, a score board, is zero, and
+  what moves stands out. Left in, it is most of what the layers see: most units
+  are on for each screen or for none, and Breakout is not learned for millions
+  of frames (see docs/results).
 
   Mean and deviation are those of every fourth observation learned from, of all
   levels alike. They are variables, but no gradient reaches them: the learner
