@@ -56,7 +56,7 @@ LAYERS = (
 # Who alone may import it, `dynamic_batching` itself apart.
 BATCHER_USERS = ('scalable_agent.policies', 'scalable_agent.runtimes')
 
-SIMULATORS = ('gymnasium', 'ale_py', 'deepmind_lab')
+SIMULATORS = ('gymnasium', 'ale_py', 'deepmind_lab', 'envpool')
 
 PURE = (
   'scalable_agent.vtrace',

@@ -37,9 +37,7 @@ def parts_of(
   return _parts_of(space, family, '', name, instruction_length)
 
 
-def _parts_of(
-  space: Any, family: str, key: str, name: str, length: int
-) -> Any:
+def _parts_of(space: Any, family: str, key: str, name: str, length: int) -> Any:
   if isinstance(space, spaces.Dict):
     return {
       key: _parts_of(part, family, key, name, length)
@@ -130,7 +128,9 @@ def _plain(space: Any) -> Any:
     return space
   if space.dtype.kind in 'iu':
     low = space.low.astype(np.int64)
-    return spaces.MultiDiscrete(space.high.astype(np.int64) - low + 1, start=low)
+    return spaces.MultiDiscrete(
+      space.high.astype(np.int64) - low + 1, start=low
+    )
   low, high = (x.astype(np.float64) for x in (space.low, space.high))
   return spaces.Box(
     np.where(low <= -_NO_BOUND, -np.inf, low).astype(space.dtype),

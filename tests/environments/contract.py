@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tree
 
-from scalable_agent import structures
+from scalable_agent import action_spaces, structures
 from scalable_agent.environments import batched
 from scalable_agent.structures import FIRST, LAST, MID
 
@@ -19,12 +19,16 @@ from scalable_agent.structures import FIRST, LAST, MID
 def random_actions(
   environment: batched.BatchedEnvironment, steps: int
 ) -> np.ndarray:
-  """Returns [steps, E] actions, the same ones on every call."""
-  return np.random.default_rng(7).integers(
-    environment.spec.num_actions,
-    size=(steps, environment.num_envs),
-    dtype=np.int32,
-  )
+  """Returns [steps, E, ...] actions, the same ones on every call."""
+  generator = np.random.default_rng(7)
+  space, num_envs = environment.spec.action_space, environment.num_envs
+  return np.stack([space.sample(generator, num_envs) for _ in range(steps)])
+
+
+def zero_actions(environment: batched.BatchedEnvironment) -> np.ndarray:
+  """Returns [E, ...] zeros, which every space has."""
+  space = environment.spec.action_space
+  return np.zeros([environment.num_envs, *space.shape], space.dtype)
 
 
 def play(
@@ -145,9 +149,9 @@ class Contract:
 
   def test_actions_are_not_written_to(self, environment):
     environment.reset()
-    actions = np.ones([environment.num_envs], np.int32)
+    actions = zero_actions(environment)
     environment.step(actions)
-    assert (actions == 1).all()
+    assert (actions == 0).all()
 
   def test_the_same_seed_gives_the_same_episodes(self, subject, environment):
     other = subject.make(3)
@@ -171,46 +175,59 @@ class Contract:
       environment.reset(), other.reset()
       # The same actions for the environments that should be equal.
       for action in random_actions(environment, 20)[:, 0]:
-        actions = np.full([environment.num_envs], action)
+        actions = np.repeat(action[None], environment.num_envs, axis=0)
         one, two = environment.step(actions), other.step(actions)
     finally:
       other.close()
     tree.map_structure(
       lambda a, b: np.testing.assert_array_equal(a[1:], b[:-1]), one, two
     )
-    assert not np.array_equal(one.observation, two.observation)
+    assert not all(
+      np.array_equal(a, b)
+      for a, b in zip(
+        tree.flatten(one.observation),
+        tree.flatten(two.observation),
+        strict=True,
+      )
+    )
 
   def test_step_before_reset_says_so(self, environment):
     with pytest.raises(RuntimeError, match=r'call reset\(\) first'):
-      environment.step(np.zeros([environment.num_envs], np.int32))
+      environment.step(zero_actions(environment))
 
   def test_close_can_be_called_twice_and_ends_the_use(self, environment):
     environment.reset()
     environment.close()
     environment.close()
     with pytest.raises(RuntimeError, match='is closed'):
-      environment.step(np.zeros([environment.num_envs], np.int32))
+      environment.step(zero_actions(environment))
     with pytest.raises(RuntimeError, match='is closed'):
       environment.reset()
 
   def test_close_without_reset(self, environment):
     environment.close()
 
-  @pytest.mark.parametrize('bad', [-1, 10**6])
-  def test_an_action_out_of_range_is_refused(self, environment, bad):
+  def test_an_action_out_of_range_is_refused(self, environment):
     environment.reset()
-    actions = np.zeros([environment.num_envs], np.int32)
-    actions[-1] = bad
-    with pytest.raises(ValueError, match=f'in 0 to .* got .*{bad}'):
-      environment.step(actions)
-    environment.step(np.zeros([environment.num_envs], np.int32))
+    continuous = isinstance(environment.spec.action_space, action_spaces.Box)
+    for bad, said in (
+      [(np.nan, 'finite')] if continuous else [(-1, '-1'), (10**6, '1000000')]
+    ):
+      actions = zero_actions(environment)
+      actions[-1] = bad
+      with pytest.raises(ValueError, match=f'actions must be .*{said}'):
+        environment.step(actions)
+      environment.step(zero_actions(environment))
 
   def test_actions_of_a_wrong_shape_or_dtype_are_refused(self, environment):
     environment.reset()
-    with pytest.raises(ValueError, match='integers, got int32'):
-      environment.step(np.zeros([environment.num_envs + 1], np.int32))
-    with pytest.raises(ValueError, match='integers, got float32'):
-      environment.step(np.zeros([environment.num_envs], np.float32))
+    actions = zero_actions(environment)
+    with pytest.raises(ValueError, match=r'actions must be of \d+ environment'):
+      environment.step(np.concatenate([actions, actions[:1]]))
+    discrete = actions.dtype.kind == 'i'
+    other, said = (np.float32, 'float32') if discrete else (np.int32, 'floats')
+    with pytest.raises(ValueError, match=f'actions must be .*{said}'):
+      environment.step(actions.astype(other))
 
   def test_render_without_asking_for_it_says_how_to_ask(self, environment):
     environment.reset()
