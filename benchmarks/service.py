@@ -169,7 +169,7 @@ def main(argv: list[str]) -> None:
     num_actors=_CLIENTS.value,
     index=0,
     num_learners=1,
-    num_levels=1,
+    deal=(0,),
     layout=assembly.make_layout(config, spec, agent),
     skip_frames=agent.skip_frames,
     weights_description=weights.describe(agent.variables),

@@ -181,6 +181,7 @@ def report(
   path: str | None = None,
   console: rich.console.Console | None = None,
   circumstances: Mapping[str, Any] = types.MappingProxyType({}),
+  scores: Mapping[str, float] | None = None,
 ) -> None:
   """Prints a table of results and writes them to a JSON file.
 
@@ -190,6 +191,7 @@ def report(
     console: where to print; default: standard output.
     circumstances: what else the file says: of what agent the results are, and
       how they came about.
+    scores: `Suite.test_scores` of these results.
 
   Raises:
     files.WriteError: the file cannot be written; the table has been printed.
@@ -211,11 +213,20 @@ def report(
       f'{aggregate["median_human_normalized"]:.1f}%, mean '
       f'{aggregate["mean_human_normalized"]:.1f}%'
     )
+  if scores is not None:
+    line = ' '.join(f'{name}: {score:f}' for name, score in scores.items())
+    logging.info('%s', line)
   if path is not None:
     levels = [{**r._asdict(), **_statistics(r.returns)} for r in results]
     try:
       files.write_json(
-        path, {**circumstances, 'levels': levels, 'aggregate': aggregate}
+        path,
+        {
+          **circumstances,
+          'levels': levels,
+          'aggregate': aggregate,
+          **({} if scores is None else {'scores': dict(scores)}),
+        },
       )
     except OSError as error:
       raise files.write_error(path, error) from error

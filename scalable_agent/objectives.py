@@ -55,7 +55,7 @@ class _Batch(NamedTuple):
 
   Attributes:
     transitions: losses.Transitions of [T, B].
-    rewards: [T, B] float32, clipped.
+    rewards: [T, B] float32, scaled and clipped.
     logits: [T, B, A] float32, of the weights being learned.
     log_probs: [T, B] float32, of the actions, likewise.
     baselines: [T, B] float32, likewise.
@@ -208,7 +208,9 @@ def ga3c_loss(
   transitions = batch.transitions
   if options.reward_clipping == 'abs_one':
     rewards = tf.clip_by_value(
-      transitions.rewards, options.reward_min, options.reward_max
+      options.reward_scale * transitions.rewards,
+      options.reward_min,
+      options.reward_max,
     )
     batch = batch._replace(rewards=rewards)
   targets = returns.n_step_returns(
@@ -260,7 +262,9 @@ def _align(
   )  # [T, B]
   return _Batch(
     transitions=transitions,
-    rewards=losses.clip_rewards(transitions.rewards, options.reward_clipping),
+    rewards=losses.clip_rewards(
+      options.reward_scale * transitions.rewards, options.reward_clipping
+    ),
     logits=logits,
     log_probs=log_probs,
     baselines=learner_baselines[:-1],

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scalable_agent import environments, structures
+from scalable_agent import action_spaces, environments, structures
 from scalable_agent.environments import batched
 
 LEVEL = environments.Level(environments.Suite(), 'clockwork')

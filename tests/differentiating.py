@@ -49,7 +49,7 @@ def make_service(one, layout, queue=None, version=0, **changes):
     'num_actors': 4,
     'index': 0,
     'num_learners': 1,
-    'num_levels': 1,
+    'deal': (0,),
     'weights_description': weights.describe(one.agent.variables),
     'layout': layout,
     # It is false when it is empty.

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from scalable_agent import (
+  action_spaces,
   learner,
   networks,
   objectives,
@@ -45,7 +46,7 @@ CASES = {
 }
 SPEC = structures.EnvironmentSpec(
   observation=structures.TensorSpec((4,), np.dtype(np.float32)),
-  num_actions=NUM_ACTIONS,
+  action_space=action_spaces.Discrete(NUM_ACTIONS),
   frames_per_step=4,
 )
 PIXELS = structures.TensorSpec((2, 3, 1), np.dtype(np.uint8))

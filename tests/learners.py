@@ -108,7 +108,12 @@ def gradients_by_hand(agent, batch, part='total'):
       batch.env_outputs, batch.agent_outputs.action, batch.agent_state
     )
     loss = objectives.vtrace_loss(
-      LOSS_OPTIONS, logits, baselines, batch.env_outputs, batch.agent_outputs
+      LOSS_OPTIONS,
+      agent.action_space,
+      logits,
+      baselines,
+      batch.env_outputs,
+      batch.agent_outputs,
     )
     minimised = getattr(loss, part)
   return tape.gradient(minimised, agent.trainable_variables)

@@ -36,7 +36,7 @@ def make_service(
     'num_actors': 6,
     'index': 0,
     'num_learners': 1,
-    'num_levels': 1,
+    'deal': (0,),
     'layout': one.layout,
     'skip_frames': one.agent.skip_frames,
     'weights_description': weights.describe(variables),

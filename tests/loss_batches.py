@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from scalable_agent import structures
+from scalable_agent import action_spaces, structures
 
 FIRST, MID, LAST = structures.FIRST, structures.MID, structures.LAST
 
 NUM_STEPS = 8
 NUM_ACTIONS = 4
+SPACE = action_spaces.Discrete(NUM_ACTIONS)
 
 # [B, T + 1]: a termination, a truncation, both in one column, an episode that
 # ends in column 0 and in column T, one without an end, a lost life.
@@ -47,7 +48,12 @@ class Batch:
     with tf.GradientTape() as tape:
       tape.watch([logits, baselines])
       loss = function(
-        options, logits, baselines, self.env_outputs, self.agent_outputs
+        options,
+        SPACE,
+        logits,
+        baselines,
+        self.env_outputs,
+        self.agent_outputs,
       )
       total = loss.total
     gradients = tape.gradient(total, [logits, baselines])

@@ -11,6 +11,7 @@ import sonnet as snt
 import tensorflow as tf
 
 from scalable_agent import (
+  action_spaces,
   actor,
   environments,
   objectives,

@@ -21,6 +21,8 @@ LAYERS = (
   (
     'scalable_agent.vtrace',
     'scalable_agent.returns',
+    'scalable_agent.actions',
+    'scalable_agent.action_spaces',
     'scalable_agent.structures',
     'scalable_agent.options',
     'scalable_agent.suites',
@@ -60,6 +62,8 @@ SIMULATORS = ('gymnasium', 'ale_py', 'deepmind_lab', 'envpool')
 
 PURE = (
   'scalable_agent.vtrace',
+  'scalable_agent.actions',
+  'scalable_agent.action_spaces',
   'scalable_agent.returns',
   'scalable_agent.losses',
   'scalable_agent.objectives',

@@ -269,9 +269,13 @@ MISTAKES = {
     ['CartPol-v1', 'Similar:', 'CartPole-v1'],
   ),
   'a_game_with_a_typo': ({'level_name': 'brakeout'}, ['breakout']),
-  'a_lab_level': (
-    {'level_name': 'explore_goal_locations_small'},
-    ['DeepMind Lab', 'pong'],
+  'thirty_levels_and_two_actors': (
+    {'level_name': 'dmlab30'},
+    ['--num_actors=2', '--level_name=dmlab30', 'Set --num_actors=30'],
+  ),
+  'shares_of_a_level_that_is_not_played': (
+    {'level_name': 'catch,catch_hidden', 'level_shares': 'pong:2'},
+    ['--level_shares=pong:2', 'pong is not played'],
   ),
   'levels_with_other_actions': (
     {'level_name': 'pong,breakout'},

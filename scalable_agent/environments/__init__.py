@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from scalable_agent.environments.levels import (
   SUITES,
+  deal,
   implied_options,
   level_names,
   parse_level,
@@ -44,6 +45,7 @@ __all__ = (
   'Purpose',
   'Suite',
   'UnknownLevel',
+  'deal',
   'implied_options',
   'level_names',
   'make',

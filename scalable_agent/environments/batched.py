@@ -236,9 +236,10 @@ class BatchedEnvironment(abc.ABC):
     actions = np.asarray(actions)
     space = self.spec.action_space
     try:
-      if actions.shape[:1] != (self.num_envs,):
+      shape = (self.num_envs, *space.shape)
+      if actions.shape != shape:
         raise ValueError(
-          f'actions must be of {self.num_envs} environments, not of the shape '
+          f'actions must have the shape {list(shape)}, not '
           f'{list(actions.shape)}'
         )
       space.check(actions)

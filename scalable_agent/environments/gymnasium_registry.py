@@ -5,7 +5,7 @@ import copy
 import dataclasses
 import importlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ale_py
 import gymnasium
@@ -19,15 +19,29 @@ if TYPE_CHECKING:
 gymnasium.register_envs(ale_py)
 
 
-def ids() -> tuple[str, ...]:
-  """Returns the ids registered so far, without those of Atari games."""
+def ids(
+  entry_points: tuple[str, ...] = ('',), other_than: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+  """Returns the ids registered so far.
+
+  Args:
+    entry_points: beginnings of the modules that their code is in.
+    other_than: those that it is not in.
+  """
   return tuple(
     sorted(
       spec.id
       for spec in gymnasium.registry.values()
-      if not str(spec.entry_point).startswith('ale_py')
+      if str(spec.entry_point).startswith(entry_points)
+      and not str(spec.entry_point).startswith(other_than)
     )
   )
+
+
+def entry_point(env_id: str) -> str:
+  """Returns where the code of an id is, '' if there is none of that name."""
+  spec = gymnasium.registry.get(env_id)
+  return '' if spec is None else str(spec.entry_point)
 
 
 def find_spec(level_name: str) -> EnvSpec:
@@ -70,6 +84,8 @@ def cut_off(spec: EnvSpec, options: 'GymnasiumOptions') -> EnvSpec:
 class Factory:
   """Makes one wrapped environment, in whichever process it is called.
 
+  Those of other suites derive from it.
+
   Attributes:
     name: of the level.
     spec: of `find_spec`.
@@ -88,7 +104,7 @@ class Factory:
     if module:
       importlib.import_module(module)
     with impossible(f'{self.name} cannot be made', '--level_name'):
-      environment = gymnasium.make(self.spec)
+      environment = self.make()
     if self.render:
       modes = environment.metadata.get('render_modes', [])
       environment.close()
@@ -98,8 +114,21 @@ class Factory:
           f'{modes}, without rgb_array. Leave --video_dir out, or render off.'
         )
       with impossible(f'{self.name} cannot be filmed', '--video_dir'):
-        environment = gymnasium.make(self.spec, render_mode='rgb_array')
-    return gymnasium_wrapper.Plain(environment, self.name, self.options)
+        environment = self.make(render_mode='rgb_array')
+    return gymnasium_wrapper.Plain(environment, self.name, self.stepped)
+
+  @property
+  def stepped(self) -> 'GymnasiumOptions':
+    """The options but for those that the simulator sees to itself."""
+    return self.options
+
+  def make(self, **arguments: Any) -> gymnasium.Env:
+    """Returns the environment as it is to be presented.
+
+    Args:
+      **arguments: of `gymnasium.make`.
+    """
+    return gymnasium.make(cut_off(self.spec, self.stepped), **arguments)
 
 
 @contextlib.contextmanager

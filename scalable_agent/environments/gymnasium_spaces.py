@@ -71,11 +71,6 @@ def _parts_of(space: Any, name: str, path: str, length: int) -> Any:
       _parts_of(part, name, f'{path}[{i}]', length)
       for i, part in enumerate(space.spaces)
     )
-  if isinstance(space, spaces.Text):
-    return Part(
-      instructions.make_spec(length),
-      lambda text: instructions.encode(text, length),
-    )
   if isinstance(space, spaces.Discrete):
     return _categories((), [space.n], [space.start])
   if isinstance(space, spaces.MultiDiscrete):
@@ -86,12 +81,27 @@ def _parts_of(space: Any, name: str, path: str, length: int) -> Any:
     if space.dtype == np.uint8 and len(space.shape) in (2, 3):
       return _image(space.shape, name, path)
     return _numbers(space.shape)
+  if _is_text(space):
+    return Part(
+      instructions.make_spec(length),
+      lambda text: instructions.encode(text, length),
+    )
   what = f'the part {path} of its observations' if path else 'observations'
   raise ValueError(
     f'{name} has {what} of the space {space}, which has no fixed size or is '
     'of an unknown kind. Wrap the environment so that it gives a Box, Discrete,'
     ' MultiDiscrete, MultiBinary or Text there, or leaves it out.'
   )
+
+
+def _is_text(space: spaces.Space) -> bool:
+  """Whether a space is Text, or one of another library that is like it."""
+  if isinstance(space, spaces.Text):
+    return True
+  try:
+    return isinstance(space.sample(), str)
+  except Exception:  # Whatever an unknown one raises: it is refused.
+    return False
 
 
 def _categories(shape: tuple[int, ...], nums: Any, start: Any) -> Part:

@@ -17,6 +17,17 @@ from scalable_agent.options import (
   option,
 )
 
+# Of other suites: modules that the code of Gymnasium's ids is in, and ids.
+MUJOCO = 'gymnasium.envs.mujoco'
+_OTHERS = ('ale_py', 'minigrid', 'vizdoom', MUJOCO)
+CONTINUOUS = (
+  'BipedalWalker-v3',
+  'BipedalWalkerHardcore-v3',
+  'LunarLanderContinuous-v3',
+  'MountainCarContinuous-v0',
+  'Pendulum-v1',
+)
+
 # Found on CartPole-v1; GA3C's as they stand.
 GA3C = {
   'total_environment_frames': 6e5,
@@ -79,6 +90,8 @@ class GymnasiumOptions(
 
 
 class Gymnasium(Suite):
+  """Also what suites of other ids of Gymnasium derive from."""
+
   name = 'gymnasium'
   help = (
     'Gymnasium ids (CartPole-v1), those that a module of yours registers as '
@@ -100,7 +113,8 @@ class Gymnasium(Suite):
   def level_names(self) -> tuple[str, ...]:
     from scalable_agent.environments import gymnasium_registry
 
-    return gymnasium_registry.ids()
+    names = gymnasium_registry.ids(other_than=_OTHERS)
+    return tuple(name for name in names if name not in CONTINUOUS)
 
   def make(
     self, level: Level, num_envs: int, options: Any, seed: int, purpose: Purpose

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from scalable_agent import action_spaces, structures
 from scalable_agent.environments import (
@@ -19,7 +19,35 @@ if TYPE_CHECKING:
   from scalable_agent.environments.gymnasium_suite import GymnasiumOptions
 
 
-class GymnasiumEnvironment(replay.ReplayedEnvironment):
+class VectorEnvironment(replay.ReplayedEnvironment):
+  """E environments that are stepped by a vector environment of Gymnasium.
+
+  A kind of environment makes `_envs`, which resets at the step after the end.
+  """
+
+  _envs: VectorEnv
+  _has_processes: bool
+
+  def _start(self, seeds: np.ndarray, where: np.ndarray) -> Any:
+    return self._envs.reset(seed=seeds.tolist(), options={'reset_mask': where})[
+      0
+    ]
+
+  def _advance(self, actions: np.ndarray) -> batched.Arrival:
+    observation, reward, terminated, truncated, _ = self._envs.step(actions)
+    return batched.Arrival(
+      observation=observation,
+      reward=reward,
+      terminated=terminated,
+      truncated=truncated,
+    )
+
+  def _close(self, healthy: bool) -> None:
+    if healthy or not self._has_processes:
+      self._envs.close()
+
+
+class GymnasiumEnvironment(VectorEnvironment):
   """E environments of one Gymnasium id."""
 
   def __init__(
@@ -29,6 +57,7 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
     options: 'GymnasiumOptions',
     seed: int,
     purpose: Purpose,
+    factory: type[gymnasium_registry.Factory] = gymnasium_registry.Factory,
   ):
     """Makes the environments and, where asked, a process for each.
 
@@ -38,6 +67,7 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
       options: of the suite.
       seed: environment i is seeded with seed + i.
       purpose: what they are for.
+      factory: of the suite, makes one of them.
 
     Raises:
       ValueError: if the actions or observations are of an unsupported kind, or
@@ -50,11 +80,11 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
         '--env_processes=0.'
       )
     self._has_processes = options.env_processes > 0 and not purpose.probe
-    registered = gymnasium_registry.find_spec(level.name)
+    spec = gymnasium_registry.find_spec(level.name)
     factories = [
-      gymnasium_registry.Factory(
+      factory(
         name=level.name,
-        spec=gymnasium_registry.cut_off(registered, options),
+        spec=spec,
         options=options,
         render=purpose.render and i == 0,
       )
@@ -67,16 +97,15 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
         factories, autoreset_mode=AutoresetMode.NEXT_STEP
       )
     observation, actions = self._envs.metadata[gymnasium_wrapper.SEEN]
-    spec = structures.EnvironmentSpec(
-      observation=observation,
-      action_space=actions,
-      frames_per_step=options.num_action_repeats,
-      action_meanings=self._action_meanings(actions),
-    )
     super().__init__(
       level,
       num_envs,
-      spec,
+      structures.EnvironmentSpec(
+        observation=observation,
+        action_space=actions,
+        frames_per_step=options.num_action_repeats,
+        action_meanings=self._action_meanings(actions),
+      ),
       seed,
       render=purpose.render,
       replayable=purpose.replayable,
@@ -95,25 +124,7 @@ class GymnasiumEnvironment(replay.ReplayedEnvironment):
     wrapped = len(meanings) != actions.num_actions
     return None if wrapped else meanings
 
-  def _start(self, seeds: np.ndarray, where: np.ndarray) -> Any:
-    return self._envs.reset(seed=seeds.tolist(), options={'reset_mask': where})[
-      0
-    ]
-
-  def _advance(self, actions: np.ndarray) -> batched.Arrival:
-    observation, reward, terminated, truncated, _ = self._envs.step(actions)
-    return batched.Arrival(
-      observation=observation,
-      reward=reward,
-      terminated=terminated,
-      truncated=truncated,
-    )
-
   def _render(self) -> np.ndarray:
     what = f'{self.level.name} cannot be filmed'
     with gymnasium_registry.impossible(what, '--video_dir'):
       return np.array(self._envs.envs[0].render(), np.uint8)
-
-  def _close(self, healthy: bool) -> None:
-    if healthy or not self._has_processes:
-      self._envs.close()

@@ -7,15 +7,18 @@ from typing import Any
 from scalable_agent import options as options_lib
 from scalable_agent.environments.atari_suite import ATARI
 from scalable_agent.environments.catch_suite import CATCH
+from scalable_agent.environments.control_suite import CONTROL
 from scalable_agent.environments.dmlab_suite import DMLAB
 from scalable_agent.environments.envpool_suite import ENVPOOL, ENVPOOL_ATARI
 from scalable_agent.environments.gymnasium_suite import GYMNASIUM
+from scalable_agent.environments.minigrid_suite import MINIGRID
 from scalable_agent.environments.suite import (
   Level,
   Suite,
   UnknownLevel,
   options_of,
 )
+from scalable_agent.environments.vizdoom_suite import VIZDOOM
 
 # All there are. Gymnasium is the last to be asked for a name: it imports
 # modules to find out.
@@ -23,6 +26,9 @@ SUITES: tuple[Suite, ...] = (
   CATCH,
   DMLAB,
   ATARI,
+  MINIGRID,
+  VIZDOOM,
+  CONTROL,
   ENVPOOL_ATARI,
   ENVPOOL,
   GYMNASIUM,
@@ -30,7 +36,9 @@ SUITES: tuple[Suite, ...] = (
 
 
 def parse_levels(
-  level_name: str, suites: Sequence[Suite] = SUITES
+  level_name: str,
+  suites: Sequence[Suite] = SUITES,
+  test: bool = False,
 ) -> tuple[Level, ...]:
   """Returns the levels of a run, which all are of one suite.
 
@@ -38,6 +46,7 @@ def parse_levels(
     level_name: names as `parse_level` takes them, separated by commas; some
       stand for several levels, see `Suite.lists`.
     suites: to look in, in this order.
+    test: whether it is a test; see `Suite.test_lists`.
 
   Raises:
     ValueError: if a name is empty or unknown, a level is named twice, or the
@@ -45,6 +54,8 @@ def parse_levels(
   """
   levels: list[Level] = []
   lists = {name: names for s in suites for name, names in s.lists.items()}
+  if test:
+    lists |= {n: names for s in suites for n, names in s.test_lists.items()}
   for part in level_name.split(','):
     if not part:
       raise ValueError(
@@ -74,8 +85,8 @@ def parse_level(level_name: str, suites: Sequence[Suite] = SUITES) -> Level:
   Args:
     level_name: an Atari game or id (`pong`, `ALE/Pong-v5`,
       `PongNoFrameskip-v4`, see `atari_suite`), a Gymnasium id (`CartPole-v1`,
-      `my_module:MyEnv-v0`), `catch` or `catch_hidden`; or what other suites
-      know.
+      `my_module:MyEnv-v0`; those of some simulators have suites of their own),
+      `catch` or `catch_hidden`; or what other suites know.
     suites: to look in, in this order.
 
   Raises:
@@ -91,10 +102,62 @@ def parse_level(level_name: str, suites: Sequence[Suite] = SUITES) -> Level:
     if level is not None:
       return level
   raise ValueError(
-    f'There is no level {level_name}. {" ".join(map(str, reasons))}'
+    f'There is no level {level_name}. '
+    f'{" ".join(dict.fromkeys(map(str, reasons)))}'
     f'{_near_misses(level_name, suites)} '
     'scalable_agent.environments.level_names() lists all.'
   ) from (reasons[-1] if reasons else None)
+
+
+def deal(
+  levels: Sequence[Level],
+  level_shares: str = '',
+  suites: Sequence[Suite] = SUITES,
+) -> tuple[int, ...]:
+  """Returns the indices of levels with which actors take turns.
+
+  All levels come first, then again those that have a greater share, and so on:
+  as many actors as levels play all of them.
+
+  Args:
+    levels: of the run.
+    level_shares: of --level_shares.
+    suites: to look in for names.
+
+  Raises:
+    ValueError: it names no level of the run, one twice, or a share that is no
+      number of actors.
+  """
+  if level_shares and len(levels) == 1:
+    raise ValueError(
+      f'--level_shares={level_shares} has no effect with one level, '
+      f'{levels[0].name}. Leave it out.'
+    )
+  names = [level.name for level in levels]
+  shares: dict[str, int] = {}
+  for part in level_shares.split(',') if level_shares else ():
+    # Ids of Gymnasium may have a colon.
+    level_name, _, share = part.rpartition(':')
+    if not level_name or not share.isdecimal() or not 0 < int(share) <= 1000:
+      raise ValueError(
+        f'--level_shares={level_shares}: {part} is no name and number from 1 '
+        'to 1000. Write them as in pong:2,breakout:3.'
+      )
+    name = parse_level(level_name, suites).name
+    if name not in names or name in shares:
+      problem = 'stands there twice' if name in shares else 'is not played'
+      raise ValueError(
+        f'--level_shares={level_shares}: {level_name} {problem}. Name levels '
+        'of --level_name, each at most once.'
+      )
+    shares[name] = int(share)
+  most = max(shares.values(), default=1)
+  return tuple(
+    index
+    for turn in range(most)
+    for index, name in enumerate(names)
+    if turn < shares.get(name, 1)
+  )
 
 
 def level_names(suites: Sequence[Suite] = SUITES) -> tuple[str, ...]:

@@ -45,11 +45,14 @@ class Purpose:
     replayable: `BatchedEnvironment.get_state` will be called. Episodes may be
       others than without.
     probe: only its `spec` will be looked at.
+    test: to measure what an agent is worth, on what no training plays where a
+      suite keeps something apart for that.
   """
 
   render: bool = False
   replayable: bool = False
   probe: bool = False
+  test: bool = False
 
 
 class Suite:
@@ -67,6 +70,7 @@ class Suite:
     presets: the same by algorithm and --preset, where they differ from those
       of the algorithm.
     lists: names that stand for several levels.
+    test_lists: those of `lists` that stand for others in a test.
     fps: frames in a second of video, for 1 action repeat.
     remedy_for_actions: what the user can do so that all levels have the same
       actions; '' if there is no option for it.
@@ -80,6 +84,7 @@ class Suite:
   defaults: Mapping[str, Any] = MappingProxyType({})
   presets: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
   lists: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+  test_lists: Mapping[str, tuple[str, ...]] = MappingProxyType({})
   fps: float = 30
   remedy_for_actions: str = ''
   frees_the_interpreter: bool = False
@@ -157,6 +162,21 @@ class Suite:
     Returns:
       None where the suite has nothing of its own, or not all its levels have
       returns.
+    """
+    del returns
+    return None
+
+  def test_scores(
+    self, returns: Mapping[str, Sequence[float]]
+  ) -> dict[str, float] | None:
+    """Returns what the suite makes of a test, by what its log line says.
+
+    Args:
+      returns: of the episodes of each level.
+
+    Returns:
+      None where the suite has nothing of its own, or not all its levels were
+      played.
     """
     del returns
     return None

@@ -39,7 +39,10 @@ class Agent(snt.Module):
       spec.observation, chosen.frame_stack
     )
     self._pixels = pixels.make_pixels(
-      spec.observation, chosen.frame_stack, chosen.normalise_pixels
+      spec.observation,
+      chosen.frame_stack,
+      chosen.normalise_pixels,
+      chosen.normalise_numbers,
     )
     self._torso = encoders.make_torso(
       chosen.network, self._pixels.spec_of(self._stack.spec)

@@ -1,4 +1,4 @@
-"""Pixels as numbers around zero."""
+"""Pixels, and other numbers, as numbers around zero."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from scalable_agent import structures
 # without bounds.
 _LEAST_DEVIATION = 8.0
 _MOST_DEVIATIONS = 10.0
+_LEAST_OF_NUMBERS = 0.01
 # Frames that follow each other are alike.
 _EVERY = 4
 
@@ -26,6 +27,14 @@ def are_pixels(spec: Any) -> bool:
     type(one) is structures.TensorSpec
     and len(one.shape) == 3
     and one.dtype == np.uint8
+    for one in tree.flatten(spec)
+  )
+
+
+def are_numbers(spec: Any) -> bool:
+  """Whether there are numbers that are no pixels in a nest of observations."""
+  return any(
+    type(one) is structures.TensorSpec and not are_pixels(one)
     for one in tree.flatten(spec)
   )
 
@@ -72,13 +81,13 @@ class ScaledPixels(Numbers):
     return tf.cast(stacks, tf.float32) / 255.0
 
 
-class NormalisedPixels(snt.Module):
-  """Each pixel of the screen in deviations from its mean, both over the run.
+class Normalised(snt.Module):
+  """Each number in deviations from its mean, both over the run.
 
-  What never changes, the ground, walls, a score board, is zero, and what moves
-  stands out. Left in, it is most of what the layers see: most units are on for
-  each screen or for none, and Breakout is not learned for millions of frames
-  (see docs/results).
+  Of pixels, what never changes, the ground, walls, a score board, is zero, and
+  what moves stands out. Left in, it is most of what the layers see: most units
+  are on for each screen or for none, and Breakout is not learned for millions
+  of frames (see docs/results).
 
   Mean and deviation are those of every fourth observation learned from, of all
   levels alike. They are variables, but no gradient reaches them: the learner
@@ -87,8 +96,8 @@ class NormalisedPixels(snt.Module):
   Attributes:
     num_moments: length of `moments`.
     count: [] int64 variable, observations taken account of so far.
-    mean: [height, width, channels] float32 variable, 0 at first.
-    mean_square: likewise, 255^2 at first.
+    mean: float32 variable of the shape of an observation, 0 at first.
+    mean_square: likewise, 255^2 of pixels at first, 1 of other numbers.
   """
 
   num_moments = 3
@@ -97,15 +106,18 @@ class NormalisedPixels(snt.Module):
     """Initialises.
 
     Args:
-      spec: of one observation, an image of bytes.
+      spec: of one observation.
       num_frames: observations in a stack.
     """
-    super().__init__(name='pixels')
+    pixels = are_pixels(spec)
+    super().__init__(name='pixels' if pixels else 'numbers')
+    self._least_deviation = _LEAST_DEVIATION if pixels else _LEAST_OF_NUMBERS
     self._num_frames = num_frames
     self.count = tf.Variable(0, trainable=False, dtype=tf.int64, name='count')
     self.mean = tf.Variable(tf.zeros(spec.shape), trainable=False, name='mean')
+    first = 255.0**2 if pixels else 1.0
     self.mean_square = tf.Variable(
-      tf.fill(spec.shape, 255.0**2), trainable=False, name='mean_square'
+      tf.fill(spec.shape, first), trainable=False, name='mean_square'
     )
 
   def spec_of(self, spec: structures.TensorSpec) -> structures.TensorSpec:
@@ -113,19 +125,22 @@ class NormalisedPixels(snt.Module):
     return _as_float32(spec)
 
   def __call__(self, stacks: tf.Tensor) -> tf.Tensor:
-    """Normalises: clip((x - mean) / sqrt(variance + 8^2), -10, 10).
+    """Normalises: clip((x - mean) / sqrt(variance + least^2), -10, 10).
+
+    The least deviation is 8 of pixels, 0.01 of other numbers.
 
     Args:
-      stacks: [..., height, width, num_frames * channels] uint8.
+      stacks: [..., *rest, num_frames * channels].
 
     Returns:
       The same shape, float32.
     """
     variance = self.mean_square - tf.square(self.mean)
     # Rounding may leave a variance below zero.
-    scale = tf.math.rsqrt(tf.maximum(variance, 0.0) + _LEAST_DEVIATION**2)
+    scale = tf.math.rsqrt(tf.maximum(variance, 0.0) + self._least_deviation**2)
     mean, scale = (
-      tf.tile(x, [1, 1, self._num_frames]) for x in (self.mean, scale)
+      tf.tile(x, [*[1] * (len(x.shape) - 1), self._num_frames])
+      for x in (self.mean, scale)
     )
     deviations = (tf.cast(stacks, tf.float32) - mean) * scale
     return tf.clip_by_value(deviations, -_MOST_DEVIATIONS, _MOST_DEVIATIONS)
@@ -136,7 +151,7 @@ class NormalisedPixels(snt.Module):
     Those of several batches may be added up.
 
     Args:
-      observations: [T, B, height, width, channels] uint8.
+      observations: [T, B, ...].
 
     Returns:
       Of every fourth step: number, sum and sum of squares, float32.
@@ -158,12 +173,10 @@ class NormalisedPixels(snt.Module):
 class Parts(snt.Module):
   """The same for each part of a nest."""
 
-  def __init__(self, spec: Any, num_frames: int, normalise: bool):
+  def __init__(self, spec: Any, *arguments: Any):
     super().__init__(name='parts')
     self._nest = spec
-    self._parts = [
-      _make_one(one, num_frames, normalise) for one in tree.flatten(spec)
-    ]
+    self._parts = [_make_one(one, *arguments) for one in tree.flatten(spec)]
 
   def spec_of(self, spec: Any) -> Any:
     """See `Numbers`."""
@@ -174,12 +187,12 @@ class Parts(snt.Module):
     return self._map(lambda part, one: part(one), stacks)
 
   def moments(self, observations: Any) -> list[tf.Tensor]:
-    """Returns those of all parts; see `NormalisedPixels`."""
+    """Returns those of all parts; see `Normalised`."""
     pairs = zip(self._parts, tree.flatten(observations), strict=True)
     return [moment for part, one in pairs for moment in part.moments(one)]
 
   def observe(self, moments: list[tf.Tensor]) -> None:
-    """Takes account of observations; see `NormalisedPixels`."""
+    """Takes account of observations; see `Normalised`."""
     rest = list(moments)
     for part in self._parts:
       own, rest = rest[: part.num_moments], rest[part.num_moments :]
@@ -190,18 +203,27 @@ class Parts(snt.Module):
     return tree.unflatten_as(self._nest, [function(*pair) for pair in pairs])
 
 
-def make_pixels(spec: Any, num_frames: int, normalise: bool):
-  """Returns what makes numbers of a nest of stacks of such observations."""
-  if tree.is_nested(spec):
-    return Parts(spec, num_frames, normalise)
-  return _make_one(spec, num_frames, normalise)
+def make_pixels(spec: Any, num_frames: int, pixels: bool, numbers: bool):
+  """Returns what makes numbers of a nest of stacks of such observations.
+
+  Args:
+    spec: nest of specs of observations.
+    num_frames: in a stack.
+    pixels: whether to normalise those of images of bytes.
+    numbers: whether to normalise all others.
+  """
+  make = Parts if tree.is_nested(spec) else _make_one
+  return make(spec, num_frames, pixels, numbers)
 
 
 def _as_float32(spec: structures.TensorSpec) -> structures.TensorSpec:
   return dataclasses.replace(spec, dtype=np.dtype(np.float32))
 
 
-def _make_one(spec: structures.TensorSpec, num_frames: int, normalise: bool):
-  if not are_pixels(spec):
-    return Numbers(spec, num_frames)
-  return (NormalisedPixels if normalise else ScaledPixels)(spec, num_frames)
+def _make_one(
+  spec: structures.TensorSpec, num_frames: int, pixels: bool, numbers: bool
+):
+  if are_pixels(spec):
+    return (Normalised if pixels else ScaledPixels)(spec, num_frames)
+  normalise = numbers and are_numbers(spec)
+  return (Normalised if normalise else Numbers)(spec, num_frames)

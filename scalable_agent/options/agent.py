@@ -30,6 +30,14 @@ class AgentOptions:
     line=Line.AGENT,
     **_WEIGHTS,
   )
+  normalise_numbers: bool = option(
+    False,
+    'Numbers among the observations that are no pixels are deviations from '
+    'their mean over the run, in units of their deviation; else as they are.',
+    by_preset=True,
+    line=Line.AGENT,
+    **_WEIGHTS,
+  )
   lstm: bool = option(
     False,
     'Put an LSTM of 256 units behind the torso.',

@@ -80,7 +80,7 @@ def check_suite(
       default = 'empty' if one.default == '' else f'at {one.default}'
       raise ValueError(
         f'--{name}={value} has no effect on {level_name}, a level of the '
-        f'{suite.name} suite; it is for {" and ".join(suites)}. Leave it '
+        f'{suite.name} suite; it is for {", ".join(suites)}. Leave it '
         f'{default}.'
       )
 

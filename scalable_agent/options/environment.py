@@ -98,7 +98,6 @@ class TextOptions:
     unit='words',
     by_preset=True,
     minimum=1,
-    maximum=1000,
     part=Part.ACTING,
     fixed=True,
   )

@@ -34,6 +34,15 @@ class LossOptions:
     line=Line.LOSS,
     part=Part.GRADIENTS,
   )
+  reward_scale: float = option(
+    1.0,
+    'Factor of rewards in the loss, before they are clipped. Returns are '
+    'reported as they are.',
+    by_preset=True,
+    above=0,
+    line=Line.LOSS,
+    part=Part.GRADIENTS,
+  )
   reward_clipping: str = option(
     'abs_one',
     'Rewards in the loss: abs_one = clipped to [-1, 1]; soft_asymmetric = '

@@ -34,6 +34,12 @@ class RunOptions:
     fixed=True,
     line=Line.LEVEL,
   )
+  level_shares: str = option(
+    '',
+    'How many actors some levels have for each of another one: names and whole '
+    'numbers, as in pong:2,breakout:3.',
+    part=Part.ACTING,
+  )
   preset: str = option(
     'auto',
     'Where unset options come from: auto = settings found for a single level '

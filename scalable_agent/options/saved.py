@@ -8,9 +8,6 @@ from scalable_agent.options.catalog import Catalog
 from scalable_agent.options.config import Config
 from scalable_agent.options.declaration import Part
 
-# Of earlier versions, in which they had no effect.
-_RETIRED = ('dataset_path',)
-
 
 def from_dict(catalog: Catalog, values: Any) -> Config:
   """Returns the Config whose values were saved.
@@ -26,7 +23,6 @@ def from_dict(catalog: Catalog, values: Any) -> Config:
   """
   if not isinstance(values, dict):
     raise ValueError('expected a JSON object of options')
-  values = {k: v for k, v in values.items() if k not in _RETIRED}
   unknown = sorted(set(values) - set(catalog.options))
   algorithm = values.get('algorithm')
   if isinstance(algorithm, str) and algorithm not in catalog.algorithms:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 _TABLE_G1 = 'IMPALA paper (Espeholt et al. 2018), Table G.1'
 _TABLE_D3 = 'IMPALA paper (Espeholt et al. 2018), Table D.3'
 _CODE_2018 = 'scalable_agent, experiment.py (2018)'
+_README_2018 = 'scalable_agent, README (2018), of DMLab-30'
 _A3C = 'A3C paper (Mnih et al. 2016)'
 _LETTER = 'V. Mnih by mail, in the wiki of muupan/async-rl'
 _LETTER_2 = 'the authors by mail, in miyosuda/async_deep_reinforce, issue 1'
@@ -119,6 +120,24 @@ _IMPALA_DMLAB = (
   ('width', 96, _TABLE_D3),
   ('height', 72, _TABLE_D3),
   ('num_action_repeats', 4, _TABLE_D3),
+)
+
+_IMPALA_DMLAB30_OWN = (
+  ('total_environment_frames', 10e9, _README_2018),
+  ('num_actors', 150, _README_2018),
+  ('batch_size', 32, _README_2018),
+  ('entropy_cost', 0.0033391318945337044, _README_2018),
+  ('learning_rate', 0.00031866995608948655, _README_2018),
+  ('reward_clipping', 'soft_asymmetric', _README_2018),
+)
+
+_IMPALA_DMLAB30 = (
+  *_IMPALA_DMLAB30_OWN,
+  *(
+    row
+    for row in _IMPALA_DMLAB
+    if row[0] not in {own[0] for own in _IMPALA_DMLAB30_OWN}
+  ),
 )
 
 _A3C_FF = (
@@ -285,6 +304,7 @@ _OF_WORKERS = ('num_actors', 'envs_per_actor', 'shared_statistics')
 SYSTEMS = {
   'impala_atari': System('impala', 'atari', _IMPALA_ATARI),
   'impala_dmlab': System('impala', 'dmlab', _IMPALA_DMLAB),
+  'impala_dmlab30': System('impala', 'dmlab', _IMPALA_DMLAB30),
   'a3c_ff': System('a3c', 'atari', _A3C_FF),
   'a3c_lstm': System(
     'a3c',

@@ -53,7 +53,7 @@ class Run(local_run.LocalRun):
           policy,
           worker.agent.initial_state(self._num_envs),
           self._config.actors.unroll_length,
-          level=index % len(self._levels),
+          level=self._level_of(index),
           policy_version=self._training.updates,
         )
       )

@@ -84,7 +84,8 @@ def _act(
   seeds = np.random.SeedSequence(
     [config.run.seed, task, welcome.frames, welcome.starts]
   )
-  level = protocol.level_of(task, len(cluster.learners), len(levels))
+  deal = assembly.deal(config, levels)
+  level = protocol.level_of(task, len(cluster.learners), deal)
   environment = None
   try:
     environment = assembly.make_environment(

@@ -54,6 +54,15 @@ def make_environment(
   return environments.make(level, num_envs, suite_options, seed, **purpose)
 
 
+def deal(
+  config: options.Config, levels: Sequence[environments.Level]
+) -> tuple[int, ...]:
+  """Returns the levels that actors take turns with; see `environments.deal`."""
+  return environments.deal(
+    levels, config.run.level_shares, config.catalog.suites
+  )
+
+
 def check_levels(
   config: options.Config, levels: Sequence[environments.Level]
 ) -> None:
@@ -64,10 +73,11 @@ def check_levels(
     levels: of the run, of one suite.
 
   Raises:
-    ValueError: there are fewer actors than levels, the levels differ in their
-      observations or in what their actions are (in the number of actions, where
-      an environment has no names for them), or one cannot be made.
+    ValueError: --level_shares is wrong, there are fewer actors than levels, the
+      levels differ in their observations or in what their actions are (in their
+      space, where an environment has no names for them), or one cannot be made.
   """
+  deal(config, levels)
   if len(levels) == 1:
     return
   # Each learner is to see all levels.
@@ -113,7 +123,7 @@ def _difference_of_actions(
 ) -> str | None:
   """Returns what differs between the actions of two levels, if anything."""
   if one.action_space != other.action_space:
-    return f'actions, {one.action_space} and {other.action_space}'
+    return f'kinds of actions, {one.action_space} and {other.action_space}'
   if one.action_meanings is None or other.action_meanings is None:
     return None
   pairs = zip(one.action_meanings, other.action_meanings, strict=True)
@@ -156,8 +166,9 @@ def describe_shares(
     levels: of the run.
   """
   num_actors = max(config.actors.num_actors, 1)
+  dealt = deal(config, levels)
   played = collections.Counter(
-    protocol.level_of(task, config.cluster.num_learners, len(levels))
+    protocol.level_of(task, config.cluster.num_learners, dealt)
     for task in range(num_actors)
   )
   names: dict[int, list[str]] = collections.defaultdict(list)
@@ -169,10 +180,12 @@ def describe_shares(
     f'{count} ({count / num_actors:.1%}) for {_listed(names[count])}'
     for count in sorted(names, reverse=True)
   )
+  reason = f'is no multiple of {len(levels)} levels, each'
+  if config.run.level_shares:
+    reason = f'with --level_shares={config.run.level_shares}: each'
   return (
-    f'--num_actors={num_actors} is no multiple of {len(levels)} levels, each '
-    f'actor plays one: {"; ".join(shares)}. Levels with more actors are '
-    'learned from more.'
+    f'--num_actors={num_actors} {reason} actor plays one: {"; ".join(shares)}. '
+    'Levels with more actors are learned from more.'
   )
 
 
@@ -208,15 +221,22 @@ def resolve_network(
 
   Raises:
     ValueError: the first level cannot be made with these options, or has no
-      pixels to leave as they are.
+      pixels to leave as they are, or no numbers to normalise.
   """
-  if config.agent.network != 'auto' and config.agent.normalise_pixels:
+  agent = config.agent
+  usual = agent.normalise_pixels and not agent.normalise_numbers
+  if agent.network != 'auto' and usual:
     return config
   observation = find_spec(config, levels[0]).observation
   if not (config.agent.normalise_pixels or networks.are_pixels(observation)):
     raise ValueError(
       f'--nonormalise_pixels has no effect: {levels[0].name} shows no images '
       f'of bytes, but {_describe(observation)}. Leave it out.'
+    )
+  if agent.normalise_numbers and not networks.are_numbers(observation):
+    raise ValueError(
+      f'--normalise_numbers has no effect: {levels[0].name} shows no numbers, '
+      f'but {_describe(observation)}. Leave it out.'
     )
   return config.replace(
     network=networks.resolve(config.agent.network, observation)

@@ -62,6 +62,7 @@ class Evaluator:
       self._levels[index],
       num_envs=1,
       seed=test.environment_seed(self._config.run.seed) + number % 2**16,
+      test=True,
     )
     with contextlib.closing(environment):
       frames = self._training.frames()

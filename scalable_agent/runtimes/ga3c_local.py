@@ -149,7 +149,7 @@ class Run(local_run.LocalRun):
       self._policy,
       agent.initial_state(self._num_envs),
       self._config.actors.unroll_length,
-      level=member.index % len(self._levels),
+      level=self._level_of(member.index),
       policy_version=self._training.updates,
     )
     self._agents.add(one)

@@ -65,7 +65,7 @@ class Run(local_run.LocalRun):
         self._policies[index % len(self._policies)],
         agent.initial_state(self._num_envs),
         self._config.actors.unroll_length,
-        level=index % len(self._levels),
+        level=self._level_of(index),
         policy_version=self._training.updates,
       )
       for index, environment in enumerate(self._environments)

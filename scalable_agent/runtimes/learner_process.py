@@ -115,7 +115,7 @@ class LearnerProcess:
       num_actors=config.actors.num_actors,
       index=cluster.task,
       num_learners=len(cluster.learners),
-      num_levels=len(levels),
+      deal=assembly.deal(config, levels),
       weights_description=weights.describe(self._training.agent.variables),
     )
     self._server: rpc.Server | None = None

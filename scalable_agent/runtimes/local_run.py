@@ -99,8 +99,8 @@ class LocalRun:
 
     Args:
       config: resolved and validated.
-      levels: what to play, alike to the agent; actor i plays
-        levels[i % len(levels)].
+      levels: what to play, alike to the agent; the actors take turns, see
+        `environments.deal`.
       num_actors: each with environments of its own.
       strategy: that the learner works under; None = the default one.
       replayable: whether a run that goes on does so in the midst of episodes;
@@ -113,9 +113,10 @@ class LocalRun:
     self._config = config
     self._levels = levels
     self._num_envs = config.actors.envs_per_actor
+    self._deal = assembly.deal(config, levels)
     seed = config.run.seed if replayable else _environment_seed(config)
     self._make_environment = functools.partial(
-      _make_environment, config, levels, seed, replayable
+      _make_environment, config, levels, self._deal, seed, replayable
     )
     self._environments = [
       self._make_environment(index) for index in range(num_actors)
@@ -152,6 +153,10 @@ class LocalRun:
     finally:
       for environment in self._environments:
         environment.close()
+
+  def _level_of(self, index: int) -> int:
+    """Returns the index of the level that an actor plays."""
+    return self._deal[index % len(self._deal)]
 
   def _prepare(self) -> None:
     """Makes what only a run that is not over needs."""
@@ -195,6 +200,7 @@ class LocalRun:
 def _make_environment(
   config: Config,
   levels: Sequence[environments.Level],
+  deal: Sequence[int],
   seed: int,
   replayable: bool,
   index: int,
@@ -205,6 +211,7 @@ def _make_environment(
   Args:
     config: resolved and validated.
     levels: of the run.
+    deal: indices of levels, with which actors take turns.
     seed: of the first actor's first one.
     replayable: see `LocalRun`.
     index: of the actor, by which it has its level.
@@ -214,7 +221,7 @@ def _make_environment(
   num_envs = config.actors.envs_per_actor
   return assembly.make_environment(
     config,
-    levels[index % len(levels)],
+    levels[deal[index % len(deal)]],
     num_envs,
     seed=seed + (index if number is None else number) * num_envs,
     replayable=replayable,

@@ -62,7 +62,7 @@ def prepare(config: options.Config, given: Collection[str]) -> Test:
         f'{error.strerror}. Choose a folder that you may write to.'
       ) from error
   assembly.use_threads(assembly.resolve_threads(config))
-  levels = environments.parse_levels(config.run.level_name, suites)
+  levels = environments.parse_levels(config.run.level_name, suites, test=True)
   options.check_suite(config, given, levels[0].suite, levels[0].name)
   for level in levels:
     # What cannot be made or filmed is to fail before the games.
@@ -140,7 +140,8 @@ def test(
       'seed': config.run.seed,
       'protocol': _protocol(config, levels[0]),
     }
-    evaluation.report(results, path, circumstances=circumstances)
+    scores = levels[0].suite.test_scores({r.level: r.returns for r in results})
+    evaluation.report(results, path, circumstances=circumstances, scores=scores)
   print(f'Wrote {" and ".join([path, *videos])}.')
 
 
@@ -286,5 +287,6 @@ def _environment(
       num_envs,
       seed=environment_seed(config.run.seed),
       render=_is_seen(config),
+      test=True,
     )
   )

@@ -73,6 +73,9 @@ RANDOM_SCORES = {
   'explore_object_rewards_many': 2.438,
 }
 
+# Of their files, among the levels that come with DeepMind Lab.
+FOLDER = 'contributed/dmlab30'
+
 # Training level -> test level; the same but for two levels.
 LEVEL_MAPPING = {
   level.replace('_test', '_train'): level for level in HUMAN_SCORES
@@ -104,6 +107,18 @@ def training_scores(
     'dmlab30/training_cap_100': compute_human_normalized_score(
       level_returns, per_level_cap=100
     ),
+  }
+
+
+def test_scores(
+  level_returns: Mapping[str, Sequence[float]],
+) -> dict[str, float]:
+  """Returns the scores of a test as the log line of 2018 calls them."""
+  return {
+    'No cap.': compute_human_normalized_score(
+      level_returns, per_level_cap=None
+    ),
+    'Cap 100': compute_human_normalized_score(level_returns, per_level_cap=100),
   }
 
 

@@ -11,7 +11,7 @@ unroll is told to send it, or when to ask again. That is the back-pressure.
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from absl import logging
@@ -54,7 +54,7 @@ class LearnerService:
     num_actors: int,
     index: int,
     num_learners: int,
-    num_levels: int,
+    deal: Sequence[int],
     weights_description: list[list],
     layout: Layout,
     queue: queues.ClosableQueue,
@@ -67,7 +67,7 @@ class LearnerService:
       num_actors: tasks of actors are below it.
       index: of this learner.
       num_learners: actor i comes to learner i modulo num_learners.
-      num_levels: the actors of a learner take turns with the levels.
+      deal: indices of levels, with which the actors of a learner take turns.
       weights_description: of `weights.describe`.
       layout: of what actors send.
       queue: where it goes.
@@ -78,7 +78,7 @@ class LearnerService:
     self._num_actors = num_actors
     self._index = index
     self._num_learners = num_learners
-    self._num_levels = num_levels
+    self._deal = tuple(deal)
     self._weights_description = weights_description
     self._layout: Any = layout
     self._queue: Any = queue
@@ -271,7 +271,7 @@ class LearnerService:
       self._agent_steps += agent_steps
 
   def _level_of(self, actor: Any) -> int:
-    return protocol.level_of(actor.task, self._num_learners, self._num_levels)
+    return protocol.level_of(actor.task, self._num_learners, self._deal)
 
   def _failed(self, request: bytes) -> bytes:
     values = _parse(request)

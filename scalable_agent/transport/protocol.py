@@ -18,6 +18,7 @@ Control messages are JSON objects, bulk data follows a fixed header.
 
 import json
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 # Of the messages; the version of the package is compared, too.
@@ -46,13 +47,18 @@ STOPPING = 'the learner is stopping'
 COME_BACK = (UNKNOWN, STOPPING)
 
 
-def level_of(actor: int, num_learners: int, num_levels: int) -> int:
+def level_of(actor: int, num_learners: int, deal: Sequence[int]) -> int:
   """Returns the index of the level that an actor plays.
 
   Actor i belongs to learner i modulo num_learners; those of each learner take
-  turns with the levels, so that each learner sees all of them.
+  turns with what is dealt, so that each learner sees all levels.
+
+  Args:
+    actor: its task.
+    num_learners: there are.
+    deal: indices of levels.
   """
-  return actor // num_learners % num_levels
+  return deal[actor // num_learners % len(deal)]
 
 
 def to_json(**values: Any) -> bytes:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scalable_agent import environments, structures
+from scalable_agent import action_spaces, environments, structures
 from scalable_agent.environments import batched
 from scalable_agent.structures import FIRST, LAST, MID
 from tests import clockwork
@@ -18,7 +18,7 @@ class ScriptedEnvironment(batched.BatchedEnvironment):
   def __init__(self, script, seed=0):
     spec = structures.EnvironmentSpec(
       observation=structures.TensorSpec((), np.dtype(np.float32)),
-      num_actions=2,
+      action_space=action_spaces.Discrete(2),
       frames_per_step=1,
     )
     super().__init__(_LEVEL, 1, spec, seed)
@@ -225,7 +225,7 @@ def test_who_frees_things_hears_whether_all_was_well(fails):
 def test_the_first_number_that_is_no_action_is_refused():
   environment = ScriptedEnvironment([arrival()])
   environment.reset()
-  with pytest.raises(ValueError, match=r'in 0 to 1, got \[2\]'):
+  with pytest.raises(ValueError, match=r'in 0 to 1, not 2'):
     environment.step(np.array([2]))
   environment.step(np.array([1]))
 

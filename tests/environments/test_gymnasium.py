@@ -1,5 +1,6 @@
 """Gymnasium environments, in this process and in their own."""
 
+import functools
 import multiprocessing
 import os
 import pathlib
@@ -10,13 +11,19 @@ import textwrap
 
 import numpy as np
 import pytest
+import tree
 
-from scalable_agent import structures
-from scalable_agent.environments import gymnasium_registry, gymnasium_suite
+from scalable_agent import action_spaces, structures
+from scalable_agent.environments import (
+  gymnasium_registry,
+  gymnasium_suite,
+  instructions,
+)
 from scalable_agent.structures import FIRST, LAST, MID
 from tests.configs import make_environment
 from tests.environments import contract, toys
 
+U8, I32, F32 = map(np.dtype, (np.uint8, np.int32, np.float32))
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -61,9 +68,48 @@ class TestInProcessesOfTheirOwn(contract.Contract):
     )
 
 
-def test_processes_give_the_same_as_none():
-  one, two = make(), make(env_processes=1)
+@pytest.mark.usefixtures('deadline')
+class TestToys(contract.Contract):
+  @pytest.fixture(
+    params=[
+      ('Nested', 0),
+      ('Nested', 1),
+      ('Many', 0),
+      ('Buttons', 1),
+      ('Levers', 0),
+      ('Levers', 1),
+    ],
+    ids=lambda param: f'{param[0]}-{param[1]}',
+  )
+  def subject(self, request):
+    name, env_processes = request.param
+    return contract.Subject(
+      make=lambda seed: toy(name, seed=seed, env_processes=env_processes),
+      steps=20,
+      uses_seed=False,
+    )
+
+
+class TestPendulum(contract.Contract):
+  @pytest.fixture
+  def subject(self):
+    return contract.Subject(
+      make=lambda seed: make('Pendulum-v1', seed=seed), steps=200
+    )
+
+
+@pytest.mark.usefixtures('deadline')
+@pytest.mark.parametrize(
+  'maker',
+  [
+    make,
+    *(functools.partial(toy, name) for name in ('Nested', 'Many', 'Levers')),
+  ],
+)
+def test_processes_give_the_same_as_none(maker):
+  one, two = maker(), maker(env_processes=1)
   try:
+    assert one.spec == two.spec
     contract.assert_equal(
       contract.stack(contract.play(one, 60)),
       contract.stack(contract.play(two, 60)),
@@ -110,7 +156,7 @@ def test_an_action_repeat_adds_rewards_and_stops_at_the_end():
 def test_actions_may_start_elsewhere_than_at_zero():
   environment = toy('Shifted', num_envs=3)
   environment.reset()
-  assert environment.spec.num_actions == 3
+  assert environment.spec.action_space == action_spaces.Discrete(3)
   output = environment.step(np.array([0, 1, 2]))
   np.testing.assert_array_equal(output.reward, [5, 6, 7])
 
@@ -128,11 +174,12 @@ def test_images_stay_bytes_with_channels_last(name, shape):
   np.testing.assert_array_equal(output.observation, np.ones([2, *shape]))
 
 
-def test_discrete_observations_become_one_hot():
+def test_a_discrete_observation_is_a_category():
   environment = toy('OneHot', num_envs=1)
   outputs = contract.stack(contract.play(environment, 4))
-  np.testing.assert_array_equal(outputs.observation[:, 0], np.eye(7)[:5])
-  assert outputs.observation.dtype == np.float32
+  assert environment.spec.observation == structures.CategorySpec((), I32, 7)
+  np.testing.assert_array_equal(outputs.observation[:, 0], range(5))
+  assert outputs.observation.dtype == np.int32
 
 
 def test_numbers_in_the_shape_of_an_image_become_a_vector():
@@ -143,22 +190,67 @@ def test_numbers_in_the_shape_of_an_image_become_a_vector():
   )
 
 
-def test_a_dict_of_vectors_becomes_one_vector():
-  environment = toy('Nested', num_envs=1)
-  outputs = contract.stack(contract.play(environment, 2))
-  np.testing.assert_array_equal(
-    outputs.observation[:, 0], [[1, 0, 0, 0], [0, 1, 1, 1], [1, 0, 2, 2]]
+@pytest.mark.parametrize('env_processes', [0, 1])
+def test_a_nest_stays_a_nest_of_parts_by_their_kinds(env_processes):
+  environment = toy(
+    'Nested', num_envs=2, env_processes=env_processes, instruction_length=5
   )
+  assert environment.spec.observation == {
+    'inner': {'gray': structures.TensorSpec((8, 6, 1), U8)},
+    'image': structures.TensorSpec((8, 6, 4), U8),
+    'named': structures.CategorySpec((), I32, 9),
+    'names': structures.CategorySpec((2, 2), I32, 10),
+    'pair': (
+      structures.TensorSpec((4,), F32),
+      (structures.TensorSpec((4,), F32),),
+    ),
+    'bytes': structures.TensorSpec((3,), F32),
+    'text': structures.TextSpec((5,), I32, 1000),
+  }
+  outputs = contract.stack(contract.play(environment, 3))
+  environment.close()
+  word = instructions.encode('step', 1)[0]
+  for n in range(4):
+    contract.assert_equal(
+      tree.map_structure(lambda x, n=n: x[n, 1], outputs.observation),
+      {
+        'inner': {'gray': np.full([8, 6, 1], n)},
+        'image': np.full([8, 6, 4], n),
+        'named': np.array(n),
+        'names': np.full([2, 2], n),
+        'pair': (np.full([4], n), (np.full([4], n % 2),)),
+        'bytes': np.full([3], n),
+        'text': np.array([word] * n + [0] * (5 - n)),
+      },
+    )
+
+
+def test_a_space_whose_samples_are_texts_is_text():
+  environment = toy('Mission')
+  output = environment.reset()
+  expected = instructions.encode('go to the door', 32)
+  np.testing.assert_array_equal(output.observation, [expected, expected])
+
+
+def test_a_text_that_is_too_long_names_the_option():
+  environment = toy('Wordy', instruction_length=2)
+  contract.play(environment, 2)
+  with pytest.raises(
+    ValueError, match=r"'word word word ' has 3 words, .*instruction_length=2"
+  ):
+    environment.step(np.array([0, 0]))
 
 
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
     ('ChannelsFirst', r'\(3, 8, 6\), which looks like channels first. Wrap'),
-    ('NestedImage', r'has images inside the observation space .* Wrap'),
-    ('Endless', r'Sequence.*, which has no fixed size. Wrap'),
-    ('NestedEndless', r'Sequence.*, which has no fixed size. Wrap'),
-    ('Many', r'action space MultiDiscrete.*only Discrete actions .* Wrap'),
+    ('NestedFirst', r"in the part \['a'\]\[0\], which looks like .* Wrap"),
+    ('Endless', r'observations of the space Sequence.*no fixed size.* Wrap'),
+    ('NestedEndless', r"the part \['a'\]\[0\] .* space Sequence.* Wrap"),
+    ('OfUnknown', r'observations of the space .*Unknown.*unknown kind\. Wrap'),
+    ('Both', r"action space Dict\('binary'.*but only Discrete, Multi.* Wrap"),
+    ('Whole', r'action space Box\(0, 9.*int32\), but only .* floats .* Wrap'),
   ],
 )
 def test_what_is_not_supported_is_named_with_a_remedy(name, message):
@@ -166,11 +258,60 @@ def test_what_is_not_supported_is_named_with_a_remedy(name, message):
     toy(name)
 
 
-def test_continuous_actions_are_refused():
-  with pytest.raises(
-    ValueError, match=r'Pendulum-v1 has the action space Box\(.* Wrap'
-  ):
-    make('Pendulum-v1')
+def test_several_choices_reach_the_environment_in_its_shape():
+  environment = toy('Many', num_envs=3)
+  environment.reset()
+  assert environment.spec.action_space == action_spaces.MultiDiscrete(
+    (2, 3, 2, 2)
+  )
+  output = environment.step(
+    np.array([[0, 0, 0, 0], [1, 2, 1, 1], [0, 2, 0, 1]])
+  )
+  np.testing.assert_array_equal(output.reward, [1111, 2322, 1312])
+
+
+def test_buttons_are_choices_of_two():
+  environment = toy('Buttons', num_envs=2)
+  environment.reset()
+  assert environment.spec.action_space == action_spaces.MultiDiscrete((2, 2, 2))
+  output = environment.step(np.array([[0, 1, 1], [1, 0, 0]]))
+  np.testing.assert_array_equal(output.reward, [11, 100])
+
+
+@pytest.mark.parametrize(
+  ('bounds', 'expected'),
+  [('clip', [[2, 1], [-2, 0], [1, 0.5]]), ('squash', None)],
+)
+def test_numbers_are_brought_within_the_bounds(bounds, expected):
+  environment = toy('Levers', num_envs=3, action_bounds=bounds)
+  environment.reset()
+  actions = np.array([[9, 3], [-9, -1], [0.5, 0]], np.float32)
+  if expected is None:
+    expected = np.tanh(actions) * [2, 0.5] + [0, 0.5]
+  output = environment.step(actions)
+  np.testing.assert_allclose(
+    output.reward, np.array(expected) @ [100, 1], rtol=1e-6
+  )
+
+
+def test_numbers_without_bounds_are_given_as_they_are():
+  environment = toy('HalfBounded', num_envs=1)
+  environment.reset()
+  output = environment.step(np.array([[70.5, 9]], np.float32))
+  np.testing.assert_array_equal(output.reward, [7051])
+
+
+@pytest.mark.parametrize(
+  ('name', 'bounds', 'message'),
+  [
+    ('HalfBounded', 'squash', r'.*not finite.*--action_bounds=squash.*clip\.$'),
+    ('Empty', 'clip', r'bounds \[0.0\] and \[0.0\] leave nothing\.$'),
+  ],
+)
+def test_bounds_that_do_not_do_are_refused(name, bounds, message):
+  with pytest.raises(ValueError, match=rf'Toys/{name}-v0, {message}') as error:
+    toy(name, action_bounds=bounds)
+  assert str(error.value).startswith('Of actions of')
 
 
 @pytest.mark.parametrize('env_processes', [0, 1])

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from scalable_agent import environments, options
-from scalable_agent.suites import atari57, dmlab30
+from scalable_agent.environments import extras
+from scalable_agent.suites import atari57
 from tests.configs import CATALOG, make_config
 
 
@@ -65,18 +66,44 @@ def test_a_module_that_is_not_there_is_named(module):
 
 
 @pytest.mark.parametrize(
-  'level_name',
+  ('level_name', 'extra'),
   [
-    'dmlab30',
-    *sorted(dmlab30.ALL_LEVELS),
-    'contributed/dmlab30/rooms_watermaze',
+    ('MiniGrid-Empty-5x5-v0', 'minigrid'),
+    ('BabyAI-GoToObj-v0', 'minigrid'),
+    ('mine:MiniGrid-Mine-v0', 'minigrid'),
+    ('VizdoomBasic-v1', 'vizdoom'),
+    ('HalfCheetah-v5', 'mujoco'),
   ],
 )
-def test_deepmind_lab_is_said_not_to_be_there(level_name):
-  with pytest.raises(
-    ValueError, match=f'{level_name} needs DeepMind Lab.*not support.*pong'
-  ):
+def test_what_is_not_installed_is_said_in_one_line(
+  level_name, extra, monkeypatch
+):
+  monkeypatch.setattr(extras, 'is_installed', lambda name: name != extra)
+  with pytest.raises(ValueError, match='not installed') as error:
     environments.parse_level(level_name)
+  assert str(error.value) == (
+    f'{level_name} needs {extra}, which is not installed. Install it by '
+    f"pip install '.[{extra}]' or make setup EXTRAS={extra}."
+  )
+  assert level_name in environments.level_names() or extra != 'mujoco'
+
+
+def test_without_the_extras_their_levels_are_not_listed(monkeypatch):
+  monkeypatch.setattr(extras, 'is_installed', lambda name: False)
+  names = environments.level_names()
+  assert not [n for n in names if n.startswith(('MiniGrid', 'Baby', 'Vizd'))]
+
+
+@pytest.mark.parametrize('extra', ['json', 'no_such_module'])
+def test_what_is_installed_can_be_imported(extra):
+  assert extras.is_installed(extra) == (extra == 'json')
+
+
+def test_a_reason_is_said_once():
+  pytest.importorskip('minigrid')
+  with pytest.raises(ValueError, match='no level nowhere:MiniGrid') as error:
+    environments.parse_level('nowhere:MiniGrid-Mine-v0')
+  assert str(error.value).count('cannot be imported') == 1
 
 
 def test_several_names_are_levels_in_their_order():
@@ -158,6 +185,57 @@ def test_levels_that_imply_different_things_need_a_word_of_the_user(
   environments.implied_options(levels, given)
 
 
+@pytest.mark.parametrize(
+  ('level_shares', 'expected'),
+  [
+    ('', [0, 1, 2]),
+    ('seaquest:1', [0, 1, 2]),
+    ('ALE/Seaquest-v5:3,pong:2', [0, 1, 2, 0, 1, 0]),
+  ],
+)
+def test_levels_are_dealt_by_their_shares_and_all_of_them_first(
+  level_shares, expected
+):
+  levels = environments.parse_levels('seaquest,pong,breakout')
+  assert list(environments.deal(levels, level_shares)) == expected
+
+
+def test_levels_of_gymnasium_have_shares_too():
+  name = 'tests.environments.toys:Toys/Gray-v0'
+  levels = environments.parse_levels(f'{name},CartPole-v1')
+  assert environments.deal(levels, f'{name}:2') == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+  ('level_shares', 'said'),
+  [
+    ('pong', 'pong is no name and number from 1 to 1000'),
+    ('pong:', 'pong: is no name and number'),
+    (':2', ':2 is no name and number'),
+    ('pong:0', 'pong:0 is no name and number'),
+    ('pong:1001', 'pong:1001 is no name and number'),
+    ('pong:1.5', 'pong:1.5 is no name and number'),
+    ('pong:2,', ' is no name and number'),
+    ('seaquest:2', 'seaquest is not played'),
+    ('pong:2,pong:3', 'pong stands there twice'),
+  ],
+)
+def test_shares_that_are_none_are_refused(level_shares, said):
+  levels = environments.parse_levels('pong,breakout')
+  with pytest.raises(
+    ValueError, match=f'^--level_shares={level_shares}: .*{said}'
+  ):
+    environments.deal(levels, level_shares)
+
+
+def test_shares_of_one_level_are_refused():
+  levels = environments.parse_levels('pong')
+  with pytest.raises(
+    ValueError, match=r'no effect with one level, pong\. Leav'
+  ):
+    environments.deal(levels, 'pong:2')
+
+
 def test_all_listed_names_are_levels():
   names = environments.level_names()
   assert {'pong', 'catch', 'CartPole-v1'} <= set(names)
@@ -173,7 +251,15 @@ def test_every_option_of_a_suite_is_among_those_there_are():
   ]
   assert all(names <= set(CATALOG.options) for names in of_suites)
   names = [suite.name for suite in environments.SUITES]
-  assert names == ['catch', 'dmlab', 'atari', 'gymnasium']
+  assert names == [
+    'catch',
+    'dmlab',
+    'atari',
+    'minigrid',
+    'vizdoom',
+    'control',
+    'gymnasium',
+  ]
 
 
 def test_what_the_user_says_goes_before_what_the_level_implies():
@@ -211,7 +297,7 @@ def test_an_option_of_another_suite_is_answered_with_its_own():
   with pytest.raises(
     ValueError,
     match=r'^--env_processes=1 has no effect on pong, .* atari suite; it is '
-    r'for gymnasium\. Leave it at 0\.$',
+    r'for .*gymnasium\. Leave it at 0\.$',
   ):
     options.check_suite(
       make_config(env_processes=1),

@@ -3,6 +3,7 @@
 Importing this module registers them, also in the process of an environment.
 """
 
+import collections
 import os
 import sys
 
@@ -11,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 EPISODE_STEPS = 6
+LETTERS = 'abcdefghijklmnopqrstuvwxyz '
 
 
 class UnpicklableError(Exception):
@@ -112,26 +114,88 @@ class OneHot(Toy):
 
 
 class Nested(Toy):
-  """A Dict of vectors."""
+  """All kinds of observations, also inside of each other."""
 
   observation_space = spaces.Dict(
     {
-      'a': spaces.Discrete(2),
-      'b': spaces.Tuple([spaces.Box(-1, 9, (2,), np.float32)]),
+      'inner': spaces.Dict({'gray': Gray.observation_space}),
+      'image': spaces.Box(0, 255, (8, 6, 4), np.uint8),
+      'named': spaces.Discrete(9, start=3),
+      'names': spaces.MultiDiscrete([[9, 8], [10, 9]], start=[[1, 1], [1, 1]]),
+      'pair': spaces.Tuple(
+        [
+          spaces.Box(-1, 9, (2, 2), np.float64),
+          spaces.Tuple([spaces.MultiBinary([2, 2])]),
+        ]
+      ),
+      'bytes': spaces.Box(0, 255, (3,), np.uint8),
+      'text': spaces.Text(40, min_length=0, charset=LETTERS),
     }
   )
 
   def observation(self):
+    n = self._count
     return {
-      'a': self._count % 2,
-      'b': (np.full([2], self._count, np.float32),),
+      'inner': collections.OrderedDict(gray=np.full([8, 6], n, np.uint8)),
+      'image': np.full([8, 6, 4], n, np.uint8),
+      'named': 3 + n,
+      'names': np.full([2, 2], 1 + n),
+      # A list, as some environments give it.
+      'pair': [np.full([2, 2], n, np.float64), (np.full([2, 2], n % 2),)],
+      'bytes': np.full([3], n, np.uint8),
+      'text': ' '.join(['step'] * n),
     }
 
 
-class NestedImage(Toy):
-  """A Dict with an image."""
+class Missions(spaces.Space):
+  """A space of texts that is no Text."""
 
-  observation_space = spaces.Dict({'image': Gray.observation_space})
+  def sample(self, mask=None, probability=None):
+    return 'go to the door'
+
+  def contains(self, x):
+    return isinstance(x, str)
+
+
+class Mission(Toy):
+  """Text of another kind of space."""
+
+  observation_space = Missions()
+
+  def observation(self):
+    return 'go to the door'
+
+
+class Wordy(Toy):
+  """More and more words."""
+
+  observation_space = spaces.Dict(
+    {'text': spaces.Text(40, min_length=0, charset=LETTERS)}
+  )
+
+  def observation(self):
+    return {'text': 'word ' * self._count}
+
+
+class NestedFirst(Toy):
+  """Images with channels first, deep inside."""
+
+  observation_space = spaces.Dict(
+    {'a': spaces.Tuple([ChannelsFirst.observation_space])}
+  )
+
+
+class Unknown(spaces.Space):
+  """A space of no known kind."""
+
+  def sample(self, mask=None, probability=None):
+    raise NotImplementedError
+
+
+class OfUnknown(Toy):
+  """Observations of no known kind."""
+
+  observation_space = Unknown()
 
 
 class Endless(Toy):
@@ -158,9 +222,62 @@ class FloatImage(Toy):
 
 
 class Many(Toy):
-  """Several actions at once."""
+  """Several choices at once, in two rows, from 1; the reward tells which."""
 
-  action_space = spaces.MultiDiscrete([2, 2])
+  action_space = spaces.MultiDiscrete([[2, 3], [2, 2]], start=[[1, 1], [1, 1]])
+
+  def reward(self, action):
+    assert isinstance(action, np.ndarray)
+    return float(action.ravel() @ [1000, 100, 10, 1])
+
+
+class Buttons(Toy):
+  """Any buttons at once; the reward tells which."""
+
+  action_space = spaces.MultiBinary(3)
+
+  def reward(self, action):
+    return float(action @ [100, 10, 1])
+
+
+class Levers(Toy):
+  """Numbers with two bounds, in an array; the reward tells which."""
+
+  action_space = spaces.Box(
+    np.array([[-2.0], [0.0]]), np.array([[2.0], [1.0]]), dtype=np.float64
+  )
+
+  def reward(self, action):
+    assert action.dtype == np.float64
+    return float(action[0, 0] * 100 + action[1, 0])
+
+
+class HalfBounded(Levers):
+  """Numbers of which one has no bound."""
+
+  action_space = spaces.Box(
+    np.array([[-np.inf], [0.0]]), np.array([[np.inf], [1.0]]), dtype=np.float64
+  )
+
+
+class Empty(Toy):
+  """Nothing to choose from."""
+
+  action_space = spaces.Box(0.0, 0.0, (1,))
+
+
+class Whole(Toy):
+  """Whole numbers."""
+
+  action_space = spaces.Box(0, 9, (1,), np.int32)
+
+
+class Both(Toy):
+  """Choices and numbers."""
+
+  action_space = spaces.Dict(
+    {'binary': spaces.Discrete(2), 'continuous': spaces.Box(-1, 1, (1,))}
+  )
 
 
 class Unmakeable(Toy):
@@ -228,11 +345,20 @@ for _class in (
   ChannelsFirst,
   OneHot,
   Nested,
-  NestedImage,
+  Mission,
+  Wordy,
+  NestedFirst,
+  OfUnknown,
   Endless,
   NestedEndless,
   FloatImage,
   Many,
+  Buttons,
+  Levers,
+  HalfBounded,
+  Empty,
+  Whole,
+  Both,
   Unmakeable,
   Unfilmable,
   Modeless,

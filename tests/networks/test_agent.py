@@ -6,7 +6,7 @@ import sonnet as snt
 import tensorflow as tf
 import tree
 
-from scalable_agent import networks, structures
+from scalable_agent import action_spaces, networks, structures
 from scalable_agent.networks import torsos
 from scalable_agent.structures import FIRST, MID
 from tests.step_types import assert_every_case_occurs, random_step_types
@@ -17,7 +17,7 @@ NUM_ACTIONS = 6
 def environment_spec(shape, dtype, num_actions=NUM_ACTIONS):
   return structures.EnvironmentSpec(
     observation=structures.TensorSpec(shape, np.dtype(dtype)),
-    num_actions=num_actions,
+    action_space=action_spaces.Discrete(num_actions),
     frames_per_step=4,
   )
 
@@ -42,7 +42,7 @@ def random_inputs(spec, time, batch, seed=0):
     observation=observation,
     info=(),
   )
-  actions = rng.integers(spec.num_actions, size=(time, batch))
+  actions = rng.integers(spec.action_space.num_actions, size=(time, batch))
   return env_outputs, actions.astype(np.int32)
 
 
@@ -265,7 +265,7 @@ def num_parameters(module):
 
 # 20-dimensional embeddings of 1000 hash buckets, an LSTM of 64 units and its 64
 # outputs at the input of the core: the part of the paper's agents for DeepMind
-# Lab that this agent does not have.
+# Lab that reads instructions.
 LANGUAGE = 1000 * 20 + lstm(20, 64) + 64 * 4 * 256
 
 
@@ -316,12 +316,12 @@ class TestParameterCounts:
   @pytest.mark.parametrize('network', ['shallow', 'deep'])
   def test_both_are_those_of_the_papers_figure_3(self, network):
     num_actions = 9
-    agent = networks.Agent(
-      environment_spec((72, 96, 3), np.uint8, num_actions),
-      network=network,
-      lstm=True,
-      last_action_reward=True,
-    )
+    spec = environment_spec((72, 96, 3), np.uint8, num_actions)
+    options = {'network': network, 'lstm': True, 'last_action_reward': True}
+    instruction = structures.TextSpec((32,), np.dtype(np.int32), 1000)
+    both = {'rgb': spec.observation, 'instruction': instruction}
+    whole = networks.Agent(spec._replace(observation=both), **options)
+    agent = networks.Agent(spec, **options)
     # 72 x 96 -> 17 x 23 -> 7 x 10, without padding.
     shallow = conv(8, 3, 16) + conv(4, 16, 32) + linear(7 * 10 * 32, 256)
     convs = 0  # Parameters of them.
@@ -338,6 +338,7 @@ class TestParameterCounts:
     assert num_parameters(agent) == without_language
     # The paper says 1.2 and 1.6 million.
     published = {'shallow': 1_230_426, 'deep': 1_628_010}
+    assert num_parameters(whole) == published[network]
     assert without_language + LANGUAGE == published[network]
 
   def test_deep_has_15_convolutions(self):
@@ -667,7 +668,7 @@ class TestFindTorso:
     with pytest.raises(
       ValueError,
       match=r'--network=shalow is not known\. Choose one of: auto, shallow, '
-      'nature, deep, universe, mlp, or module:Class',
+      'nature, deep, universe, small, mlp, or module:Class',
     ):
       torsos.find_torso('shalow', self.IMAGE)
 
@@ -687,7 +688,7 @@ class TestFindTorso:
       with pytest.raises(
         ValueError,
         match=rf'^--network={network} needs at least {least} x {least} pixels; '
-        rf'this level gives {shape[0]} x {shape[1]}\. .* --network=deep\.$',
+        rf'this level gives {shape[0]} x {shape[1]}\. .* --network=small\.$',
       ):
         networks.Agent(environment_spec(shape, np.uint8), network=network)
     networks.Agent(

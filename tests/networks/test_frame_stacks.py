@@ -133,7 +133,8 @@ class TestFrameStack:
     stack = frame_stacks.make_frame_stack(spec, num_frames)
     assert isinstance(stack, kind)
     *rest, channels = shape
-    assert stack.stack_shape == (*rest, num_frames * channels)
+    assert stack.spec.shape == (*rest, num_frames * channels)
+    assert stack.spec.dtype == spec.dtype
 
   def test_both_kinds_agree(self):
     spec = structures.TensorSpec((7, 9, 1), np.dtype(np.uint8))

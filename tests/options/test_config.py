@@ -12,8 +12,7 @@ from scalable_agent import options as options_lib
 from scalable_agent.suites import atari57
 from tests.configs import CATALOG, SUITES, make_config, resolve
 
-# The flags of the 2018 code (scalable_agent, experiment.py), all of them but
-# `dataset_path`, which only DeepMind Lab reads.
+# The flags of the 2018 code (scalable_agent, experiment.py).
 FLAGS_OF_2018 = {
   'logdir': str,
   'mode': str,
@@ -30,6 +29,7 @@ FLAGS_OF_2018 = {
   'baseline_cost': float,
   'discounting': float,
   'reward_clipping': str,
+  'dataset_path': str,
   'level_name': str,
   'width': int,
   'height': int,
@@ -684,15 +684,7 @@ class TestFlags:
     assert flag.parser.parse(sample) == kind(sample)
 
   def test_there_were_23_flags_in_2018(self):
-    assert len(FLAGS_OF_2018) == 23 - 1
-
-  def test_no_option_is_of_levels_that_cannot_be_made(self):
-    assert 'dataset_path' not in CATALOG.options
-    assert 'dataset_path' not in experiment.FLAGS
-
-  def test_a_saved_option_of_such_levels_is_passed_over(self):
-    saved = options_of(make_config()) | {'dataset_path': ''}
-    assert options_lib.from_dict(CATALOG, saved) == make_config()
+    assert len(FLAGS_OF_2018) == 23
 
   @pytest.mark.parametrize(
     ('name', 'value'),

@@ -57,11 +57,17 @@ REACHED = (
   ('Batched', 'inference_timeout_ms', 7, 'timeout_ms'),
   ('Checkpointer', 'keep_checkpoints', 7, 'keep'),
   ('Checkpointer', 'logdir', 'elsewhere'),
+  ('make', 'action_bounds', 'squash'),
+  ('make', 'action_set', 'r2d2'),
+  ('make', 'dataset_path', '/pictures'),
+  ('make', 'dmlab_renderer', 'hardware'),
   ('make', 'env_processes', 1),
   ('make', 'fire_reset', True),
   ('make', 'full_action_space', True),
   ('make', 'grayscale', False),
   ('make', 'height', 77),
+  ('make', 'instruction_length', 7),
+  ('make', 'level_cache', '/maps'),
   ('make', 'life_loss_is_terminal', False),
   ('make', 'max_episode_frames', 77),
   ('make', 'max_episode_length', 77),
@@ -106,6 +112,13 @@ REACHED = (
   ('set_seed', 'seed', 7),
 )
 
+# By suite, the first that has an option.
+LEVELS = {
+  'atari': 'pong',
+  'gymnasium': 'CartPole-v1',
+  'dmlab': 'rooms_watermaze',
+}
+
 # They choose what is run, or have tests of their own, or `validate` refuses
 # every value but the default.
 OTHERS = {
@@ -117,6 +130,7 @@ OTHERS = {
   'learner_address',
   'learner_devices',
   'level_name',
+  'level_shares',
   'log_format',
   'mode',
   'num_actors',
@@ -179,8 +193,8 @@ def assemble(monkeypatch, tmp_path):
   ids=[f'{row[1]}-{row[0]}' for row in REACHED],
 )
 def test_an_option_reaches_its_part(assemble, part, option, value, argument):
-  suites = CATALOG.suites_of(option)
-  level = 'pong' if 'atari' in (suites or ['atari']) else 'CartPole-v1'
+  suites = CATALOG.suites_of(option) or LEVELS
+  level = next(level for suite, level in LEVELS.items() if suite in suites)
   made = assemble(level_name=level)
   assert made[part][0].get(argument) != value
   made = assemble(level_name=level, **{option: value})
@@ -213,6 +227,18 @@ def test_actors_take_turns_at_the_levels(assemble):
   assert made['Metrics'][0]['levels'] == ['pong', 'breakout']
 
 
+def test_levels_may_have_unequal_shares_of_the_actors(assemble):
+  made = assemble(
+    level_name='pong,breakout',
+    level_shares='breakout:2',
+    full_action_space=True,
+    num_actors=6,
+  )
+  names = [call['level'].name for call in made['make']]
+  assert names == ['pong', 'breakout', 'breakout'] * 2
+  assert [call['level'] for call in made['Actor']] == [0, 1, 1] * 2
+
+
 def check_levels(level_name, **options):
   levels = environments.parse_levels(level_name)
   config = make_config(level_name=level_name, **options)
@@ -241,7 +267,7 @@ class TestCheckLevels:
     with pytest.raises(
       ValueError,
       match='^--level_name=pong,breakout: pong and breakout differ in their '
-      r'numbers of actions, 6 and 4\. Set --full_action_space\.$',
+      r'kinds of actions, 6 actions and 4 actions\. Set --full_action_space\.$',
     ):
       check_levels('pong,breakout')
 
@@ -268,7 +294,10 @@ class TestCheckLevels:
         ('Gray', 'Colour'),
         r'observations, uint8 \[8, 6, 1\] and .* 3\]\. Wrap',
       ),
-      (('Gray', 'GrayOfTwo'), r'numbers of actions, 3 and 2\. Wrap'),
+      (
+        ('Gray', 'GrayOfTwo'),
+        r'kinds of actions, 3 actions and 2 actions\. Wrap',
+      ),
     ],
   )
   def test_what_differs_is_named(self, names, said):
@@ -286,6 +315,19 @@ class TestCheckLevels:
       '--level_name=catch,catch_hidden, .* Set --num_actors=2 or more',
     ):
       check_levels('catch,catch_hidden', num_actors=num_actors)
+
+  def test_shares_are_looked_at(self):
+    check_levels('catch,catch_hidden', level_shares='catch:2')
+    with pytest.raises(
+      ValueError, match=r'^--level_shares=pong:2: pong is not'
+    ):
+      check_levels('catch,catch_hidden', level_shares='pong:2')
+    with pytest.raises(ValueError, match=r'^--level_shares=.* with one level'):
+      check_levels('catch', level_shares='catch:2')
+
+  def test_levels_of_deepmind_lab_are_alike(self, monkeypatch):
+    monkeypatch.delattr(environments, 'make')
+    check_levels('dmlab30', num_actors=30)
 
   def test_a2c_plays_one(self):
     with pytest.raises(
@@ -308,6 +350,15 @@ class TestDescribeShares:
       '--num_actors=3 is no multiple of 2 levels, each actor plays one: 2 '
       '(66.7%) for pong; 1 (33.3%) for breakout. Levels with more actors are '
       'learned from more.'
+    )
+
+  def test_shares_that_were_asked_for_are_named_too(self):
+    said = self.describe(
+      'pong,breakout', num_actors=6, level_shares='breakout:2'
+    )
+    assert said.startswith(
+      '--num_actors=6 with --level_shares=breakout:2: each actor plays one: 4 '
+      '(66.7%) for breakout; 2 (33.3%) for pong.'
     )
 
   def test_of_many_levels_some_are_named(self):

@@ -66,7 +66,8 @@ class World:
     monkeypatch.setattr(evaluation, 'play_episode', self._play_episode)
     self.training.metrics.record_evaluation = self._record
 
-  def _make_environment(self, config, level, num_envs, seed):
+  def _make_environment(self, config, level, num_envs, seed, test):
+    assert test
     environment = self._make(config, level, num_envs=num_envs, seed=seed)
     self.made.append((level.name, num_envs, seed))
     self.open.append(environment)

@@ -608,8 +608,8 @@ class TestLearning:
   ):
     right = losses.compute_policy_gradient_loss
 
-    def wrong(logits, actions, advantages, *args, **kwargs):
-      return right(logits, actions, -advantages, *args, **kwargs)
+    def wrong(log_probs, advantages, *args, **kwargs):
+      return right(log_probs, -advantages, *args, **kwargs)
 
     monkeypatch.setattr(losses, 'compute_policy_gradient_loss', wrong)
     result = self._final_return(tmp_path, total_environment_frames=20_000)

@@ -67,6 +67,7 @@ class TestSeeds:
 
     def record(level, num_envs, chosen, seed, **purpose):
       seeds.extend(range(seed, seed + num_envs))
+      assert purpose['test']
       return make(level, num_envs, chosen, seed, **purpose)
 
     monkeypatch.setattr(environments, 'make', record)

@@ -206,7 +206,7 @@ def test_shapes_and_dtypes_are_those_of_the_structures(environment, policy):
   unroll = make_actor(environment, policy).unroll()
   specs = (
     structures.step_output_spec(environment.spec),
-    structures.agent_output_spec(NUM_ACTIONS),
+    structures.agent_output_spec(environment.spec.action_space),
   )
 
   def check(spec, array):

@@ -22,6 +22,8 @@ LEARNING_RATE = 0.01
 class Linear:
   """Policy and baseline are linear in the observation."""
 
+  action_space = loss_batches.SPACE
+
   def __init__(self, seed=1):
     random = np.random.RandomState(seed)
     shapes = [(NUM_FEATURES, loss_batches.NUM_ACTIONS), (NUM_FEATURES,)]

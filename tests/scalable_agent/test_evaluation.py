@@ -60,6 +60,23 @@ def printed(results, path=None, width=120):
   return console.file.getvalue()
 
 
+def test_scores_of_a_suite_are_told_in_its_words(tmp_path, monkeypatch):
+  said = []
+  monkeypatch.setattr(
+    evaluation.logging, 'info', lambda text, *values: said.append(text % values)
+  )
+  path = str(tmp_path / 'results.json')
+  scores = {'No cap.': 50.5, 'Cap 100': 49.25}
+  evaluation.report([result()], path, scores=scores)
+  assert said == ['No cap.: 50.500000 Cap 100: 49.250000']
+  with open(path, encoding='utf-8') as file:
+    assert json.load(file)['scores'] == scores
+  evaluation.report([result()], path)
+  assert len(said) == 1
+  with open(path, encoding='utf-8') as file:
+    assert 'scores' not in json.load(file)
+
+
 @pytest.mark.parametrize(
   ('num_episodes', 'lengths'),
   [

@@ -16,6 +16,7 @@ from scalable_agent.options import (
 from tests.loss_batches import (
   NUM_ACTIONS,
   NUM_STEPS,
+  SPACE,
   Batch,
   log_softmax,
   make_batch,
@@ -354,10 +355,10 @@ def test_another_entropy_cost_may_come_with_the_batch():
     batch.agent_outputs,
   )
   other = GA3CLossOptions(entropy_cost=0.0)
-  actual = ga3c_loss(other, *parts, entropy_cost=tf.constant(0.25))
+  actual = ga3c_loss(other, SPACE, *parts, entropy_cost=tf.constant(0.25))
   np.testing.assert_allclose(actual.total, expected, rtol=1e-6)
   assert actual.metrics['entropy_cost'] == 0.25
-  assert ga3c_loss(other, *parts).total != expected
+  assert ga3c_loss(other, SPACE, *parts).total != expected
 
 
 def test_an_end_in_the_first_column_counted_with_the_unroll_before():
@@ -586,7 +587,7 @@ def test_a_graph_of_unknown_shapes_gives_the_same_loss():
 
   @tf.function(input_signature=tf.nest.map_structure(spec, arguments))
   def traced(*arguments):
-    return vtrace_loss(options, *arguments)
+    return vtrace_loss(options, SPACE, *arguments)
 
   loss = traced(*tf.nest.map_structure(tf.constant, arguments))
   np.testing.assert_allclose(loss.total, expected, rtol=1e-5)
@@ -597,6 +598,7 @@ def test_half_precision_outputs_of_a_network_are_accepted():
   batch = make_batch()
   loss = vtrace_loss(
     VTraceOptions(),
+    SPACE,
     tf.cast(batch.learner_logits, tf.bfloat16),
     tf.cast(batch.learner_baselines, tf.bfloat16),
     batch.env_outputs,

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tree
 
-from scalable_agent import networks, policies, structures
+from scalable_agent import action_spaces, networks, policies, structures
 from scalable_agent.structures import FIRST, MID
 from tests.waiting import DEADLINE_S, in_thread, wait_until
 
@@ -13,7 +13,7 @@ NUM_ACTIONS = 4
 ROWS = 3
 SPEC = structures.EnvironmentSpec(
   observation=structures.TensorSpec((5,), np.dtype(np.float32)),
-  num_actions=NUM_ACTIONS,
+  action_space=action_spaces.Discrete(NUM_ACTIONS),
   frames_per_step=1,
 )
 

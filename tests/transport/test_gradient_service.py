@@ -176,7 +176,7 @@ class TestTaken:
     assert size == rpc.MAX_BYTES
 
   def test_their_level_is_the_actors(self, one, layout, queue, data):
-    service = differentiating.make_service(one, layout, queue, num_levels=3)
+    service = differentiating.make_service(one, layout, queue, deal=(0, 1, 2))
     for task in (2, 1):
       actor = ByHand(service, one, layout, task).start()
       assert actor.ready()
@@ -324,8 +324,8 @@ class TestRefused:
       ('step_type', 3, 'a step type that does not exist'),
       ('step_type', -1, 'a step type that does not exist'),
       ('episode_return', np.nan, 'an episode return that is not finite'),
-      ('action', 5, 'an action that does not exist'),
-      ('action', -1, 'an action that does not exist'),
+      ('action', 5, 'actions must be in 0 to 4, not 5'),
+      ('action', -1, 'actions must be in 0 to 4, not -1'),
       ('num_transitions', 10**6, 'transitions in an unroll of'),
       ('num_transitions', np.nan, 'nan transitions in an unroll of'),
     ],

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from scalable_agent import structures, unroll_queue
+from scalable_agent import action_spaces, structures, unroll_queue
 from scalable_agent.transport import (
   learner_link,
   protocol,
@@ -568,7 +568,9 @@ class TestCheckSize:
 
   def test_shows_its_arithmetic(self, actor):
     spec = structures.EnvironmentSpec(
-      structures.TensorSpec((210, 160, 3), np.dtype(np.uint8)), 5, 1
+      structures.TensorSpec((210, 160, 3), np.dtype(np.uint8)),
+      action_spaces.Discrete(5),
+      1,
     )
     layout = unroll_codec.Layout(spec, actor.agent.initial_state(1), 100)
     observation = 101 * 210 * 160 * 3

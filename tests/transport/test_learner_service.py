@@ -483,7 +483,7 @@ class TestUnroll:
   def test_the_level_must_be_the_actors(
     self, make_service, one, unrolls, queue, level, right
   ):
-    service = make_service(num_levels=2)
+    service = make_service(deal=(0, 1))
     actor = learning.ByHand(service, one, task=3).start()
     unroll = unrolls[0]._replace(level=np.full([COLUMNS], level, np.int32))
     actor.ready()

@@ -1,0 +1,94 @@
+"""The suite of ViZDoom: declarations only; see `vizdoom_factory`.
+
+https://vizdoom.farama.org
+"""
+
+import dataclasses
+import importlib
+from typing import Any
+
+from scalable_agent.environments import extras
+from scalable_agent.environments.gymnasium_suite import (
+  Gymnasium,
+  GymnasiumOptions,
+)
+from scalable_agent.environments.suite import Level, Purpose
+from scalable_agent.options import FrameOptions
+
+_MODULE = 'vizdoom.gymnasium_wrapper'
+
+# As for Atari, of whose games these are like the most.
+_ALL = {
+  'network': 'shallow',
+  'total_environment_frames': 5e6,
+  'num_actors': 2,
+  'entropy_cost': 0.01,
+  'optimizer': 'adam',
+  'learning_rate': 4e-4,
+  'learning_rate_schedule': 'late_linear',
+  'epsilon': 1e-5,
+}
+_AUTO = _ALL | {'batch_size': 8, 'lambda_': 0.95}
+_ADVANTAGE_AUTO = _ALL | {
+  'envs_per_actor': 16,
+  'unroll_length': 20,
+  'gae_lambda': 0.95,
+}
+_PRESETS = {
+  'impala': {'auto': _AUTO},
+  'ga3c': {
+    'auto': _ALL | {'num_actors': 4, 'envs_per_actor': 16, 'unroll_length': 20}
+  },
+  'a3c': {'auto': _ADVANTAGE_AUTO},
+  'a2c': {'auto': _ADVANTAGE_AUTO | {'num_actors': 0}},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class VizDoomOptions(FrameOptions, GymnasiumOptions):
+  """ViZDoom."""
+
+
+class VizDoom(Gymnasium):
+  name = 'vizdoom'
+  help = (
+    'ViZDoom ids (VizdoomBasic-v1, VizdoomHealthGathering-v1), with the extra '
+    'vizdoom.'
+  )
+  options = VizDoomOptions
+  presets = _PRESETS
+  defaults = {  # noqa: RUF012
+    'height': 72,
+    'width': 96,
+    'num_action_repeats': 4,
+  }
+  # Of the engine.
+  fps = 35
+  frees_the_interpreter = True
+
+  def parse(self, level_name: str) -> Level | None:
+    if not level_name.startswith('Vizdoom'):
+      return None
+    extras.check('vizdoom', level_name)
+    importlib.import_module(_MODULE)
+    return super().parse(level_name)
+
+  def level_names(self) -> tuple[str, ...]:
+    if not extras.is_installed('vizdoom'):
+      return ()
+    importlib.import_module(_MODULE)
+    from scalable_agent.environments import gymnasium_registry
+
+    return gymnasium_registry.ids(('vizdoom',))
+
+  def make(
+    self, level: Level, num_envs: int, options: Any, seed: int, purpose: Purpose
+  ):
+    from scalable_agent.environments import gymnasium_vector, vizdoom_factory
+
+    return gymnasium_vector.GymnasiumEnvironment(
+      level, num_envs, options, seed, purpose, vizdoom_factory.VizDoomFactory
+    )
+
+
+VIZDOOM = VizDoom()
