@@ -47,16 +47,6 @@ class EnvPoolOptions(LengthOptions, ActionOptions, TextOptions, PoolOptions):
 class EnvPoolAtariOptions(atari_suite.AtariOptions, PoolOptions):
   """EnvPool's Atari."""
 
-  def check(self) -> None:
-    """Refuses what EnvPool cannot do."""
-    super().check()
-    if self.noop_max < 1:
-      raise ValueError(
-        f'--noop_max={self.noop_max} must be at least 1 for EnvPool, whose '
-        'episodes start with 1 no-op or more. Use ale-py: --level_name=pong '
-        'instead of envpool:Pong-v5.'
-      )
-
 
 class EnvPool(Suite):
   name = 'envpool'
@@ -134,6 +124,13 @@ class EnvPoolAtari(EnvPool):
   ):
     from scalable_agent.environments import envpool_atari
 
+    # Not in the options' own check, which is of runs of all suites.
+    if options.noop_max < 1:
+      raise ValueError(
+        f'--noop_max={options.noop_max} must be at least 1 for EnvPool, whose '
+        'episodes start with 1 no-op or more. Use ale-py: --level_name=pong '
+        'instead of envpool:Pong-v5.'
+      )
     return envpool_atari.EnvPoolAtariEnvironment(
       level, env_id_of(level), num_envs, options, seed, purpose
     )
