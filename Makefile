@@ -82,6 +82,10 @@ benchmark-service: setup ## Measures what it costs a learner to serve actors.
 probe: setup ## Trains shortly on some levels. ARGS='--levels=pong -- --lstm'
 	$(BIN)/python benchmarks/probe.py $(ARGS)
 
+.PHONY: worlds
+worlds: setup ## Tries all levels of a suite. ARGS='--suite=envpool --output=x.csv'
+	$(BIN)/python benchmarks/worlds.py $(ARGS)
+
 .PHONY: benchmark-batcher
 benchmark-batcher: setup ## Measures the dynamic batcher beside TensorFlow's.
 	$(BIN)/python benchmarks/batcher.py $(ARGS)

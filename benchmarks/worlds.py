@@ -30,6 +30,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent import futures
 from typing import Any
 
 # Run as a script, Python looks for packages in this folder only.
@@ -211,10 +212,13 @@ def _work(connection: Any, log: str, steps: int, memory: float) -> None:
 class Worker:
   """A process that tries levels, and a new one where it has ended."""
 
-  def __init__(self, steps: int, memory: float, seconds: float):
+  def __init__(
+    self, log: pathlib.Path, steps: int, memory: float, seconds: float
+  ):
     """Initialises.
 
     Args:
+      log: file for what simulators write, of the last level only.
       steps: of `try_level`.
       memory: most that a process may take, in GiB; at half of it, it is
         replaced.
@@ -224,7 +228,7 @@ class Worker:
     self._memory = memory
     self._seconds = seconds
     self._process: Any = None
-    self._log = tempfile.NamedTemporaryFile()
+    self._log = log
 
   def try_level(self, name: str) -> World:
     """Returns how far a level got."""
@@ -241,7 +245,7 @@ class Worker:
     except (EOFError, OSError):
       self._process.join()
       said = f'the process died, exit code {self._process.exitcode}'
-      lines = pathlib.Path(self._log.name).read_text(errors='replace').split()
+      lines = self._log.read_text(errors='replace').split()
       said = _shortened(f'{said}: {" ".join(lines[-30:])}')
     self.stop()
     family = family_of(environments.parse_level(name))
@@ -259,7 +263,7 @@ class Worker:
     context = multiprocessing.get_context('spawn')
     self._connection, theirs = context.Pipe()
     self._process = context.Process(
-      target=_work, args=(theirs, self._log.name, *self._arguments), daemon=True
+      target=_work, args=(theirs, str(self._log), *self._arguments), daemon=True
     )
     self._process.start()
     theirs.close()
@@ -320,8 +324,8 @@ def try_all(names: Sequence[str], path: pathlib.Path, options: Any) -> None:
       left.put(name)
   total, lock, start = left.qsize(), threading.Lock(), time.monotonic()
 
-  def work() -> None:
-    worker = Worker(options.steps, options.memory, options.seconds)
+  def work(log: pathlib.Path) -> None:
+    worker = Worker(log, options.steps, options.memory, options.seconds)
     try:
       while True:
         world = worker.try_level(left.get_nowait())
@@ -339,11 +343,12 @@ def try_all(names: Sequence[str], path: pathlib.Path, options: Any) -> None:
     finally:
       worker.stop()
 
-  threads = [threading.Thread(target=work) for _ in range(options.processes)]
-  for thread in threads:
-    thread.start()
-  for thread in threads:
-    thread.join()
+  with (
+    tempfile.TemporaryDirectory() as folder,
+    futures.ThreadPoolExecutor(options.processes) as executor,
+  ):
+    logs = [pathlib.Path(folder, str(i)) for i in range(options.processes)]
+    list(executor.map(work, logs))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 import subprocess
 import sys
 import warnings
@@ -19,6 +20,15 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     'vizdoom': {'stack_num': 1, 'use_combined_action': True},
     'procgen': {'channel_first': False},
   }
+)
+
+# At some seeds, EnvPool 1.2.5 looks for ever for a place for what they consist
+# of: at a few of 256 that were tried.
+_ENDLESS = re.compile(
+  'BabyAI-(KeyCorridorS6R3|KeyInBox|MiniBossLevel|MoveTwoAcrossS5N2|'
+  'OpenDoorsOrderN2Debug|OpenDoorsOrderN4(Debug)?|OpenRedBlueDoors(Debug)?|'
+  'OpenRedDoor|SynthS5R2|Unlock|UnlockLocal(Dist)?|UnlockPickup(Dist)?|'
+  'UnlockToUnlock)-v0'
 )
 
 _RENDER_TIMEOUT_SECS = 60
@@ -79,6 +89,12 @@ def make_spec(env_id: str, name: str, **settings: Any) -> Spec:
   Raises:
     ValueError: it cannot be made, or is for several players.
   """
+  if _ENDLESS.fullmatch(env_id):
+    raise ValueError(
+      f'{name} is laid out by EnvPool with a search that goes on for ever at '
+      f'some seeds. Play the original: --level_name={env_id}, which needs the '
+      'extra minigrid.'
+    )
   spec = _made(name, envpool.make_spec, env_id, **settings)
   players = spec.config.max_num_players
   if players > 1:

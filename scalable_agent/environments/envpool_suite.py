@@ -4,6 +4,7 @@ Two, as Atari games have options and presets of their own.
 """
 
 import dataclasses
+import difflib
 import types
 from typing import Any
 
@@ -12,7 +13,6 @@ from scalable_agent.environments.suite import (
   Level,
   Purpose,
   Suite,
-  UnknownLevel,
 )
 from scalable_agent.options import (
   ActionOptions,
@@ -62,15 +62,20 @@ class EnvPool(Suite):
       level_name: what the user wrote.
 
     Raises:
-      UnknownLevel: EnvPool has no such id.
-      ValueError: EnvPool is not installed.
+      ValueError: EnvPool has no such id or is not installed.
     """
     if not level_name.startswith(_PREFIX):
       return None
     env_id = level_name.removeprefix(_PREFIX)
     registry = _registry(level_name)
     if not registry.has(env_id):
-      raise UnknownLevel(f'EnvPool has no id {env_id}.')
+      # No other suite is to take the name for `module:id`.
+      close = difflib.get_close_matches(env_id, registry.ids())
+      similar = f' Similar: {", ".join(close)}.' if close else ''
+      raise ValueError(
+        f'There is no level {level_name}: EnvPool has no id {env_id}.{similar} '
+        'envpool.list_all_envs() lists all.'
+      )
     if not self._has(registry.family(env_id)):
       return None
     return Level(self, level_name, self._implied(env_id))
@@ -141,13 +146,6 @@ class EnvPoolAtari(EnvPool):
     if env_id not in games:
       return None
     return atari57.human_normalized_score(games[env_id], mean_return)
-
-  def parse(self, level_name: str) -> Level | None:
-    """See base class, which refuses what neither has."""
-    try:
-      return super().parse(level_name)
-    except UnknownLevel:
-      return None
 
   def _has(self, family: str) -> bool:
     return family == 'atari'

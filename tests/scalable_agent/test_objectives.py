@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from scalable_agent import objectives, structures, vtrace
+from scalable_agent import (
+  action_spaces,
+  losses,
+  objectives,
+  structures,
+  vtrace,
+)
 from scalable_agent.objectives import advantage_loss, ga3c_loss, vtrace_loss
 from scalable_agent.options import (
   AdvantageOptions,
@@ -643,3 +649,133 @@ def test_a_threshold_of_zero_means_no_clipping(correction):
   )
   assert zero[0] == infinite[0]
   assert zero[1]['clipped_rho_fraction'] == 0
+
+
+# Other actions than one of several.
+
+
+LOSSES = [
+  (vtrace_loss, VTraceOptions(entropy_cost=0.3)),
+  (advantage_loss, AdvantageOptions(entropy_cost=0.3, gae_lambda=0.9)),
+  (ga3c_loss, GA3CLossOptions(entropy_cost=0.3)),
+]
+
+
+def loss_of(function, options, space, batch):
+  return function(
+    options,
+    space,
+    tf.constant(batch.learner_logits, tf.float32),
+    tf.constant(batch.learner_baselines, tf.float32),
+    batch.env_outputs,
+    batch.agent_outputs,
+  )
+
+
+@pytest.mark.parametrize(('function', 'options'), LOSSES)
+def test_one_choice_of_several_is_a_discrete_action(function, options):
+  batch = make_batch()
+  expected = loss_of(function, options, SPACE, batch)
+  outputs = batch.agent_outputs
+  batch.agent_outputs = outputs._replace(action=outputs.action[..., None])
+  space = action_spaces.MultiDiscrete((NUM_ACTIONS,))
+  actual = loss_of(function, options, space, batch)
+  np.testing.assert_allclose(actual.total, expected.total, rtol=1e-5)
+  for name, value in expected.metrics.items():
+    np.testing.assert_allclose(actual.metrics[name], value, rtol=1e-5)
+
+
+@pytest.mark.parametrize(('function', 'options'), LOSSES)
+def test_choices_beside_each_other_multiply_their_probabilities(
+  function, options
+):
+  # A second choice that is the same in both policies changes no rho, and adds
+  # its own entropy and nothing else where it is uniform.
+  batch = make_batch()
+  before = loss_of(function, options, SPACE, batch)
+  outputs = batch.agent_outputs
+  both = np.stack([outputs.action, outputs.action % 2], -1)
+  batch.agent_outputs = outputs._replace(
+    action=both, policy_logits=with_zeros(outputs.policy_logits, 2)
+  )
+  batch.learner_logits = with_zeros(batch.learner_logits, 2)
+  space = action_spaces.MultiDiscrete((NUM_ACTIONS, 2))
+  after = loss_of(function, options, space, batch)
+  for name in ('mean_rho', 'mean_vs', 'baseline_loss'):
+    np.testing.assert_allclose(
+      after.metrics[name], before.metrics[name], rtol=1e-5
+    )
+  np.testing.assert_allclose(
+    after.metrics['entropy'], before.metrics['entropy'] + np.log(2), rtol=1e-5
+  )
+
+
+def with_zeros(logits, count):
+  zeros = np.zeros((*logits.shape[:-1], count), np.float32)
+  return np.concatenate([logits, zeros], -1)
+
+
+@pytest.mark.parametrize('squash', [False, True])
+@pytest.mark.parametrize(('function', 'options'), LOSSES)
+def test_numbers_are_learned_from_by_their_densities(function, options, squash):
+  random = np.random.RandomState(3)
+  batch = make_batch()
+  shape = batch.env_outputs.step_type.shape
+  target, behaviour = 0.5 * random.normal(size=(2, *shape, 4))
+  taken = random.normal(size=(*shape, 2))
+  batch.learner_logits = target
+  batch.agent_outputs = batch.agent_outputs._replace(
+    action=taken.astype(np.float32),
+    policy_logits=behaviour.astype(np.float32),
+  )
+  space = action_spaces.Box((-1.0, 0.0), (1.0, 5.0), squash)
+  loss = loss_of(function, options, space, batch)
+
+  def log_density(parameters, x):
+    mean, log_std = np.split(parameters, 2, -1)
+    logs = -0.5 * ((x - mean) / np.exp(log_std)) ** 2 - log_std
+    logs -= 0.5 * np.log(2 * np.pi)
+    return (logs - (np.log(1 - np.tanh(x) ** 2) if squash else 0)).sum(-1)
+
+  mask = batch.env_outputs.step_type[:-1] != LAST
+  log_probs = log_density(target[:-1], taken[1:])
+  log_rhos = log_probs - log_density(behaviour[1:], taken[1:])
+  assert (log_rhos[mask] > 0).any()
+  assert (log_rhos[mask] < 0).any()
+  np.testing.assert_allclose(
+    loss.metrics['mean_rho'], np.exp(log_rhos)[mask].mean(), rtol=1e-4
+  )
+  if not squash:
+    entropy = 1 + np.log(2 * np.pi) + target[:-1, :, 2:].sum(-1)
+    np.testing.assert_allclose(
+      loss.metrics['entropy'], entropy[mask].mean(), rtol=1e-4
+    )
+  if function is vtrace_loss:
+    transitions = losses.align(
+      batch.env_outputs, batch.agent_outputs, options.discounting
+    )
+    targets = vtrace.from_importance_weights(
+      log_rhos=log_rhos,
+      discounts=transitions.discounts,
+      rewards=np.clip(transitions.rewards, -1, 1),
+      values=batch.learner_baselines[:-1],
+      bootstrap_value=batch.learner_baselines[-1],
+      mask=mask,
+    )
+    expected = -(log_probs * targets.pg_advantages.numpy())[mask].sum()
+    np.testing.assert_allclose(loss.metrics['pg_loss'], expected, rtol=1e-4)
+
+
+def test_rewards_are_scaled_before_they_are_clipped():
+  batch = make_batch()
+  for function, options in LOSSES:
+    smaller = dataclasses.replace(options, reward_scale=0.01)
+    actual = loss_of(function, smaller, SPACE, batch)
+    rewards = batch.env_outputs.reward
+    batch.env_outputs = batch.env_outputs._replace(
+      reward=(0.01 * rewards).astype(np.float32)
+    )
+    expected = loss_of(function, options, SPACE, batch)
+    np.testing.assert_allclose(actual.total, expected.total, rtol=1e-5)
+    batch.env_outputs = batch.env_outputs._replace(reward=rewards)
+    assert loss_of(function, options, SPACE, batch).total != expected.total
