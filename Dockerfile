@@ -3,6 +3,10 @@
 # docker run --rm --init -v "$PWD/logs:/scalable_agent/logs" scalable_agent \
 #   python experiment.py --level_name=pong
 #
+# With simulators that are extras of pyproject.toml:
+#
+# docker build -t scalable_agent --build-arg EXTRAS=minigrid,vizdoom .
+#
 # With a wheel of DeepMind Lab, built for the image's Python (docs/dmlab.md), in
 # this folder:
 #
@@ -25,6 +29,7 @@ RUN if [ -n "${DMLAB_WHEEL}" ]; then \
   fi
 
 FROM base AS build
+ARG EXTRAS=
 ARG DMLAB_WHEEL
 RUN apt-get update \
   && apt-get install --no-install-recommends --yes g++ make \
@@ -32,8 +37,8 @@ RUN apt-get update \
 ENV PIP_NO_CACHE_DIR=1
 WORKDIR /scalable_agent
 # The environment is a layer of its own: edits of the code leave it as it is.
-COPY Makefile requirements.txt ./
-RUN make .venv/.requirements
+COPY Makefile requirements*.txt ./
+RUN make packages EXTRAS="${EXTRAS}"
 # Nothing but the Makefile once more if there is no wheel.
 COPY Makefile ${DMLAB_WHEEL} ./
 RUN if [ -n "${DMLAB_WHEEL}" ]; then \

@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 
 VENV ?= .venv
+# Simulators to install, too: EXTRAS=minigrid,vizdoom
+EXTRAS ?=
 BIN := $(VENV)/bin
 ARGS ?=
 LOGDIR ?= logs/pong
@@ -30,6 +32,17 @@ find_python := for python in $(PYTHONS); do \
 found = $(eval found := $$(shell $$(find_python)))$(found)
 python = $(word 1,$(found))
 version = $(or $(word 2,$(found)),none)
+
+# Each has a file of what it takes.
+comma := ,
+extras := $(subst $(comma), ,$(EXTRAS))
+all_extras := $(filter-out dev,\
+  $(patsubst requirements-%.txt,%,$(wildcard requirements-*.txt)))
+unknown_extras := $(filter-out $(all_extras),$(extras))
+ifneq ($(unknown_extras),)
+  $(error EXTRAS=$(EXTRAS): there is no $(unknown_extras). Choose from: \
+    $(all_extras))
+endif
 
 OP_SOURCES := dynamic_batching/build.py $(wildcard dynamic_batching/cc/*)
 UV_VERSION := 0.13.8
@@ -114,7 +127,10 @@ format: setup-dev ## Formats the code.
 	$(BIN)/ruff check --fix .
 
 .PHONY: setup
-setup: $(VENV)/.requirements $(VENV)/.op ## Makes the environment: .venv and ops.
+setup: packages $(VENV)/.op ## Makes the environment. EXTRAS=minigrid,vizdoom
+
+.PHONY: packages
+packages: $(VENV)/.requirements $(extras:%=$(VENV)/.requirements-%)
 
 .PHONY: setup-dev
 setup-dev: setup $(VENV)/.requirements-dev ## The same with development tools.
@@ -125,6 +141,16 @@ requirements: setup ## Pins requirements*.txt anew from pyproject.toml.
 	$(call pin,pyproject.toml,requirements.txt)
 	$(call pin,--group=dev --constraints=requirements.txt,requirements-dev.txt,\
 	  -r requirements.txt\n)
+	@for extra in $(all_extras); do \
+	  $(MAKE) pin-extra EXTRA=$$extra || exit 1; \
+	done
+
+# Of an extra, what it takes beside the rest.
+.PHONY: pin-extra
+pin-extra:
+	$(call pin,--extra=$(EXTRA) --constraints=requirements.txt pyproject.toml,\
+	  requirements-$(EXTRA).txt,-r requirements.txt\n,\
+	  grep -vxFf requirements.txt)
 
 .PHONY: clean
 clean: ## Removes what was built or installed; keeps logs.
@@ -153,7 +179,7 @@ $(VENV)/.requirements: requirements.txt $(VENV)/.python-$$(version)
 	$(pip) install --requirement=$<
 	@touch $@
 
-$(VENV)/.requirements-dev: requirements-dev.txt $(VENV)/.requirements
+$(VENV)/.requirements-%: requirements-%.txt $(VENV)/.requirements
 	$(pip) install --requirement=$<
 	@touch $@
 
@@ -176,12 +202,12 @@ $(VENV)/.op: $(VENV)/.requirements $(OP_SOURCES)
 
 # One file for all Pythons and platforms; what holds for all of them is implied.
 define pin
-@echo 'Resolving $(2)'
-@printf '# Made by `make requirements` from pyproject.toml.\n$(strip $(3))' >$(2)
+@echo 'Resolving $(strip $(2))'
+@printf '# Made by `make requirements` from pyproject.toml.\n$(strip $(3))' >$(strip $(2))
 @$(BIN)/uv pip compile --quiet --universal --python-version=3.10 --no-header \
   --no-annotate --no-emit-index-url --no-python-downloads \
   --python=$(BIN)/python $(1) | sed \
   -e "s/ and sys_platform != 'win32'//; s/ and python_full_version < '3.14'//" \
   -e "s/python_full_version < '3.14' and //" \
-  -e "s/ ; python_full_version < '3.14'$$//" >>$(2)
+  -e "s/ ; python_full_version < '3.14'$$//" | $(or $(4),cat) >>$(strip $(2))
 endef

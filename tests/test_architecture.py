@@ -58,7 +58,15 @@ LAYERS = (
 # Who alone may import it, `dynamic_batching` itself apart.
 BATCHER_USERS = ('scalable_agent.policies', 'scalable_agent.runtimes')
 
-SIMULATORS = ('gymnasium', 'ale_py', 'deepmind_lab', 'envpool')
+SIMULATORS = (
+  'gymnasium',
+  'ale_py',
+  'deepmind_lab',
+  'envpool',
+  'minigrid',
+  'mujoco',
+  'vizdoom',
+)
 
 PURE = (
   'scalable_agent.vtrace',

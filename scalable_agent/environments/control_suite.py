@@ -16,18 +16,21 @@ _ALL = {
   'total_environment_frames': 1e6,
   'num_actors': 2,
   'envs_per_actor': 16,
+  'normalise_numbers': True,
   # Rewards are costs and speeds, of which 1 is no bound.
   'reward_clipping': 'none',
-  'baseline_cost': 0.05,
-  'entropy_cost': 1e-3,
+  'reward_scale': 0.1,
+  'baseline_cost': 0.5,
+  # The deviation of a number needs no bonus to stay above zero.
+  'entropy_cost': 0.0,
+  'discounting': 0.97,
   'optimizer': 'adam',
-  'learning_rate': 1e-3,
+  'learning_rate': 3e-3,
   'epsilon': 1e-5,
 }
 _AUTO = _ALL | {'batch_size': 16, 'lambda_': 0.95}
 _ADVANTAGE_AUTO = _ALL | {
   'unroll_length': 20,
-  'discounting': 0.99,
   'gae_lambda': 0.95,
   'clip_gradient_norm': 40.0,
 }

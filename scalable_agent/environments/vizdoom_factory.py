@@ -7,10 +7,9 @@ at the first reset.
 import contextlib
 import dataclasses
 import os
-import re
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -19,6 +18,9 @@ from gymnasium import spaces
 from PIL import Image
 
 from scalable_agent.environments import gymnasium_registry
+
+if TYPE_CHECKING:
+  from scalable_agent.environments.vizdoom_suite import VizDoomOptions
 
 # Where it writes its settings at the end; else into the working directory, from
 # where other games read them.
@@ -30,6 +32,8 @@ _MOST_OF_INT16 = 32768
 
 class VizDoomFactory(gymnasium_registry.Factory):
   """Makes one wrapped game."""
+
+  options: 'VizDoomOptions'
 
   @property
   def stepped(self) -> Any:
@@ -62,7 +66,7 @@ def _resolution(height: int, width: int) -> str:
   """Returns the smallest of the engine's, of 4:3, that is enough."""
   sizes = []
   for name in vizdoom.ScreenResolution.__members__:
-    w, h = map(int, re.fullmatch(r'RES_(\d+)X(\d+)', name).groups())
+    w, h = map(int, name.removeprefix('RES_').split('X'))
     if 3 * w == 4 * h:
       sizes.append((w, h, name))
   enough = [size for size in sizes if size[0] >= width and size[1] >= height]
@@ -132,7 +136,9 @@ class Doom(gymnasium.Wrapper):
   def _encode(self, key: str, space: spaces.Space, part: Any) -> Any:
     if _is_image(space):
       # Numbers of labels have no mean.
-      how = Image.NEAREST if key == 'labels' else Image.BOX
+      how = (
+        Image.Resampling.NEAREST if key == 'labels' else Image.Resampling.BOX
+      )
       plain = part[..., 0] if part.shape[2] == 1 else part
       small = Image.fromarray(plain).resize(self._size, how)
       return np.asarray(small).reshape(*self._size[::-1], part.shape[2])

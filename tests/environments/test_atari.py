@@ -351,10 +351,10 @@ def test_colour_size_and_actions_follow_the_options():
   environment = make(
     'pong', width=48, height=32, grayscale=False, full_action_space=True
   )
-  assert environment.spec.num_actions == 18
+  assert environment.spec.action_space.num_actions == 18
   assert environment.spec.observation.shape == (32, 48, 3)
   assert environment.reset().observation.shape == (2, 32, 48, 3)
-  assert make('pong').spec.num_actions == 6
+  assert make('pong').spec.action_space.num_actions == 6
   assert make('pong', num_action_repeats=2).spec.frames_per_step == 2
 
 
@@ -484,7 +484,7 @@ def test_a_bad_option_is_named_with_its_value(bad):
 def test_the_full_action_space_is_the_same_in_every_game():
   for game in ('pong', 'skiing', 'lost_luggage', 'surround'):
     environment = make(game, num_envs=1, full_action_space=True)
-    assert environment.spec.num_actions == 18
+    assert environment.spec.action_space.num_actions == 18
     assert environment.spec.action_meanings == FULL_ACTION_MEANINGS
     environment.close()
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tree
 
-from scalable_agent import environments, structures
+from scalable_agent import action_spaces, environments, structures
 from scalable_agent.environments import catch
 from scalable_agent.structures import FIRST, LAST, MID
 from scalable_agent.transport import unroll_codec
@@ -31,6 +31,16 @@ def make_clocks():
 
 def make_images():
   return acting.ImageEnvironment(NUM_ENVS, episode_steps=3)
+
+
+def make_nests_of_choices():
+  space = action_spaces.MultiDiscrete((3, 2))
+  return acting.NestEnvironment(space, NUM_ENVS, episode_steps=3)
+
+
+def make_nests_of_numbers():
+  space = action_spaces.Box((-1.0, 0.0), (1.0, 5.0))
+  return acting.NestEnvironment(space, NUM_ENVS, episode_steps=3)
 
 
 def decoder_of(one, max_columns=MAX_COLUMNS):
@@ -74,6 +84,10 @@ class TestAStream:
       (make_images, 4, False, 3),
       (make_images, 5, False, 2),
       (make_clocks, 4, False, 1),
+      (make_nests_of_choices, 1, False, LENGTH),
+      (make_nests_of_choices, 4, True, 3),
+      (make_nests_of_numbers, 1, True, LENGTH),
+      (make_nests_of_numbers, 3, False, 2),
     ],
   )
   def test_comes_out_as_it_went_in(
@@ -159,6 +173,8 @@ class TestLength:
         (make_images(), {'lstm': True}),
         (make_clocks(), {}),
         (clockwork.ClockworkEnvironment(NUM_ENVS, num_actions=4), {}),
+        (make_nests_of_choices(), {}),
+        (make_nests_of_numbers(), {}),
       ]
     ]
     for i, one in enumerate(descriptions):
@@ -252,6 +268,21 @@ class TestMalformed:
   @pytest.fixture
   def one(self):
     return acting.Acting(make_clocks(), lstm=True)
+
+  def test_a_number_that_is_none_is_no_action(self):
+    one = acting.Acting(make_nests_of_numbers())
+    encoder, decoder = unroll_codec.Encoder(one.layout), decoder_of(one)
+    unroll = one.unroll()
+    impossible = changed(unroll, 'agent_outputs/action', np.nan)
+    with pytest.raises(unroll_codec.Malformed, match='finite floats'):
+      decoder.decode(encoder.encode(impossible))
+
+  def test_a_choice_that_is_none_is_no_action(self):
+    one = acting.Acting(make_nests_of_choices())
+    encoder, decoder = unroll_codec.Encoder(one.layout), decoder_of(one)
+    impossible = changed(one.unroll(), 'agent_outputs/action', [0, 2])
+    with pytest.raises(unroll_codec.Malformed, match=r'in 0 to \[2, 1\]'):
+      decoder.decode(encoder.encode(impossible))
 
   @pytest.mark.parametrize('number', [0, 1])
   def test_bytes_of_no_unroll_harm_nothing(self, one, number):
