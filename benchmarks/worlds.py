@@ -23,6 +23,7 @@ import multiprocessing
 import os
 import pathlib
 import queue
+import re
 import resource
 import signal
 import sys
@@ -186,7 +187,9 @@ def _described(error: Exception) -> str:
 
 
 def _shortened(error: Any) -> str:
-  return ' '.join(str(error).split())[:_MOST_SAID]
+  # Where packages lie is nobody else's business.
+  text = re.sub(r'\S*/site-packages/', '', str(error))
+  return ' '.join(text.split())[:_MOST_SAID]
 
 
 def _work(connection: Any, log: str, steps: int, memory: float) -> None:

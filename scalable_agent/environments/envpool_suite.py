@@ -6,9 +6,15 @@ Two, as Atari games have options and presets of their own.
 import dataclasses
 import difflib
 import types
+from collections.abc import Mapping
 from typing import Any
 
-from scalable_agent.environments import atari_suite, gymnasium_suite
+from scalable_agent.environments import (
+  atari_suite,
+  extras,
+  gymnasium_suite,
+  minigrid_suite,
+)
 from scalable_agent.environments.suite import (
   Level,
   Purpose,
@@ -52,6 +58,7 @@ class EnvPool(Suite):
   name = 'envpool'
   help = 'EnvPool ids (envpool:CartPole-v1); needs the extra envpool.'
   options: type = EnvPoolOptions
+  defaults: Mapping[str, Any] = minigrid_suite.MINIGRID.defaults
   presets = gymnasium_suite.PRESETS
   frees_the_interpreter = True
 
@@ -82,10 +89,9 @@ class EnvPool(Suite):
 
   def level_names(self) -> tuple[str, ...]:
     """Returns all ids, none where EnvPool is not installed."""
-    try:
-      registry = _registry(_PREFIX)
-    except ValueError:
+    if not extras.is_installed('envpool'):
       return ()
+    registry = _registry(_PREFIX)
     return tuple(
       _PREFIX + env_id
       for env_id in registry.ids()
@@ -105,7 +111,9 @@ class EnvPool(Suite):
     return family != 'atari'
 
   def _implied(self, env_id: str) -> dict[str, Any]:
-    return {'instruction_length': 64} if 'BossLevel' in env_id else {}
+    if minigrid_suite.LONG_MISSIONS.match(env_id):
+      return {'instruction_length': minigrid_suite.LONGEST_MISSION}
+    return {}
 
 
 class EnvPoolAtari(EnvPool):
@@ -160,15 +168,10 @@ def env_id_of(level: Level) -> str:
 
 
 def _registry(level_name: str) -> types.ModuleType:
-  """Returns `envpool_registry`; raises ValueError: EnvPool is missing."""
-  try:
-    from scalable_agent.environments import envpool_registry
-  except ImportError as error:
-    raise ValueError(
-      f'{level_name} needs EnvPool, which cannot be imported ({error}). '
-      "Install it: pip install 'scalable-agent[envpool]', or make setup "
-      'EXTRAS=envpool.'
-    ) from error
+  """Returns `envpool_registry`; raises ValueError where EnvPool is missing."""
+  extras.check('envpool', level_name)
+  from scalable_agent.environments import envpool_registry
+
   return envpool_registry
 
 

@@ -20,17 +20,17 @@ from scalable_agent.environments.suite import (
 )
 from scalable_agent.environments.vizdoom_suite import VIZDOOM
 
-# All there are. Gymnasium is the last to be asked for a name: it imports
-# modules to find out.
+# All there are. EnvPool's prefix looks like a module to those that follow, and
+# Gymnasium is the last to be asked for a name: it imports modules to find out.
 SUITES: tuple[Suite, ...] = (
   CATCH,
   DMLAB,
   ATARI,
+  ENVPOOL_ATARI,
+  ENVPOOL,
   MINIGRID,
   VIZDOOM,
   CONTROL,
-  ENVPOOL_ATARI,
-  ENVPOOL,
   GYMNASIUM,
 )
 

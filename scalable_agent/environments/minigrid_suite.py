@@ -18,8 +18,8 @@ from scalable_agent.environments.suite import Level, Purpose
 # Words of the longest mission of BabyAI's grammar: four times "put the grey
 # ball in front of you next to the grey box in front of you", two "and", and
 # "after you" in the middle.
-_LONGEST = 4 * 17 + 2 + 2
-_LONG = re.compile(r'BabyAI-(Mini)?Boss|BabyAI-SynthSeq')
+LONGEST_MISSION = 4 * 17 + 2 + 2
+LONG_MISSIONS = re.compile(r'BabyAI-(Mini)?Boss|BabyAI-SynthSeq')
 
 _ALL = {
   'total_environment_frames': 1e6,
@@ -70,8 +70,8 @@ class MiniGrid(Gymnasium):
     extras.check('minigrid', level_name)
     importlib.import_module('minigrid')
     level = super().parse(level_name)
-    if level is not None and _LONG.match(env_id):
-      return level._replace(options={'instruction_length': _LONGEST})
+    if level is not None and LONG_MISSIONS.match(env_id):
+      return level._replace(options={'instruction_length': LONGEST_MISSION})
     return level
 
   def level_names(self) -> tuple[str, ...]:

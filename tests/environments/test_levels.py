@@ -73,6 +73,8 @@ def test_a_module_that_is_not_there_is_named(module):
     ('mine:MiniGrid-Mine-v0', 'minigrid'),
     ('VizdoomBasic-v1', 'vizdoom'),
     ('HalfCheetah-v5', 'mujoco'),
+    ('envpool:Pong-v5', 'envpool'),
+    ('envpool:CartPole-v1', 'envpool'),
   ],
 )
 def test_what_is_not_installed_is_said_in_one_line(
@@ -91,7 +93,9 @@ def test_what_is_not_installed_is_said_in_one_line(
 def test_without_the_extras_their_levels_are_not_listed(monkeypatch):
   monkeypatch.setattr(extras, 'is_installed', lambda name: False)
   names = environments.level_names()
-  assert not [n for n in names if n.startswith(('MiniGrid', 'Baby', 'Vizd'))]
+  assert not [
+    n for n in names if n.startswith(('MiniGrid', 'Baby', 'Vizd', 'envpool'))
+  ]
 
 
 @pytest.mark.parametrize('extra', ['json', 'no_such_module'])
@@ -255,6 +259,8 @@ def test_every_option_of_a_suite_is_among_those_there_are():
     'catch',
     'dmlab',
     'atari',
+    'envpool_atari',
+    'envpool',
     'minigrid',
     'vizdoom',
     'control',
