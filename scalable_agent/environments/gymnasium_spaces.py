@@ -133,6 +133,8 @@ def _shaped(
   x: Any, shape: tuple[int, ...], spec: structures.TensorSpec
 ) -> np.ndarray:
   x = np.asarray(x, spec.dtype)
+  if shape == spec.shape:
+    return x
   return x.reshape(x.shape[: x.ndim - len(shape)] + spec.shape)
 
 

@@ -43,6 +43,7 @@ class Plain(gymnasium.Wrapper):
     self._actions = gymnasium_spaces.actions_of(
       env.action_space, name, options.action_bounds
     )
+    self._decode = self._actions.decode
     self._parts = gymnasium_spaces.parts_of(
       env.observation_space, name, options.instruction_length
     )
@@ -57,7 +58,7 @@ class Plain(gymnasium.Wrapper):
     return self._plain(observation), {}
 
   def step(self, action: Any) -> Any:
-    action = self._actions.decode(np.asarray(action))
+    action = self._decode(action)
     if isinstance(action, np.generic):
       action = action.item()  # Some environments want no NumPy.
     total = 0.0

@@ -22,7 +22,10 @@ _ALL = {
   'network': 'shallow',
   'total_environment_frames': 5e6,
   'num_actors': 2,
-  'entropy_cost': 0.01,
+  # A monster is worth 100, a frame costs 1: clipped, they would be equal.
+  'reward_clipping': 'none',
+  'reward_scale': 0.01,
+  'entropy_cost': 0.003,
   'optimizer': 'adam',
   'learning_rate': 4e-4,
   'learning_rate_schedule': 'late_linear',
