@@ -44,6 +44,8 @@ _NUM_ENVS = 2
 _UNROLL_LENGTH = 5
 _UPDATES = 2
 _GIB = 2**30
+# To import TensorFlow, on a busy machine.
+_START_SECS = 600
 # Characters of an error message, of which all fits in.
 _MOST_SAID = 300
 
@@ -207,6 +209,7 @@ def _work(connection: Any, log: str, steps: int, memory: float) -> None:
   tf.config.threading.set_intra_op_parallelism_threads(1)
   tf.config.threading.set_inter_op_parallelism_threads(1)
   tf.config.run_functions_eagerly(True)
+  connection.send(None)
   while name := connection.recv():
     os.truncate(log, 0)
     connection.send(try_level(name, steps))
@@ -235,9 +238,9 @@ class Worker:
 
   def try_level(self, name: str) -> World:
     """Returns how far a level got."""
-    if self._process is None:
-      self._start()
     try:
+      if self._process is None:
+        self._start()
       self._connection.send(name)
       if self._connection.poll(self._seconds):
         world = self._connection.recv()
@@ -270,13 +273,14 @@ class Worker:
     )
     self._process.start()
     theirs.close()
+    if self._connection.poll(_START_SECS):
+      self._connection.recv()
 
   def _has_grown(self) -> bool:
-    statm = pathlib.Path(f'/proc/{self._process.pid}/statm')
-    if not statm.exists():
-      return False
-    pages = int(statm.read_text().split()[1])
-    return pages * resource.getpagesize() > self._memory / 2 * _GIB
+    # A process has these numbers until it is joined.
+    statm = pathlib.Path(f'/proc/{self._process.pid}/statm').read_text()
+    resident = int(statm.split()[1]) * resource.getpagesize()
+    return resident > self._memory / 2 * _GIB
 
 
 def read(path: pathlib.Path) -> list[World]:
@@ -367,7 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     '--steps', type=int, default=200, help='Random ones. 200.'
   )
   parser.add_argument(
-    '--seconds', type=float, default=120, help='To wait for a level. 120.'
+    '--seconds', type=float, default=300, help='To wait for a level. 300.'
   )
   parser.add_argument(
     '--memory', type=float, default=8, help='Of a process, in GiB. 8.'
