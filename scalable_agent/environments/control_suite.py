@@ -23,7 +23,8 @@ _ALL = {
   'baseline_cost': 0.5,
   # The deviation of a number needs no bonus to stay above zero.
   'entropy_cost': 0.0,
-  'discounting': 0.97,
+  # Pendulum is learned in half the frames that 0.97 takes.
+  'discounting': 0.95,
   'optimizer': 'adam',
   'learning_rate': 3e-3,
   'epsilon': 1e-5,
