@@ -18,6 +18,7 @@ _WINDOW_FRAMES = 250_000
 # A game whose rewards are rare may take a while to begin.
 _PATIENCE_FRAMES = 1_000_000
 _LEAST_CHANGE = 0.02
+_ROUNDING = 1e-6
 _LEAST_EXPLAINED = 0.05
 # A slow reader must not fill the memory.
 MOST_UPDATES = 1000
@@ -128,7 +129,9 @@ def _signs(values: list[list[float]]) -> Signs:
   variances, means, error_variances, baselines = moments
   variance = _pooled(variances, means)
   errors = _pooled(error_variances, means - baselines)
-  explained = 1 - errors / variance if variance > 0 else 0.0
+  # Of targets that are all alike, rounding is what there is of a variance.
+  least = _ROUNDING * float(np.mean(means**2))
+  explained = 1 - errors / variance if variance > least else 0.0
   return Signs(float(entropy.mean()), explained)
 
 

@@ -73,6 +73,13 @@ def test_targets_without_variance_are_not_explained():
   assert signs.read('line').explained_variance == 0
 
 
+def test_targets_that_differ_by_rounding_are_not_explained():
+  signs = vital_signs.VitalSigns()
+  alike = {'mean_vs': 300.0, 'mean_baseline': 5.0, 'vs_variance': 1e-3}
+  look(signs, 1, STUCK | alike | {'error_variance': 4.0})
+  assert signs.read('line').explained_variance == 0
+
+
 def test_nothing_is_said_of_no_updates_or_of_metrics_without_signs():
   signs = vital_signs.VitalSigns()
   assert look(signs, 1) is None
