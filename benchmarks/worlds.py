@@ -147,13 +147,13 @@ def _play(environment: Any, steps: int) -> int:
 
   generator = np.random.default_rng(1)
   specs = structures.step_output_spec(environment.spec)
-  outputs = [environment.reset()]
+  environment.reset()
   episodes = 0
   for _ in range(steps):
     actions = environment.spec.action_space.sample(generator, _NUM_ENVS)
-    outputs = [environment.step(actions)]
-    episodes += int((outputs[0].step_type == structures.LAST).sum())
-    tree.map_structure(check, specs, outputs[0])
+    output = environment.step(actions)
+    episodes += int((output.step_type == structures.LAST).sum())
+    tree.map_structure(check, specs, output)
   return episodes
 
 

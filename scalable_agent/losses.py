@@ -4,6 +4,7 @@ Losses are sums over time and batch, as in the IMPALA paper and in the code of
 2018, and not means: learning rates do not transfer between the two.
 """
 
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -117,7 +118,9 @@ def compute_policy_gradient_loss(
     [] float32.
   """
   if log_epsilon:
-    log_probs = tf.math.log(tf.exp(log_probs) + log_epsilon)
+    # log(exp(x) + epsilon); densities may be beyond what exp(x) can be.
+    log_least = math.log(log_epsilon)
+    log_probs = log_least + tf.nn.softplus(log_probs - log_least)
   return -masked_sum(log_probs * tf.stop_gradient(advantages), mask)
 
 

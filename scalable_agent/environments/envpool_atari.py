@@ -59,7 +59,6 @@ class EnvPoolAtariEnvironment(envpool_vector.EnvPoolEnvironment):
     )
     spec = super()._spec_of(options)
     return spec._replace(
-      frames_per_step=options.num_action_repeats,
       action_meanings=meanings
       if len(meanings) == spec.action_space.num_parameters
       else None,

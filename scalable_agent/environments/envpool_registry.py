@@ -22,6 +22,9 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
   }
 )
 
+# Families that repeat an action for some frames of a screen.
+_OF_SCREENS = ('atari', 'vizdoom')
+
 # At some seeds, EnvPool 1.2.5 looks for ever for a place for what they consist
 # of: at a few of 256 that were tried.
 _ENDLESS = re.compile(
@@ -70,12 +73,14 @@ class Spec(NamedTuple):
     observation_space: of Gymnasium, of one environment.
     action_space: likewise.
     action_array: ArraySpec of actions.
+    frames_per_step: that one step takes.
   """
 
   family: str
   observation_space: Any
   action_space: Any
   action_array: Any
+  frames_per_step: int
 
 
 def make_spec(env_id: str, name: str, **settings: Any) -> Spec:
@@ -108,6 +113,8 @@ def make_spec(env_id: str, name: str, **settings: Any) -> Spec:
       spec.observation_space,
       spec.action_space,
       spec.action_array_spec[spec._action_keys[-1]],
+      # MuJoCo has such a number, too, of its own steps in one of the task's.
+      spec.config.frame_skip if family(env_id) in _OF_SCREENS else 1,
     )
 
 

@@ -134,10 +134,11 @@ class EnvPoolAtari(EnvPool):
 
     # Not in the options' own check, which is of runs of all suites.
     if options.noop_max < 1:
+      game = _registry(level.name).rom(env_id_of(level))
       raise ValueError(
-        f'--noop_max={options.noop_max} must be at least 1 for EnvPool, whose '
-        'episodes start with 1 no-op or more. Use ale-py: --level_name=pong '
-        'instead of envpool:Pong-v5.'
+        f'--noop_max={options.noop_max} of {level.name} must be at least 1: '
+        "EnvPool's episodes start with a no-op or more. Or play ale-py's game: "
+        f'--level_name={game}.'
       )
     return envpool_atari.EnvPoolAtariEnvironment(
       level, env_id_of(level), num_envs, options, seed, purpose

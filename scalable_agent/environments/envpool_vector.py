@@ -73,6 +73,7 @@ class EnvPoolEnvironment(replay.ReplayedEnvironment):
     self._threads = options.envpool_threads
     self._settings = self._settings_of(options)
     spec = envpool_registry.make_spec(env_id, level.name, **self._settings)
+    self._frames_per_step = spec.frames_per_step
     self._parts = envpool_spaces.parts_of(
       spec.observation_space,
       spec.family,
@@ -119,7 +120,7 @@ class EnvPoolEnvironment(replay.ReplayedEnvironment):
     return structures.EnvironmentSpec(
       observation=tree.map_structure(lambda part: part.spec, self._parts),
       action_space=self._offer.space,
-      frames_per_step=1,
+      frames_per_step=self._frames_per_step,
     )
 
   def _limit_of(self, options: Any) -> int:

@@ -1,6 +1,10 @@
 """Simulators that are not among the requirements."""
 
 import importlib.util
+import sys
+
+# Of those that have no wheels for all that this package runs on.
+_LEAST_PYTHON = {'envpool': (3, 11)}
 
 
 def is_installed(extra: str) -> bool:
@@ -15,8 +19,16 @@ def check(extra: str, level_name: str) -> None:
     extra: that plays the level.
     level_name: what the user wrote.
   """
-  if not is_installed(extra):
+  if is_installed(extra):
+    return
+  least = _LEAST_PYTHON.get(extra, ())
+  if sys.version_info < least:
+    version = '.'.join(map(str, least))
     raise ValueError(
-      f'{level_name} needs {extra}, which is not installed. Install it by '
-      f"pip install '.[{extra}]' or make setup EXTRAS={extra}."
+      f'{level_name} needs {extra}, which needs Python {version} or newer. '
+      f'Set up one: make setup PYTHON=python{version} EXTRAS={extra}.'
     )
+  raise ValueError(
+    f'{level_name} needs {extra}, which is not installed. Install it by '
+    f"pip install '.[{extra}]' or make setup EXTRAS={extra}."
+  )

@@ -28,9 +28,9 @@ class Agent(snt.Module):
 
     Args:
       spec: of the environment.
-      **options: of AgentOptions. `last_action_reward`: the last action
-        (one-hot) and the last reward (clipped to [-1, 1]) join the torso's
-        features.
+      **options: of AgentOptions. `last_action_reward`: the last action (see
+        `actions.encode`) and the last reward (clipped to [-1, 1]) join the
+        torso's features.
     """
     super().__init__(name='agent')
     chosen = AgentOptions(**options)

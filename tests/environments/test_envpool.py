@@ -184,6 +184,13 @@ def test_images_have_their_channels_last_and_are_single():
     np.testing.assert_array_equal(observation[..., channel], raw[:, channel])
 
 
+def test_a_step_is_of_as_many_frames_as_the_screen_shows():
+  frames = {'Basic-v1': 4, 'Pong-v5': 4, 'CheetahRun-v1': 1, 'CartPole-v1': 1}
+  for name, expected in frames.items():
+    assert make(name).spec.frames_per_step == expected
+  assert make('Pong-v5', num_action_repeats=3).spec.frames_per_step == 3
+
+
 def test_bytes_below_256_that_are_no_colours_are_names():
   spec = make('Sokoban-v0').spec.observation['grid']
   assert spec == structures.CategorySpec((10, 10, 2), np.dtype(np.uint8), 5)

@@ -159,8 +159,13 @@ def test_actions_of_all_games_have_their_names():
 
 
 def test_no_no_ops_at_all_are_refused():
-  with pytest.raises(ValueError, match=r'^--noop_max=0 must be at least 1'):
-    make(noop_max=0)
+  with pytest.raises(
+    ValueError,
+    match=r'^--noop_max=0 of envpool:MsPacman-v5 must be at least 1: .*'
+    r'--level_name=ms_pacman\.$',
+  ):
+    make('MsPacman-v5', noop_max=0)
+  environments.parse_level('ms_pacman')
 
 
 def test_scores_and_presets_are_those_of_the_game():

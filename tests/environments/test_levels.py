@@ -81,6 +81,7 @@ def test_what_is_not_installed_is_said_in_one_line(
   level_name, extra, monkeypatch
 ):
   monkeypatch.setattr(extras, 'is_installed', lambda name: name != extra)
+  monkeypatch.setattr(extras, '_LEAST_PYTHON', {})
   with pytest.raises(ValueError, match='not installed') as error:
     environments.parse_level(level_name)
   assert str(error.value) == (
@@ -88,6 +89,17 @@ def test_what_is_not_installed_is_said_in_one_line(
     f"pip install '.[{extra}]' or make setup EXTRAS={extra}."
   )
   assert level_name in environments.level_names() or extra != 'mujoco'
+
+
+def test_what_this_python_cannot_have_is_not_offered(monkeypatch):
+  monkeypatch.setattr(extras, 'is_installed', lambda name: False)
+  monkeypatch.setattr(extras, '_LEAST_PYTHON', {'envpool': (3, 99)})
+  with pytest.raises(
+    ValueError,
+    match=r'^envpool:Pong-v5 needs envpool, which needs Python 3\.99 or newer'
+    r'.* PYTHON=python3\.99 EXTRAS=envpool\.$',
+  ):
+    environments.parse_level('envpool:Pong-v5')
 
 
 def test_without_the_extras_their_levels_are_not_listed(monkeypatch):

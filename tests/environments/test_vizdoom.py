@@ -128,6 +128,17 @@ def test_death_terminates(make):
   assert output.reward[0] == 4 - 100
 
 
+def test_a_saved_state_goes_on_as_if_nothing_had_been(make):
+  environment, resumed = (make(seed=s, replayable=True) for s in (3, 9))
+  environment.reset()
+  actions = contract.random_actions(environment, 160)
+  played = [environment.step(one) for one in actions[:80]]
+  assert (contract.stack(played).step_type == LAST).any()
+  resumed.set_state(environment.get_state())
+  for one in actions[80:]:
+    contract.assert_equal(environment.step(one), resumed.step(one))
+
+
 def test_an_episode_is_cut_off_after_agent_steps(make):
   environment = make(num_envs=1, max_episode_length=5)
   environment.reset()

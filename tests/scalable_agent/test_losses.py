@@ -157,6 +157,16 @@ def test_log_epsilon_bounds_the_loss_and_fades_the_gradient():
   )
 
 
+def test_log_epsilon_leaves_a_large_density_as_it_is():
+  log_probs = tf.Variable([[100.0]])  # Its exponential is infinite.
+  with tf.GradientTape() as tape:
+    loss = losses.compute_policy_gradient_loss(
+      log_probs, tf.constant([[1.0]]), log_epsilon=1e-6
+    )
+  np.testing.assert_allclose(loss, -100, rtol=1e-6)
+  np.testing.assert_allclose(tape.gradient(loss, log_probs), [[-1]], rtol=1e-6)
+
+
 # Rewards.
 
 
