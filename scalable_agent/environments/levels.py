@@ -12,6 +12,7 @@ from scalable_agent.environments.dmlab_suite import DMLAB
 from scalable_agent.environments.envpool_suite import ENVPOOL, ENVPOOL_ATARI
 from scalable_agent.environments.gymnasium_suite import GYMNASIUM
 from scalable_agent.environments.minigrid_suite import MINIGRID
+from scalable_agent.environments.mujoco_suite import MUJOCO
 from scalable_agent.environments.suite import (
   Level,
   Suite,
@@ -31,6 +32,7 @@ SUITES: tuple[Suite, ...] = (
   MINIGRID,
   VIZDOOM,
   CONTROL,
+  MUJOCO,
   GYMNASIUM,
 )
 

@@ -45,7 +45,9 @@ class Agent(snt.Module):
       chosen.normalise_numbers,
     )
     self._torso = encoders.make_torso(
-      chosen.network, self._pixels.spec_of(self._stack.spec)
+      chosen.network,
+      self._pixels.spec_of(self._stack.spec),
+      mix=not chosen.lstm,
     )
     self._last_action_reward = chosen.last_action_reward
     self._min_policy = chosen.min_policy

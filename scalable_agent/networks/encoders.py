@@ -17,14 +17,19 @@ class Encoder(snt.Module):
   names of things that are laid out like one, as one-hot channels. Words go
   through an LSTM. All that is left, numbers and single names as one-hot, goes
   through `torsos.Mlp` as one vector.
+
+  What these give stands side by side. Unless the agent's own LSTM follows, a
+  layer of 256 units does: policy and baseline are linear, and whether a thing
+  is the one that a text names is no sum of what is known of both.
   """
 
-  def __init__(self, network: str, spec: Any):
+  def __init__(self, network: str, spec: Any, mix: bool):
     """Builds the modules.
 
     Args:
       network: --network, resolved; the name of a torso of `torsos`.
       spec: nest of specs of stacked observations.
+      mix: whether a layer is to follow, if there are several features.
 
     Raises:
       ValueError: it needs images and there are none, or one that is too small.
@@ -51,6 +56,9 @@ class Encoder(snt.Module):
       )
     vector = structures.TensorSpec((size,), torsos.FLOAT)
     self._vector = torsos.Mlp(vector) if size else None
+    modules = [*self._images, *self._texts, self._vector]
+    several = sum(module is not None for module in modules) > 1
+    self._mix = torsos.make_linear(256) if mix and several else None
 
   def __call__(self, observation: Any) -> tf.Tensor:
     """Returns [N, features] of a nest of [N, ...]."""
@@ -73,7 +81,8 @@ class Encoder(snt.Module):
         vectors.append(snt.flatten(tf.cast(numbers, tf.float32)))
     if self._vector is not None:
       features.append(self._vector(tf.concat(vectors, -1)))
-    return tf.concat(features, -1)
+    both = tf.concat(features, -1)
+    return tf.nn.relu(self._mix(both)) if self._mix is not None else both
 
 
 def _one_hot(spec: structures.TensorSpec, part: tf.Tensor) -> tf.Tensor:
@@ -84,13 +93,14 @@ def _one_hot(spec: structures.TensorSpec, part: tf.Tensor) -> tf.Tensor:
   return tf.reshape(ones, [-1, *torsos.as_numbers(spec).shape])
 
 
-def make_torso(network: str, spec: Any) -> Any:
+def make_torso(network: str, spec: Any, mix: bool = True) -> Any:
   """Returns what makes features of stacked observations.
 
   Args:
     network: --network.
     spec: nest of specs of stacked observations. A torso of the user's gets it
       as it is, and so do those of `torsos` if it is one image or vector.
+    mix: see `Encoder`.
 
   Raises:
     ValueError: no such network, or one that does not fit the observations.
@@ -98,4 +108,4 @@ def make_torso(network: str, spec: Any) -> Any:
   plain = type(spec) is structures.TensorSpec
   if plain or ':' in network:
     return torsos.find_torso(network, spec)(spec)
-  return Encoder(torsos.resolve(network, spec), spec)
+  return Encoder(torsos.resolve(network, spec), spec, mix)

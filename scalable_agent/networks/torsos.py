@@ -46,6 +46,11 @@ def _orthogonal() -> snt.initializers.Initializer:
   return snt.initializers.Orthogonal(math.sqrt(2))
 
 
+def make_linear(size: int) -> snt.Linear:
+  """Returns a layer of `size` ReLUs, to be."""
+  return snt.Linear(size, w_init=_orthogonal())
+
+
 def _check_pixels(
   network: str, observation: structures.TensorSpec, least: int
 ) -> None:
@@ -69,7 +74,7 @@ class Shallow(snt.Module):
     _check_pixels('shallow', observation, self.MIN_PIXELS)
     self._conv_1 = snt.Conv2D(16, 8, 4, padding='VALID', w_init=_orthogonal())
     self._conv_2 = snt.Conv2D(32, 4, 2, padding='VALID', w_init=_orthogonal())
-    self._linear = snt.Linear(256, w_init=_orthogonal())
+    self._linear = make_linear(256)
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
     x = tf.nn.relu(self._conv_1(tf.cast(observation, tf.float32)))
@@ -93,7 +98,7 @@ class Nature(snt.Module):
     self._conv_1 = snt.Conv2D(32, 8, 4, padding='VALID', w_init=_orthogonal())
     self._conv_2 = snt.Conv2D(64, 4, 2, padding='VALID', w_init=_orthogonal())
     self._conv_3 = snt.Conv2D(64, 3, 1, padding='VALID', w_init=_orthogonal())
-    self._linear = snt.Linear(512, w_init=_orthogonal())
+    self._linear = make_linear(512)
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
     x = tf.nn.relu(self._conv_1(tf.cast(observation, tf.float32)))
@@ -129,7 +134,7 @@ class Deep(snt.Module):
       )
       for channels in (16, 32, 32)
     ]
-    self._linear = snt.Linear(256, w_init=_orthogonal())
+    self._linear = make_linear(256)
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
     x = tf.cast(observation, tf.float32)
@@ -171,7 +176,7 @@ class Small(snt.Module):
     super().__init__(name='small')
     self._conv_1 = snt.Conv2D(16, 3, w_init=_orthogonal())
     self._conv_2 = snt.Conv2D(32, 3, w_init=_orthogonal())
-    self._linear = snt.Linear(256, w_init=_orthogonal())
+    self._linear = make_linear(256)
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
     x = tf.nn.relu(self._conv_1(tf.cast(observation, tf.float32)))

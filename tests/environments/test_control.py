@@ -35,8 +35,8 @@ def folder(tmp_path, monkeypatch):
     ('MountainCarContinuous-v0', 'control'),
     ('MountainCar-v0', 'gymnasium'),
     ('CarRacing-v3', 'gymnasium'),
-    pytest.param('HalfCheetah-v5', 'control', marks=needs_mujoco),
-    pytest.param('Hopper-v4', 'control', marks=needs_mujoco),
+    pytest.param('HalfCheetah-v5', 'mujoco', marks=needs_mujoco),
+    pytest.param('Hopper-v4', 'mujoco', marks=needs_mujoco),
   ],
 )
 def test_continuous_control_has_a_suite_of_its_own(level_name, suite):

@@ -264,6 +264,7 @@ def test_every_option_of_a_suite_is_among_those_there_are():
     'minigrid',
     'vizdoom',
     'control',
+    'mujoco',
     'gymnasium',
   ]
 

@@ -195,7 +195,7 @@ def test_names_are_seen_as_one_hot():
       return snt.flatten(observation)
 
   names = np.random.default_rng(1).integers(4, size=(5, 2, 3, 2)).astype(BYTE)
-  encoder = encoders.Encoder('small', spec)
+  encoder = encoders.Encoder('small', spec, mix=True)
   encoder._images = [Spy(torsos.as_numbers(spec))]
   encoder(tf.constant(names))
   ((numbers, channels),) = seen
@@ -324,3 +324,69 @@ class TestLanguage:
     module = language.Language(TextSpec((32,), INT, 1000))
     sizes = [int(np.prod(v.shape)) for v in module.trainable_variables]
     assert sum(sizes) == 1000 * 20 + 4 * 64 * (20 + 64 + 1)
+
+
+class TestMixing:
+  """Whether a number has the sign that a name says, which is no sum."""
+
+  NEST = {  # noqa: RUF012
+    'number': TensorSpec((1,), FLOAT),
+    'name': CategorySpec((), INT, 2),
+    'text': TEXT,
+  }
+
+  def error(self, **options):
+    """What is left of it after some learning."""
+    agent = make_agent(environment_spec(self.NEST), **options)
+    rng = np.random.default_rng(1)
+    number = rng.choice([-1.0, 1.0], (1, 64, 1)).astype(np.float32)
+    name = rng.integers(2, size=(1, 64)).astype(np.int32)
+    words = np.zeros([1, 64, LENGTH], np.int32)
+    words[..., 0] = 1 + rng.integers(2, size=(1, 64))
+    target = number[..., 0] * (2 * name - 1) * (2 * words[..., 0] - 3)
+    env_outputs = structures.StepOutput(
+      step_type=np.full([1, 64], structures.MID, np.int32),
+      reward=np.zeros([1, 64], np.float32),
+      discount=np.ones([1, 64], np.float32),
+      observation={'number': number, 'name': name, 'text': words},
+      info=(),
+    )
+    optimizer = snt.optimizers.Adam(3e-3)
+
+    @tf.function
+    def learn():
+      with tf.GradientTape() as tape:
+        (_, baseline), _ = agent.unroll(
+          env_outputs, np.zeros([1, 64], np.int32), agent.initial_state(64)
+        )
+        loss = tf.reduce_mean(tf.square(baseline - target))
+      gradients = tape.gradient(loss, agent.trainable_variables)
+      optimizer.apply(
+        [
+          tf.zeros_like(v) if g is None else tf.convert_to_tensor(g)
+          for g, v in zip(gradients, agent.trainable_variables, strict=True)
+        ],
+        agent.trainable_variables,
+      )
+      return loss
+
+    return [float(learn()) for _ in range(300)][-1]
+
+  @pytest.mark.parametrize('lstm', [False, True])
+  def test_an_agent_can_put_its_parts_together(self, lstm):
+    assert self.error(lstm=lstm) < 0.1
+
+  def test_without_the_layer_it_could_not(self, monkeypatch):
+    right = encoders.Encoder
+
+    def wrong(network, spec, mix):
+      return right(network, spec, mix=False)
+
+    monkeypatch.setattr(encoders, 'Encoder', wrong)
+    assert self.error() > 0.5
+
+  def test_one_part_needs_no_layer(self):
+    one = encoders.Encoder('mlp', {'a': TensorSpec((3,), FLOAT)}, mix=True)
+    both = encoders.Encoder('mlp', self.NEST, mix=True)
+    assert one._mix is None
+    assert both._mix is not None
