@@ -85,25 +85,38 @@ def try_level(name: str, steps: int) -> World:
     name: of the level.
     steps: agent steps of each environment.
   """
-  level, family, episodes = None, '', 0
-  try:
-    level = environments.parse_level(name)
-    family = family_of(level)
-    config = _config(level)
-    environment = _make(config, level)
-  except ValueError as error:
-    return World(name, family, 'refused', said=_shortened(error))
-  except Exception as error:
-    return World(name, family, 'fails', said=_described(error))
-  try:
-    episodes = _play(environment, steps)
-    _train(config, environment)
-  except Exception as error:
-    return World(name, family, 'fails', episodes, _described(error))
-  finally:
-    with contextlib.suppress(Exception):
-      environment.close()
-  return World(name, family, 'trains', episodes)
+  family, episodes = '', 0
+  with contextlib.ExitStack() as stack:
+    try:
+      level = environments.parse_level(name)
+      family = family_of(level)
+      config = _config(level)
+      environment = _make(config, level)
+      stack.callback(environment.close)
+      # Some make nothing before.
+      output = environment.reset()
+    except ValueError as error:
+      return World(name, family, 'refused', said=_shortened(error))
+    except Exception as error:
+      return World(name, family, 'fails', said=_described(error))
+    try:
+      episodes, output = _play(environment, output, steps)
+      _train(config, _Going(environment, output))
+    except Exception as error:
+      return World(name, family, 'fails', episodes, _described(error))
+    return World(name, family, 'trains', episodes)
+
+
+class _Going:
+  """An environment in the midst of its episodes, for an actor to go on with."""
+
+  def __init__(self, environment: Any, output: Any):
+    self._output = output
+    self.num_envs, self.spec = environment.num_envs, environment.spec
+    self.level, self.step = environment.level, environment.step
+
+  def reset(self) -> Any:
+    return self._output
 
 
 def _config(level: environments.Level) -> Any:
@@ -123,13 +136,11 @@ def _config(level: environments.Level) -> Any:
 def _make(config: Any, level: environments.Level) -> Any:
   from scalable_agent.runtimes import assembly
 
-  # As a training does at its start.
-  assembly.find_spec(config, level)
   return assembly.make_environment(config, level, _NUM_ENVS, seed=1)
 
 
-def _play(environment: Any, steps: int) -> int:
-  """Steps at random; returns the number of episodes that ended."""
+def _play(environment: Any, output: Any, steps: int) -> tuple[int, Any]:
+  """Steps at random; returns how many episodes ended, and the last output."""
   import numpy as np
   import tree
 
@@ -147,14 +158,13 @@ def _play(environment: Any, steps: int) -> int:
 
   generator = np.random.default_rng(1)
   specs = structures.step_output_spec(environment.spec)
-  environment.reset()
   episodes = 0
   for _ in range(steps):
     actions = environment.spec.action_space.sample(generator, _NUM_ENVS)
     output = environment.step(actions)
     episodes += int((output.step_type == structures.LAST).sum())
     tree.map_structure(check, specs, output)
-  return episodes
+  return episodes, output
 
 
 def _train(config: Any, environment: Any) -> None:
@@ -164,7 +174,6 @@ def _train(config: Any, environment: Any) -> None:
   from scalable_agent import actor, policies
   from scalable_agent.runtimes import assembly, training
 
-  config = assembly.resolve_network(config, [environment.level])
   agent = assembly.make_agent(config, environment.spec)
   learner = training.make_learner(config, agent, environment.spec)
   player = actor.Actor(

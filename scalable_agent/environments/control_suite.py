@@ -1,7 +1,6 @@
 """The suite of small tasks of continuous control: declarations only."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from scalable_agent.environments.gymnasium_suite import (
@@ -12,7 +11,7 @@ from scalable_agent.environments.gymnasium_suite import (
 from scalable_agent.environments.suite import Level
 
 
-def make_presets(**changes: Any) -> Mapping[str, Mapping[str, Any]]:
+def make_presets(**changes: Any) -> dict[str, dict[str, dict[str, Any]]]:
   """Returns those of all algorithms, with some values changed."""
   shared = {
     'total_environment_frames': 1e6,

@@ -2,7 +2,7 @@
 
 from scalable_agent.networks.agent import LSTM_SIZE, Agent, AgentState
 from scalable_agent.networks.encoders import make_torso
-from scalable_agent.networks.pixels import are_numbers, are_pixels
+from scalable_agent.networks.normalisation import are_numbers, are_pixels
 from scalable_agent.networks.torsos import find_torso, resolve
 
 __all__ = (

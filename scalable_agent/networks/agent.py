@@ -9,7 +9,7 @@ import tensorflow as tf
 import tree
 
 from scalable_agent import action_spaces, actions, structures
-from scalable_agent.networks import encoders, frame_stacks, pixels
+from scalable_agent.networks import encoders, frame_stacks, normalisation
 from scalable_agent.options import AgentOptions
 from scalable_agent.structures import AgentState
 
@@ -38,7 +38,8 @@ class Agent(snt.Module):
     self._stack = frame_stacks.make_frame_stack(
       spec.observation, chosen.frame_stack
     )
-    self._pixels = pixels.make_pixels(
+    # So called in checkpoints.
+    self._pixels = normalisation.make_normalisation(
       spec.observation,
       chosen.frame_stack,
       chosen.normalise_pixels,
@@ -171,7 +172,7 @@ class Agent(snt.Module):
     return self._pixels.moments(env_outputs.observation)
 
   def observe(self, moments: list[tf.Tensor]) -> None:
-    """Has the agent know what observations look like: see `pixels`."""
+    """Has the agent know what observations look like: see `normalisation`."""
     self._pixels.observe(moments)
 
   def skip_frames(

@@ -4,7 +4,7 @@ A torso maps `[N, ...]` observations to `[N, features]`. Your own is any class
 with the constructor `Torso(observation)`, `observation` being the spec of one
 (stacked) observation, or the nest of them that a level gives, and a `__call__`;
 name it with `--network=module:Class`. Bytes of images reach it as float32, see
-`pixels`; names of things and words as they are, see `structures`.
+`normalisation`; names of things and words as they are, see `structures`.
 """
 
 import importlib

@@ -231,8 +231,8 @@ def test_whole_numbers_are_choices_from_their_lowest_on():
     ),
     ('VizdoomCustom-v1', r'^envpool:VizdoomCustom-v1 cannot be made: .* exist'),
     (
-      'BabyAI-OpenRedDoor-v0',
-      r'for ever .* --level_name=BabyAI-OpenRedDoor-v0',
+      'BabyAI-SynthS5R2-v0',
+      r'for ever .* --level_name=BabyAI-SynthS5R2-v0',
     ),
   ],
 )

@@ -5,7 +5,9 @@ import pytest
 import tensorflow as tf
 
 from scalable_agent import structures
-from scalable_agent.networks import pixels
+from scalable_agent.networks import normalisation
+
+make = normalisation.make_normalisation
 
 SPEC = structures.TensorSpec((5, 6, 2), np.dtype(np.uint8))
 NUM_FRAMES = 3
@@ -33,14 +35,16 @@ def seen(batches):
 
 
 def test_are_images_of_bytes_alone():
-  assert pixels.are_pixels(SPEC)
+  assert normalisation.are_pixels(SPEC)
   for shape, dtype in (((5, 6, 2), np.float32), ((30,), np.uint8)):
-    assert not pixels.are_pixels(structures.TensorSpec(shape, np.dtype(dtype)))
+    assert not normalisation.are_pixels(
+      structures.TensorSpec(shape, np.dtype(dtype))
+    )
 
 
 @pytest.mark.parametrize('lengths', [[9], [9, 1, 6, 21]])
 def test_pixels_are_deviations_from_the_mean_of_all_that_was_seen(lengths):
-  normalised = pixels.Normalised(SPEC, NUM_FRAMES)
+  normalised = normalisation.NormalisedPixels(SPEC, NUM_FRAMES)
   batches = [images(t, 3, seed=t) for t in lengths]
   observe(normalised, *batches)
   mean, deviation = seen(batches).mean(0), seen(batches).std(0)
@@ -59,7 +63,7 @@ def test_pixels_are_deviations_from_the_mean_of_all_that_was_seen(lengths):
 
 
 def test_what_never_changes_is_zero_and_a_change_of_it_is_bounded():
-  normalised = pixels.Normalised(SPEC, 1)
+  normalised = normalisation.NormalisedPixels(SPEC, 1)
   observe(normalised, np.full((40, 8, *SPEC.shape), 120, np.uint8))
   screen = np.full((3, *SPEC.shape), 120, np.uint8)
   screen[1, 0, 0], screen[2, 0, 0] = 0, 255
@@ -71,7 +75,7 @@ def test_what_never_changes_is_zero_and_a_change_of_it_is_bounded():
 
 
 def test_moments_of_several_batches_are_added_and_zeros_are_no_batch():
-  one, other = (pixels.Normalised(SPEC, 1) for _ in range(2))
+  one, other = (normalisation.NormalisedPixels(SPEC, 1) for _ in range(2))
   batches = [images(5, 2, seed=seed) for seed in range(2)]
   both = [one.moments(tf.constant(batch)) for batch in batches]
   nothing = [tf.zeros_like(x) for x in both[0]]
@@ -87,13 +91,13 @@ def test_moments_of_several_batches_are_added_and_zeros_are_no_batch():
 
 
 def test_before_anything_was_seen_pixels_are_small_numbers():
-  numbers = pixels.Normalised(SPEC, 1)(tf.constant(images(3)))
+  numbers = normalisation.NormalisedPixels(SPEC, 1)(tf.constant(images(3)))
   assert 0 <= numbers.numpy().min() < numbers.numpy().max() <= 1
 
 
 def test_after_a_long_run_means_are_still_right():
   """Sums of so many squares would have no digits left for one."""
-  normalised = pixels.Normalised(SPEC, 1)
+  normalised = normalisation.NormalisedPixels(SPEC, 1)
   normalised.count.assign(2**31)
   normalised.mean.assign(tf.fill(SPEC.shape, 200.0))
   normalised.mean_square.assign(tf.fill(SPEC.shape, 200.0**2 + 30.0**2))
@@ -104,7 +108,7 @@ def test_after_a_long_run_means_are_still_right():
 
 
 def test_scaled_pixels_are_from_0_to_1():
-  scaled = pixels.ScaledPixels(SPEC, 1)
+  scaled = normalisation.ScaledPixels(SPEC, 1)
   stacks = images(3)
   scaled.observe(scaled.moments(tf.constant(stacks[None])))
   np.testing.assert_allclose(
@@ -118,12 +122,12 @@ NUMBERS = structures.TensorSpec((3,), np.dtype(np.float32))
 def test_what_are_numbers_that_are_no_pixels():
   names = structures.CategorySpec((2,), np.dtype(np.int32), 4)
   text = structures.TextSpec((2,), np.dtype(np.int32), 9)
-  assert pixels.are_numbers(NUMBERS)
-  assert not pixels.are_numbers({'a': SPEC, 'b': names, 'c': text})
-  assert pixels.are_numbers({'a': SPEC, 'b': (names, NUMBERS)})
-  assert pixels.are_pixels({'a': SPEC, 'b': NUMBERS})
+  assert normalisation.are_numbers(NUMBERS)
+  assert not normalisation.are_numbers({'a': SPEC, 'b': names, 'c': text})
+  assert normalisation.are_numbers({'a': SPEC, 'b': (names, NUMBERS)})
+  assert normalisation.are_pixels({'a': SPEC, 'b': NUMBERS})
   # Bytes that name things are no pixels.
-  assert not pixels.are_pixels(
+  assert not normalisation.are_pixels(
     structures.CategorySpec(SPEC.shape, SPEC.dtype, 4)
   )
 
@@ -131,7 +135,7 @@ def test_what_are_numbers_that_are_no_pixels():
 def test_numbers_are_deviations_from_their_mean_as_well():
   rng = np.random.default_rng(1)
   x = rng.normal([1.0, -50.0, 3.0], [2.0, 10.0, 0.0], (41, 7, 3)).astype('f4')
-  normalised = pixels.make_pixels(NUMBERS, 2, pixels=True, numbers=True)
+  normalised = make(NUMBERS, 2, pixels=True, numbers=True)
   before = normalised(tf.constant(np.concatenate([x, x], -1)))
   # As they are, but for the bounds, until something was learned from.
   np.testing.assert_allclose(
@@ -151,16 +155,50 @@ def test_numbers_are_deviations_from_their_mean_as_well():
 @pytest.mark.parametrize('both', [False, True])
 def test_of_a_nest_what_was_asked_for_is_normalised(both):
   nest = {'screen': SPEC, 'speed': NUMBERS}
-  made = pixels.make_pixels(nest, 1, pixels=True, numbers=both)
+  made = make(nest, 1, pixels=True, numbers=both)
   observation = {
     'screen': tf.constant(images(4, 2)),
     'speed': tf.constant(np.full([4, 2, 3], 7.0, np.float32)),
   }
   moments = made.moments(observation)
-  assert len(moments) == (6 if both else 3)
+  assert len(moments) == (7 if both else 3)
   made.observe(moments)
   seen_so = made(observation)
   assert np.any(seen_so['screen'] != images(4, 2) / 255.0)
   assert (seen_so['speed'] == 7.0).numpy().all() != both
   spec = made.spec_of(nest)
   assert spec['screen'].dtype == spec['speed'].dtype == np.float32
+
+
+def test_numbers_far_from_zero_keep_their_deviations():
+  rng = np.random.default_rng(2)
+  spec = structures.TensorSpec((2,), np.dtype(np.float32))
+  normalised = make(spec, 1, True, numbers=True)
+  batches = [
+    rng.normal([1e4, -3e5], [1.0, 20.0], (9, 8, 2)).astype('f4')
+    for _ in range(50)
+  ]
+  observe(normalised, *batches)
+  sample = np.concatenate([b[::4].reshape(-1, 2) for b in batches])
+  sample = sample.astype(np.float64)
+  np.testing.assert_allclose(normalised.mean, sample.mean(0), rtol=1e-6)
+  np.testing.assert_allclose(normalised.variance, sample.var(0), rtol=0.02)
+
+
+def test_moments_of_one_who_knew_another_mean_may_be_added():
+  rng = np.random.default_rng(3)
+  first, second, third = rng.normal(5.0, 2.0, (3, 8, 6, 3)).astype('f4')
+  one = make(NUMBERS, 1, True, numbers=True)
+  other = make(NUMBERS, 1, True, numbers=True)
+  observe(other, first + 3)
+  observe(one, first)
+  late = other.moments(tf.constant(second))  # Around the mean of `other`.
+  one.observe(late)
+  one.observe([tf.zeros_like(x) for x in late])  # None, which change nothing.
+  observe(one, third)
+  sample = np.concatenate(
+    [x[::4].reshape(-1, 3) for x in (first, second, third)]
+  )
+  np.testing.assert_allclose(one.mean, sample.mean(0), rtol=1e-5)
+  np.testing.assert_allclose(one.variance, sample.var(0), rtol=1e-4)
+  assert int(one.count) == len(sample)
