@@ -174,7 +174,7 @@ def train(config: options.Config, given: set[str]) -> None:
     config = assembly.resolve_threads(config)
     assembly.use_threads(config)
     assembly.check_levels(config, levels)
-    config = assembly.resolve_network(config, levels)
+    config = assembly.resolve_network(config, levels, given)
     algorithm = options.algorithm_of(config)
     run = algorithm.prepare(config, levels, cluster, given)
   failures = runtimes.Ended, files.WriteError, files.UnreadableError

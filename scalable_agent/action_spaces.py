@@ -148,7 +148,10 @@ class Box(ActionSpace):
 
   def _check_values(self, actions: np.ndarray) -> None:
     if actions.dtype.kind != 'f' or not np.isfinite(actions).all():
-      raise ValueError('actions must be finite floats')
+      raise ValueError(
+        'actions must be finite floats; if the agent has diverged, try a lower '
+        '--learning_rate'
+      )
 
   def to_environment(self, actions: np.ndarray) -> np.ndarray:
     low, high = (np.array(x, np.float64) for x in (self.low, self.high))
@@ -192,8 +195,12 @@ def check_bounds(low: np.ndarray, high: np.ndarray, squash: bool) -> None:
     high: [D].
     squash: of the Box.
   """
-  if (low >= high).any() or np.isnan([low, high]).any():
-    raise ValueError(f'bounds {low.tolist()} and {high.tolist()} leave nothing')
+  for i, bounds in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
+    if not bounds[0] < bounds[1]:
+      raise ValueError(
+        f'number {i} has the bounds {bounds[0]:g} and {bounds[1]:g}, which '
+        'leave nothing to choose. Wrap the environment so that it is left out'
+      )
   if squash and not (np.isfinite(low) & np.isfinite(high)).all():
     raise ValueError(
       f'bounds {low.tolist()} and {high.tolist()} are not finite, and '

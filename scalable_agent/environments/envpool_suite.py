@@ -1,6 +1,6 @@
 """The suites of EnvPool: declarations only; see `envpool_vector`.
 
-Two, as Atari games have options and presets of their own.
+Three: Atari games have options and presets of their own, MuJoCo has presets.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from scalable_agent.environments import (
   extras,
   gymnasium_suite,
   minigrid_suite,
+  mujoco_suite,
 )
 from scalable_agent.environments.suite import (
   Level,
@@ -29,6 +30,8 @@ from scalable_agent.options import (
 from scalable_agent.suites import atari57
 
 _PREFIX = 'envpool:'
+# All of its families.
+_MUJOCO = 'mujoco'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,11 +111,24 @@ class EnvPool(Suite):
     )
 
   def _has(self, family: str) -> bool:
-    return family != 'atari'
+    return family != 'atari' and not family.startswith(_MUJOCO)
 
   def _implied(self, env_id: str) -> dict[str, Any]:
     if minigrid_suite.LONG_MISSIONS.match(env_id):
       return {'instruction_length': minigrid_suite.LONGEST_MISSION}
+    return {}
+
+
+class EnvPoolMujoco(EnvPool):
+  name = 'envpool_mujoco'
+  help = 'Tasks of MuJoCo in EnvPool (envpool:HalfCheetah-v4).'
+  presets = mujoco_suite.MUJOCO.presets
+
+  def _has(self, family: str) -> bool:
+    return family.startswith(_MUJOCO)
+
+  def _implied(self, env_id: str) -> dict[str, Any]:
+    del env_id
     return {}
 
 
@@ -177,4 +193,5 @@ def _registry(level_name: str) -> types.ModuleType:
 
 
 ENVPOOL = EnvPool()
+ENVPOOL_MUJOCO = EnvPoolMujoco()
 ENVPOOL_ATARI = EnvPoolAtari()

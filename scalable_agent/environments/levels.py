@@ -9,7 +9,11 @@ from scalable_agent.environments.atari_suite import ATARI
 from scalable_agent.environments.catch_suite import CATCH
 from scalable_agent.environments.control_suite import CONTROL
 from scalable_agent.environments.dmlab_suite import DMLAB
-from scalable_agent.environments.envpool_suite import ENVPOOL, ENVPOOL_ATARI
+from scalable_agent.environments.envpool_suite import (
+  ENVPOOL,
+  ENVPOOL_ATARI,
+  ENVPOOL_MUJOCO,
+)
 from scalable_agent.environments.gymnasium_suite import GYMNASIUM
 from scalable_agent.environments.minigrid_suite import MINIGRID
 from scalable_agent.environments.mujoco_suite import MUJOCO
@@ -29,6 +33,7 @@ SUITES: tuple[Suite, ...] = (
   ATARI,
   ENVPOOL_ATARI,
   ENVPOOL,
+  ENVPOOL_MUJOCO,
   MINIGRID,
   VIZDOOM,
   CONTROL,
@@ -144,6 +149,11 @@ def deal(
       raise ValueError(
         f'--level_shares={level_shares}: {part} is no name and number from 1 '
         'to 1000. Write them as in pong:2,breakout:3.'
+      )
+    if any(level_name in suite.lists for suite in suites):
+      raise ValueError(
+        f'--level_shares={level_shares}: {level_name} stands for several '
+        'levels. Name each that is to have another share than 1.'
       )
     name = parse_level(level_name, suites).name
     if name not in names or name in shares:

@@ -36,8 +36,8 @@ class LossOptions:
   )
   reward_scale: float = option(
     1.0,
-    'Factor of rewards in the loss, before they are clipped. Returns are '
-    'reported as they are.',
+    'Factor of rewards in the loss, before they are clipped. Returns, and '
+    'the reward of --last_action_reward, are as they are.',
     by_preset=True,
     above=0,
     line=Line.LOSS,

@@ -9,6 +9,7 @@ import tree
 
 from dynamic_batching import ops
 from scalable_agent import (
+  action_spaces,
   environments,
   networks,
   options,
@@ -20,6 +21,13 @@ from scalable_agent.transport import protocol, unroll_codec
 
 # Levels that a message names.
 _SHOWN = 4
+# Options that mean something to what some levels show or let one do.
+_OF_SOME_LEVELS = (
+  'action_bounds',
+  'instruction_length',
+  'log_epsilon',
+  'use_log_softmax',
+)
 # Of the dynamic batcher, by --batcher.
 _IMPLEMENTATIONS = {'auto': None, 'op': 'op', 'python': 'fallback'}
 
@@ -215,32 +223,63 @@ def _describe(observation: Any) -> str:
 
 
 def resolve_network(
-  config: options.Config, levels: Sequence[environments.Level]
+  config: options.Config,
+  levels: Sequence[environments.Level],
+  given: Collection[str] = (),
 ) -> options.Config:
   """Returns `config` with the network that --network=auto stands for.
 
+  Args:
+    config: resolved.
+    levels: of the run.
+    given: names of the options that the user set.
+
   Raises:
-    ValueError: the first level cannot be made with these options, or has no
-      pixels to leave as they are, or no numbers to normalise.
+    ValueError: the first level cannot be made with these options, or one of
+      them means nothing to what it shows or lets one do.
   """
   agent = config.agent
-  usual = agent.normalise_pixels and not agent.normalise_numbers
-  if agent.network != 'auto' and usual:
+  wanted = {
+    'nonormalise_pixels': not agent.normalise_pixels,
+    'normalise_numbers': agent.normalise_numbers,
+    **{name: name in given for name in _OF_SOME_LEVELS},
+  }
+  if agent.network != 'auto' and not any(wanted.values()):
     return config
-  observation = find_spec(config, levels[0]).observation
-  if not (config.agent.normalise_pixels or networks.are_pixels(observation)):
-    raise ValueError(
-      f'--nonormalise_pixels has no effect: {levels[0].name} shows no images '
-      f'of bytes, but {_describe(observation)}. Leave it out.'
-    )
-  if agent.normalise_numbers and not networks.are_numbers(observation):
-    raise ValueError(
-      f'--normalise_numbers has no effect: {levels[0].name} shows no numbers, '
-      f'but {_describe(observation)}. Leave it out.'
-    )
+  spec = find_spec(config, levels[0])
+  for name, missing in _without_effect(spec).items():
+    if wanted[name]:
+      value = f'={config.values[name]}' if name in _OF_SOME_LEVELS else ''
+      raise ValueError(
+        f'--{name}{value} has no effect: {levels[0].name} has no {missing}, but'
+        f' {_describe(spec.observation)} to see and {spec.action_space} to do. '
+        'Leave it out.'
+      )
   return config.replace(
-    network=networks.resolve(config.agent.network, observation)
+    network=networks.resolve(agent.network, spec.observation)
   )
+
+
+def _without_effect(spec: structures.EnvironmentSpec) -> dict[str, str]:
+  """Returns the options that mean nothing to a level, and what it lacks."""
+  seen = spec.observation
+  texts = (structures.TextSpec,)
+  numbers = isinstance(spec.action_space, action_spaces.Box)
+  lacks = {
+    'nonormalise_pixels': ('images of bytes', networks.are_pixels(seen)),
+    'normalise_numbers': ('numbers', networks.are_numbers(seen)),
+    'instruction_length': (
+      'text',
+      any(isinstance(one, texts) for one in tree.flatten(seen)),
+    ),
+    'action_bounds': ('numbers as actions', numbers),
+    # Densities have none.
+    'log_epsilon': ('probabilities of actions', not numbers),
+    'use_log_softmax': ('probabilities of actions', not numbers),
+  }
+  return {
+    name: what for name, (what, is_there) in lacks.items() if not is_there
+  }
 
 
 def make_agent(

@@ -305,7 +305,7 @@ def test_numbers_without_bounds_are_given_as_they_are():
   ('name', 'bounds', 'message'),
   [
     ('HalfBounded', 'squash', r'.*not finite.*--action_bounds=squash.*clip\.$'),
-    ('Empty', 'clip', r'bounds \[0.0\] and \[0.0\] leave nothing\.$'),
+    ('Empty', 'clip', 'number 0 has the bounds 0 and 0, .* Wrap'),
   ],
 )
 def test_bounds_that_do_not_do_are_refused(name, bounds, message):

@@ -234,6 +234,7 @@ def test_levels_of_gymnasium_have_shares_too():
     ('pong:2,', ' is no name and number'),
     ('seaquest:2', 'seaquest is not played'),
     ('pong:2,pong:3', 'pong stands there twice'),
+    ('atari57:2', 'atari57 stands for several levels'),
   ],
 )
 def test_shares_that_are_none_are_refused(level_shares, said):
@@ -273,6 +274,7 @@ def test_every_option_of_a_suite_is_among_those_there_are():
     'atari',
     'envpool_atari',
     'envpool',
+    'envpool_mujoco',
     'minigrid',
     'vizdoom',
     'control',

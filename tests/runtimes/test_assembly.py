@@ -404,7 +404,42 @@ def test_pixels_cannot_be_left_as_they_are_where_there_are_none(network):
   )
   with pytest.raises(
     ValueError,
-    match='^--nonormalise_pixels has no effect: catch shows no images of '
-    r'bytes, but float32 \[.*\]\. Leave it out\.$',
+    match='^--nonormalise_pixels has no effect: catch has no images of bytes, '
+    r'but float32 \[.*\] to see and 3 actions to do\. Leave it out\.$',
   ):
     assembly.resolve_network(config, levels)
+
+
+@pytest.mark.parametrize(
+  ('level', 'name', 'value', 'missing'),
+  [
+    ('CartPole-v1', 'action_bounds', 'squash', 'numbers as actions'),
+    ('CartPole-v1', 'instruction_length', 3, 'text'),
+    ('FrozenLake-v1', 'normalise_numbers', True, 'numbers'),
+    ('Pendulum-v1', 'log_epsilon', 0.1, 'probabilities of actions'),
+    ('Pendulum-v1', 'use_log_softmax', True, 'probabilities of actions'),
+  ],
+)
+@pytest.mark.parametrize('network', ['auto', 'mlp'])
+def test_what_means_nothing_to_a_level_is_refused(
+  level, name, value, missing, network
+):
+  levels = environments.parse_levels(level)
+  options = {'algorithm': 'ga3c', 'network': network, name: value}
+  config = resolve(make_config(level_name=level, **options), levels[0].suite)
+  with pytest.raises(
+    ValueError, match=rf'^--{name}.* has no effect: {level} has no {missing}'
+  ):
+    assembly.resolve_network(config, levels, {name})
+
+
+@pytest.mark.parametrize(
+  ('level', 'name'),
+  [('Pendulum-v1', 'action_bounds'), ('CartPole-v1', 'log_epsilon')],
+)
+def test_what_means_something_to_a_level_is_not(level, name):
+  levels = environments.parse_levels(level)
+  config = resolve(
+    make_config(level_name=level, algorithm='ga3c'), levels[0].suite
+  )
+  assert assembly.resolve_network(config, levels, {name}) is not None

@@ -116,9 +116,9 @@ def test_bounds_as_wide_as_floats_are_no_overflow():
 @pytest.mark.parametrize(
   ('low', 'high', 'squash', 'said'),
   [
-    ([0, 1], [1, 1], False, 'leave nothing'),
-    ([2], [1], True, 'leave nothing'),
-    ([np.nan], [1], False, 'leave nothing'),
+    ([0, 1], [1, 1], False, 'number 1 has the bounds 1 and 1, .* Wrap'),
+    ([2], [1], True, 'number 0 has the bounds 2 and 1'),
+    ([np.nan], [1], False, 'bounds nan and 1, which leave nothing'),
     ([0, 0], [1, INF], True, 'are not finite, and --action_bounds=squash'),
   ],
 )
