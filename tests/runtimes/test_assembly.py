@@ -124,6 +124,7 @@ LEVELS = {
 # They choose what is run, or have tests of their own, or `validate` refuses
 # every value but the default.
 OTHERS = {
+  'envpool_threads',
   'algorithm',
   'actor_timeout',
   'checkpoint',
