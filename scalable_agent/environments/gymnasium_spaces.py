@@ -71,6 +71,12 @@ def _parts_of(space: Any, name: str, path: str, length: int) -> Any:
       _parts_of(part, name, f'{path}[{i}]', length)
       for i, part in enumerate(space.spaces)
     )
+  if _is_nothing(space):
+    what = f'the part {path} of its observations' if path else 'observations'
+    raise ValueError(
+      f'{name} has {what} of the space {space}, which holds nothing. Wrap the '
+      'environment so that it leaves it out.'
+    )
   if isinstance(space, spaces.Discrete):
     return _categories((), [space.n], [space.start])
   if isinstance(space, spaces.MultiDiscrete):
@@ -92,6 +98,11 @@ def _parts_of(space: Any, name: str, path: str, length: int) -> Any:
     'of an unknown kind. Wrap the environment so that it gives a Box, Discrete,'
     ' MultiDiscrete, MultiBinary or Text there, or leaves it out.'
   )
+
+
+def _is_nothing(space: spaces.Space) -> bool:
+  """Whether a space is of arrays without entries, on which kernels abort."""
+  return 0 in (space.shape or ())
 
 
 def _is_text(space: spaces.Space) -> bool:
@@ -135,6 +146,11 @@ def _shaped(
   x = np.asarray(x, spec.dtype)
   if shape == spec.shape:
     return x
+  if x.shape[max(x.ndim - len(shape), 0) :] != shape:
+    # As many numbers in another order would pass for those.
+    raise ValueError(
+      f'an observation came in the shape {x.shape}, and its space has {shape}'
+    )
   return x.reshape(x.shape[: x.ndim - len(shape)] + spec.shape)
 
 
@@ -163,6 +179,11 @@ def actions_of(space: spaces.Space, name: str, bounds: str) -> Actions:
   Raises:
     ValueError: it is of a kind that cannot be handled.
   """
+  if _is_nothing(space):
+    raise ValueError(
+      f'{name} has the action space {space}, in which there is nothing to '
+      'choose. Wrap the environment so that it offers something.'
+    )
   if isinstance(space, spaces.Discrete):
     start = space.start
     return Actions(action_spaces.Discrete(int(space.n)), lambda a: a + start)
