@@ -39,5 +39,7 @@ def encode(text: str, length: int) -> np.ndarray:
     )
   codes = np.zeros([length], np.int32)
   for i, word in enumerate(words):
-    codes[i] = 1 + zlib.crc32(word.encode()) % NUM_BUCKETS
+    # Half a character, as of UTF-16, has a code, too.
+    code = zlib.crc32(word.encode(errors='surrogatepass'))
+    codes[i] = 1 + code % NUM_BUCKETS
   return codes

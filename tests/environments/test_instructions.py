@@ -72,3 +72,9 @@ def test_a_text_that_is_too_long_is_an_error():
     match=r"^The text 'a b c' has 3 words, .* --instruction_length=2 .* Raise",
   ):
     instructions.encode('a b c', 2)
+
+
+def test_any_characters_are_a_word():
+  codes = instructions.encode('gr\u00fc\u00dfe \u4f60\u597d\u2003\ud83d', 5)
+  assert (codes[:3] > 0).all()
+  assert (codes[3:] == 0).all()
