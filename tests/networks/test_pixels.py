@@ -164,3 +164,27 @@ def test_of_a_nest_what_was_asked_for_is_normalised(both):
   assert (seen_so['speed'] == 7.0).numpy().all() != both
   spec = made.spec_of(nest)
   assert spec['screen'].dtype == spec['speed'].dtype == np.float32
+
+
+def test_names_and_words_are_never_normalised():
+  nest = {
+    'name': structures.CategorySpec((2,), np.dtype(np.int32), 4),
+    'text': structures.TextSpec((2,), np.dtype(np.int32), 9),
+  }
+  made = pixels.make_pixels(nest, 1, pixels=True, numbers=True)
+  observation = {key: tf.constant([[[3, 1]]]) for key in nest}
+  assert made.moments(observation) == []
+  for one in made(observation).values():
+    assert one.dtype == tf.int32
+    np.testing.assert_array_equal(one, [[[3, 1]]])
+
+
+def test_a_variance_that_rounding_left_below_zero_is_none():
+  normalised = pixels.Normalised(NUMBERS, 1)
+  normalised.mean.assign(tf.fill([3], 1000.0))
+  normalised.mean_square.assign(tf.fill([3], 1000.0**2 - 0.5))
+  np.testing.assert_allclose(
+    normalised(tf.constant([[1000.0, 1000.01, 999.99]])),
+    [[0, 1, -1]],
+    atol=0.01,
+  )
