@@ -24,7 +24,7 @@ NOTHING = (
 
 @pytest.mark.parametrize('space', NOTHING, ids=str)
 def test_observations_of_nothing_are_refused(space):
-  with pytest.raises(ValueError, match='observations of .* holds nothing'):
+  with pytest.raises(ValueError, match=r'observations of .* holds nothing'):
     part_of(space)
   nest = spaces.Dict({'a': spaces.Tuple([spaces.Discrete(2), space])})
   with pytest.raises(ValueError, match=r"the part \['a'\]\[1\] .* nothing"):
@@ -35,7 +35,7 @@ def test_observations_of_nothing_are_refused(space):
   'space', [NOTHING[0], spaces.MultiDiscrete([])], ids=str
 )
 def test_nothing_to_choose_is_refused(space):
-  with pytest.raises(ValueError, match='Toy-v0 has .* nothing to choose'):
+  with pytest.raises(ValueError, match=r'Toy-v0 has .* nothing to choose'):
     actions_of(space)
 
 
@@ -85,4 +85,5 @@ def test_what_an_environment_is_given_is_in_its_space(space):
     if ours.dtype == np.int32:
       chosen = np.clip(chosen, 0, 1)
     given = actions.decode(ours.to_environment(chosen))
+    assert given.dtype == space.dtype
     assert space.contains(given)
