@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import tree
 
 from scalable_agent import structures
 from scalable_agent.environments.suite import Level
@@ -67,6 +68,9 @@ class BatchedEnvironment(abc.ABC):
     self.spec = spec
     self._seed = seed
     self._render_enabled = render
+    self._has_floats = any(
+      one.dtype.kind == 'f' for one in tree.flatten(spec.observation)
+    )
     self._ended = np.zeros([num_envs], bool)
     # Summed in double precision: a float32 loses unit rewards from 2^24 on.
     self._episode_return = np.zeros([num_envs], np.float64)
@@ -81,6 +85,7 @@ class BatchedEnvironment(abc.ABC):
     self._state = 'failed'
     with self._simulated():
       observation = self._reset()
+    self._check_finite(observation)
     self._state = 'running'
     self._ended = np.zeros([self.num_envs], bool)
     self._episode_return = np.zeros([self.num_envs], np.float64)
@@ -125,6 +130,7 @@ class BatchedEnvironment(abc.ABC):
     self._state = 'failed'
     with self._simulated():
       arrival = self._step(actions)
+    self._check_finite(arrival.observation)
     self._state = 'running'
 
     first = self._ended
@@ -230,6 +236,22 @@ class BatchedEnvironment(abc.ABC):
       'failed': 'has failed with an exception before: make a new one.',
     }[self._state]
     raise RuntimeError(f'The environment {self.level.name} {reason}')
+
+  def _check_finite(self, observation: Any) -> None:
+    """Raises ValueError where a policy would be no number, and say so late."""
+    if not self._has_floats or all(
+      part.dtype.kind != 'f' or np.isfinite(part).all()
+      for part in tree.flatten(observation)
+    ):
+      return
+    for path, part in tree.flatten_with_path(observation):
+      if part.dtype.kind == 'f' and not np.isfinite(part).all():
+        where = ''.join(f'[{key!r}]' for key in path)
+        raise ValueError(
+          f'{self.level.name} has given an observation{where} that is not '
+          f'finite: {part[~np.isfinite(part)][0]}. Correct the environment, or '
+          'wrap it.'
+        )
 
   def _checked(self, actions: np.ndarray) -> np.ndarray:
     """Returns actions for the simulator; ALE waits for ever for a wrong one."""

@@ -15,6 +15,8 @@ from scalable_agent import action_spaces, structures
 from scalable_agent.environments import instructions
 
 _MOST_CHANNELS = 4
+# A network has weights for each.
+_MOST_NAMES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +73,19 @@ def _parts_of(space: Any, name: str, path: str, length: int) -> Any:
       _parts_of(part, name, f'{path}[{i}]', length)
       for i, part in enumerate(space.spaces)
     )
+  if _is_nothing(space):
+    raise _refusal(name, path, space, 'holds nothing. Leave it out')
   if isinstance(space, spaces.Discrete):
-    return _categories((), [space.n], [space.start])
+    space = spaces.MultiDiscrete(np.array(space.n), start=np.array(space.start))
   if isinstance(space, spaces.MultiDiscrete):
+    if space.nvec.max() * space.nvec.size > _MOST_NAMES:
+      raise _refusal(
+        name,
+        path,
+        space,
+        f'are more than {_MOST_NAMES:,} things to tell '
+        'apart. Give numbers that describe them',
+      )
     return _categories(space.shape, space.nvec, space.start)
   if isinstance(space, spaces.MultiBinary):
     return _numbers(space.shape)
@@ -86,12 +98,25 @@ def _parts_of(space: Any, name: str, path: str, length: int) -> Any:
       instructions.make_spec(length),
       lambda text: instructions.encode(text, length),
     )
-  what = f'the part {path} of its observations' if path else 'observations'
-  raise ValueError(
-    f'{name} has {what} of the space {space}, which has no fixed size or is '
-    'of an unknown kind. Wrap the environment so that it gives a Box, Discrete,'
-    ' MultiDiscrete, MultiBinary or Text there, or leaves it out.'
+  raise _refusal(
+    name,
+    path,
+    space,
+    'has no fixed size or is of an unknown kind. Give a Box, Discrete, '
+    'MultiDiscrete, MultiBinary or Text there, or leave it out',
   )
+
+
+def _refusal(name: str, path: str, space: Any, problem: str) -> ValueError:
+  what = f'the part {path} of its observations' if path else 'observations'
+  return ValueError(
+    f'{name} has {what} of the space {space}, which {problem}, by a wrapper.'
+  )
+
+
+def _is_nothing(space: spaces.Space) -> bool:
+  """Whether a space is of arrays without entries, on which kernels abort."""
+  return 0 in (space.shape or ())
 
 
 def _is_text(space: spaces.Space) -> bool:
@@ -135,6 +160,11 @@ def _shaped(
   x = np.asarray(x, spec.dtype)
   if shape == spec.shape:
     return x
+  if x.shape[max(x.ndim - len(shape), 0) :] != shape:
+    # As many numbers in another order would pass for those.
+    raise ValueError(
+      f'an observation came in the shape {x.shape}, and its space has {shape}'
+    )
   return x.reshape(x.shape[: x.ndim - len(shape)] + spec.shape)
 
 
@@ -163,6 +193,11 @@ def actions_of(space: spaces.Space, name: str, bounds: str) -> Actions:
   Raises:
     ValueError: it is of a kind that cannot be handled.
   """
+  if _is_nothing(space):
+    raise ValueError(
+      f'{name} has the action space {space}, in which there is nothing to '
+      'choose. Wrap the environment so that it offers something.'
+    )
   if isinstance(space, spaces.Discrete):
     start = space.start
     return Actions(action_spaces.Discrete(int(space.n)), lambda a: a + start)

@@ -29,8 +29,13 @@ def encode(text: str, length: int) -> np.ndarray:
     int32 [length]: 1 to NUM_BUCKETS for each word, then zeros.
 
   Raises:
-    ValueError: it has more words.
+    ValueError: it has more words, or is no text.
   """
+  if not isinstance(text, str):
+    raise ValueError(
+      f'A text came as {type(text).__name__}: {text!r}. Wrap the environment '
+      'so that it gives a str.'
+    )
   words = text.split()
   if len(words) > length:
     raise ValueError(
@@ -39,5 +44,7 @@ def encode(text: str, length: int) -> np.ndarray:
     )
   codes = np.zeros([length], np.int32)
   for i, word in enumerate(words):
-    codes[i] = 1 + zlib.crc32(word.encode()) % NUM_BUCKETS
+    # Half a character, as of UTF-16, has a code, too.
+    code = zlib.crc32(word.encode(errors='surrogatepass'))
+    codes[i] = 1 + code % NUM_BUCKETS
   return codes

@@ -47,8 +47,7 @@ class Language(snt.Module):
         self._embedding(indices[:, t]), snt.LSTMState(hidden, cell)
       )
       going = (t < counts)[:, None]
-      hidden = tf.where(going, output, hidden)
-      return t + 1, hidden, tf.where(going, state.cell, cell)
+      return t + 1, tf.where(going, output, hidden), state.cell
 
     state = self._lstm.initial_state(tf.shape(words)[0])
     # As many steps as the longest text here has words: most have few, or none.

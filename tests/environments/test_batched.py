@@ -243,3 +243,24 @@ def test_an_environment_without_a_state_says_so():
   environment.reset()
   with pytest.raises(NotImplementedError, match=r'scripted .* its state'):
     environment.get_state()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_an_observation_that_is_no_number_is_an_error(value):
+  wrong = arrival()._replace(observation=np.array([value], np.float32))
+  environment = ScriptedEnvironment([arrival(), wrong])
+  environment.reset()
+  environment.step(np.zeros([1], np.int32))
+  with pytest.raises(
+    ValueError, match=f'^scripted has given an observation .* finite: {value}'
+  ):
+    environment.step(np.zeros([1], np.int32))
+  with pytest.raises(RuntimeError, match='has failed'):
+    environment.step(np.zeros([1], np.int32))
+
+
+def test_the_part_that_is_no_number_is_named():
+  environment = ScriptedEnvironment([])
+  parts = {'a': np.ones([1], np.int32), 'b': (np.array([[1.0, np.nan]]),)}
+  with pytest.raises(ValueError, match=r"observation\['b'\]\[0\] that is not"):
+    environment._check_finite(parts)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 
+import gymnasium
 import numpy as np
 import pytest
 import tree
@@ -17,6 +18,7 @@ from scalable_agent import action_spaces, structures
 from scalable_agent.environments import (
   gymnasium_registry,
   gymnasium_suite,
+  gymnasium_wrapper,
   instructions,
 )
 from scalable_agent.structures import FIRST, LAST, MID
@@ -153,6 +155,31 @@ def test_an_action_repeat_adds_rewards_and_stops_at_the_end():
   np.testing.assert_array_equal(played.observation[:, 0, 0, 0, 0], [0, 4, 6, 0])
 
 
+def test_an_action_repeat_stops_where_an_episode_is_cut_off():
+  options = gymnasium_suite.GymnasiumOptions(num_action_repeats=4)
+  limited = gymnasium.wrappers.TimeLimit(toys.Gray(), 3)
+  environment = gymnasium_wrapper.Plain(limited, 'Toy-v0', options)
+  environment.reset()
+  _, reward, terminated, truncated, _ = environment.step(np.int64(2))
+  assert (reward, terminated, truncated) == (6.0, False, True)
+
+
+def test_one_choice_reaches_the_environment_without_numpy():
+  given = []
+
+  class Strict(toys.Toy):
+    def reward(self, action):
+      given.append(action)
+      return 0.0
+
+  options = gymnasium_suite.GymnasiumOptions()
+  environment = gymnasium_wrapper.Plain(Strict(), 'Toy-v0', options)
+  environment.reset()
+  environment.step(np.int64(2))
+  assert given == [2]
+  assert type(given[0]) is int
+
+
 def test_actions_may_start_elsewhere_than_at_zero():
   environment = toy('Shifted', num_envs=3)
   environment.reset()
@@ -246,9 +273,9 @@ def test_a_text_that_is_too_long_names_the_option():
   [
     ('ChannelsFirst', r'\(3, 8, 6\), which looks like channels first. Wrap'),
     ('NestedFirst', r"in the part \['a'\]\[0\], which looks like .* Wrap"),
-    ('Endless', r'observations of the space Sequence.*no fixed size.* Wrap'),
-    ('NestedEndless', r"the part \['a'\]\[0\] .* space Sequence.* Wrap"),
-    ('OfUnknown', r'observations of the space .*Unknown.*unknown kind\. Wrap'),
+    ('Endless', r'observations of the space Sequence.*no fixed size.* wrapper'),
+    ('NestedEndless', r"the part \['a'\]\[0\] .* space Sequence.* wrapper"),
+    ('OfUnknown', r'observations of the space .*Unknown.*unknown kind\. .* wrapper'),
     ('Both', r"action space Dict\('binary'.*but only Discrete, Multi.* Wrap"),
     ('Whole', r'action space Box\(0, 9.*int32\), but only .* floats .* Wrap'),
   ],

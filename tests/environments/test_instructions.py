@@ -66,9 +66,22 @@ def test_codes_are_of_the_spec():
   assert set(many) == set(range(1, spec.num_buckets + 1))
 
 
+@pytest.mark.parametrize('text', [None, b'go', np.array(['go'])])
+def test_what_is_no_text_is_an_error(text):
+  kind = type(text).__name__
+  with pytest.raises(ValueError, match=f'^A text came as {kind}: .* a str'):
+    instructions.encode(text, 2)
+
+
 def test_a_text_that_is_too_long_is_an_error():
   with pytest.raises(
     ValueError,
     match=r"^The text 'a b c' has 3 words, .* --instruction_length=2 .* Raise",
   ):
     instructions.encode('a b c', 2)
+
+
+def test_any_characters_are_a_word():
+  codes = instructions.encode('gr\u00fc\u00dfe \u4f60\u597d\u2003\ud83d', 5)
+  assert (codes[:3] > 0).all()
+  assert (codes[3:] == 0).all()

@@ -202,3 +202,28 @@ def test_moments_of_one_who_knew_another_mean_may_be_added():
   np.testing.assert_allclose(one.mean, sample.mean(0), rtol=1e-5)
   np.testing.assert_allclose(one.variance, sample.var(0), rtol=1e-4)
   assert int(one.count) == len(sample)
+
+
+def test_names_and_words_are_never_normalised():
+  nest = {
+    'name': structures.CategorySpec((2,), np.dtype(np.int32), 4),
+    'text': structures.TextSpec((2,), np.dtype(np.int32), 9),
+  }
+  made = make(nest, 1, pixels=True, numbers=True)
+  observation = {key: tf.constant([[[3, 1]]]) for key in nest}
+  assert made.moments(observation) == []
+  for one in made(observation).values():
+    assert one.dtype == tf.int32
+    np.testing.assert_array_equal(one, [[[3, 1]]])
+
+
+def test_a_variance_that_rounding_left_below_zero_is_none():
+  spec = structures.TensorSpec((1, 1, 3), np.dtype(np.uint8))
+  normalised = normalisation.NormalisedPixels(spec, 1)
+  normalised.mean.assign(tf.fill([1, 1, 3], 200.0))
+  normalised.mean_square.assign(tf.fill([1, 1, 3], 200.0**2 - 100.0))
+  np.testing.assert_allclose(
+    normalised(tf.constant([[[[200, 208, 192]]]], tf.uint8)),
+    [[[[0, 1, -1]]]],
+    atol=0.01,
+  )

@@ -264,3 +264,14 @@ def test_a_least_probability_is_added_to_each_choice():
   assert actions.mix_uniform(CLIPPED, same, 0.0) is same
   with pytest.raises(ValueError, match=r'^--min_policy=0\.1 is of'):
     actions.mix_uniform(CLIPPED, same, 0.1)
+
+
+@pytest.mark.parametrize('sign', [-1, 1])
+def test_far_beyond_its_bounds_a_squashed_number_has_a_finite_density(sign):
+  logits = tf.constant([[60.0 * sign, 0.0]])
+  space = Box((-1.0,), (1.0,), squash=True)
+  # Of 1 - tanh(x)^2, 4 exp(-2 |x|) is left.
+  expected = -0.5 * math.log(2 * math.pi) - math.log(4) + 120
+  log_prob = actions.log_prob(space, logits, logits[:, :1])
+  np.testing.assert_allclose(log_prob, [expected], rtol=1e-5)
+  assert np.isfinite(actions.entropy(space, logits)).all()
