@@ -275,7 +275,7 @@ def test_a_text_that_is_too_long_names_the_option():
     ('NestedFirst', r"in the part \['a'\]\[0\], which looks like .* Wrap"),
     ('Endless', r'observations of the space Sequence.*no fixed size.* wrapper'),
     ('NestedEndless', r"the part \['a'\]\[0\] .* space Sequence.* wrapper"),
-    ('OfUnknown', r'observations of the space .*Unknown.*unknown kind\. .* wrapper'),
+    ('OfUnknown', r'the space .*Unknown.*unknown kind\. .* wrapper'),
     ('Both', r"action space Dict\('binary'.*but only Discrete, Multi.* Wrap"),
     ('Whole', r'action space Box\(0, 9.*int32\), but only .* floats .* Wrap'),
   ],
