@@ -24,8 +24,16 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 # Families that repeat an action for some frames of a screen.
 _OF_SCREENS = ('atari', 'vizdoom')
 
-# At some seeds, EnvPool 1.2.5 looks for ever for a place for one of its things.
-_ENDLESS = 'BabyAI-SynthS5R2-v0'
+# Of EnvPool 1.2.5: nothing can be done about them once they were made.
+_BROKEN: Mapping[str, str] = MappingProxyType(
+  {
+    'BabyAI-SynthS5R2-v0': 'at some seeds, EnvPool looks for ever for a place '
+    'for one of its objects. Play the original, which needs the extra '
+    'minigrid: --level_name=BabyAI-SynthS5R2-v0',
+    'Cig-v1': 'EnvPool ends the process with a segmentation fault. Choose '
+    'another level of ViZDoom: --level_name=envpool:D3Battle-v1',
+  }
+)
 
 _RENDER_TIMEOUT_SECS = 60
 # In a process of its own, as MuJoCo ends its process where it finds no OpenGL.
@@ -87,12 +95,8 @@ def make_spec(env_id: str, name: str, **settings: Any) -> Spec:
   Raises:
     ValueError: it cannot be made, or is for several players.
   """
-  if env_id == _ENDLESS:
-    raise ValueError(
-      f'{name} is laid out by EnvPool with a search that goes on for ever at '
-      f'some seeds. Play the original: --level_name={env_id}, which needs the '
-      'extra minigrid.'
-    )
+  if env_id in _BROKEN:
+    raise ValueError(f'{name} cannot be played: {_BROKEN[env_id]}.')
   spec = _made(name, envpool.make_spec, env_id, **settings)
   players = spec.config.max_num_players
   if players > 1:

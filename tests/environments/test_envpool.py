@@ -232,8 +232,9 @@ def test_whole_numbers_are_choices_from_their_lowest_on():
     ('VizdoomCustom-v1', r'^envpool:VizdoomCustom-v1 cannot be made: .* exist'),
     (
       'BabyAI-SynthS5R2-v0',
-      r'for ever .* --level_name=BabyAI-SynthS5R2-v0',
+      r'cannot be played: .* --level_name=BabyAI-SynthS5R2-v0\.$',
     ),
+    ('Cig-v1', r'cannot be played: .* --level_name=envpool:D3Battle-v1\.$'),
   ],
 )
 def test_what_cannot_be_played_is_refused_in_one_line(name, message):
