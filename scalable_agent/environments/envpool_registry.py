@@ -157,7 +157,8 @@ def _made(name: str, make: Any, env_id: str, **settings: Any) -> Any:
       # A pool keeps it from then on.
       _ = made.observation_space
       return made
-  except (RuntimeError, ImportError, ValueError) as error:
+  except Exception as error:
+    # Simulators have classes of their own, which depend on what is imported.
     reason = ' '.join(str(error).split()).rstrip('.')
     raise ValueError(
       f'{name} cannot be made: {reason}. Install or set up what is missing, or '
