@@ -24,14 +24,18 @@ _SETTINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 # Families that repeat an action for some frames of a screen.
 _OF_SCREENS = ('atari', 'vizdoom')
 
+_CRASHES = (
+  'EnvPool ends the process with a segmentation fault. Choose another level of '
+  'ViZDoom: --level_name=envpool:D3Battle-v1'
+)
 # Of EnvPool 1.2.5: nothing can be done about them once they were made.
 _BROKEN: Mapping[str, str] = MappingProxyType(
   {
     'BabyAI-SynthS5R2-v0': 'at some seeds, EnvPool looks for ever for a place '
     'for one of its objects. Play the original, which needs the extra '
     'minigrid: --level_name=BabyAI-SynthS5R2-v0',
-    'Cig-v1': 'EnvPool ends the process with a segmentation fault. Choose '
-    'another level of ViZDoom: --level_name=envpool:D3Battle-v1',
+    'Cig-v1': _CRASHES,
+    'MultiDuel-v1': _CRASHES,
   }
 )
 
