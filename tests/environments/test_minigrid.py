@@ -117,7 +117,8 @@ def test_what_it_renders_are_pixels():
 
 
 def test_all_ids_are_levels():
-  names = [n for n in environments.level_names() if 'MiniGrid-' in n]
+  names = environments.level_names()
+  names = [name for name in names if name.startswith('MiniGrid-')]
   assert len(names) > 60
   for name in names:
     assert environments.parse_level(name).suite.name == 'minigrid'
