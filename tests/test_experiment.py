@@ -279,7 +279,11 @@ MISTAKES = {
   ),
   'levels_with_other_actions': (
     {'level_name': 'pong,breakout'},
-    ['pong and breakout differ', 'actions, 6 and 4', '--full_action_space'],
+    [
+      'pong and breakout differ',
+      '6 actions and 4 actions',
+      '--full_action_space',
+    ],
   ),
   'levels_that_imply_different_options': (
     {'level_name': 'pong,ALE/Breakout-v5'},
@@ -293,9 +297,13 @@ MISTAKES = {
     {'logdir': '{trained}', 'mode': 'test', 'level_name': 'catch,catch_hidden'},
     ['--level_name=catch,catch_hidden (trained with catch)'],
   ),
-  'continuous_actions': (
-    {'level_name': 'Pendulum-v1'},
-    ['Pendulum-v1', 'Box(-2.0, 2.0, (1,), float32)', 'Discrete', 'Wrap'],
+  'choices_and_numbers_as_actions': (
+    {'level_name': 'tests.environments.toys:Toys/Both-v0'},
+    ['Both-v0', "Dict('binary': Discrete(2)", 'MultiDiscrete', 'Wrap'],
+  ),
+  'bounds_where_nothing_has_any': (
+    {'action_bounds': 'squash', 'level_name': 'CartPole-v1'},
+    ['--action_bounds=squash has no effect: CartPole-v1', 'Leave it out'],
   ),
   'a_level_that_needs_what_is_not_installed': (
     {'level_name': 'tests.environments.toys:Toys/Unmakeable-v0'},
@@ -328,7 +336,7 @@ MISTAKES = {
   ),
   'frames_too_small': (
     {'level_name': 'pong', 'width': 8, 'height': 8},
-    ['--network=shallow needs at least 20 x 20', '8 x 8', '--network=deep'],
+    ['--network=shallow needs at least 20 x 20', '8 x 8', '--network=small'],
   ),
   'a_network_that_is_nowhere': (
     {'network': 'no_such_module:Net'},
@@ -454,7 +462,7 @@ def test_help_explains_every_flag():
   titles = ['The run:', 'Actors and batches:', 'Loss:', 'Atari:', 'Levels (']
   assert [t for t in titles if f'\n{t}' in result.output] == titles
   assert 'Unit: agent steps.' in result.output
-  assert 'Only with levels of atari.' in result.output
+  assert 'Only with levels of dmlab.' in result.output
   assert 'No effect with --optimizer=adam.' in result.output
   assert 'V-trace' in result.output
   for name in ('level_name', 'num_actors', 'total_environment_frames'):
