@@ -56,15 +56,23 @@ class TestVizDoom(contract.Contract):
     )
 
 
-class TestInProcesses(contract.Contract):
+class TestButtons(contract.Contract):
   @pytest.fixture
   def subject(self):
     return contract.Subject(
       make=lambda seed: make_environment(
-        'VizdoomBasic-MultiBinary-v1', 2, seed, env_processes=1
+        'VizdoomBasic-MultiBinary-v1', 2, seed
       ),
       steps=80,
     )
+
+
+def test_games_are_processes_already():
+  with pytest.raises(
+    ValueError,
+    match=r'^--env_processes=1 is not for ViZDoom .* Leave it out\.$',
+  ):
+    make_environment('VizdoomBasic-v1', 1, 1, env_processes=1)
 
 
 def test_what_is_seen_is_a_small_screen_and_numbers(make):
