@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ _SETTINGS = os.devnull
 # What it makes in the working directory, and leaves there empty.
 _FOLDER = '_vizdoom'
 _MOST_OF_INT16 = 32768
+_STARTING = threading.Lock()
 
 
 class VizDoomFactory(gymnasium_registry.Factory):
@@ -104,7 +106,9 @@ class Doom(gymnasium.Wrapper):
     return space
 
   def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-    with _signals_kept_from_the_engine():
+    # Games that begin at one moment crash now and then.
+    turn = _STARTING if self._latest is None else contextlib.nullcontext()
+    with turn, _signals_kept_from_the_engine():
       observation, info = self.env.reset(seed=seed, options=options)
     self._latest = self._seen(observation)
     return self._latest, info
