@@ -5,6 +5,7 @@ import functools
 import re
 from typing import Any
 
+from scalable_agent.environments.presets import make_presets
 from scalable_agent.environments.suite import Level, Purpose, Suite
 from scalable_agent.options import (
   FrameOptions,
@@ -22,11 +23,9 @@ _TWO_PLAYERS = frozenset({'combat', 'joust', 'maze_craze', 'warlords'})
 DEFAULTS = {'frame_stack': 4, 'num_action_repeats': 4}
 
 # Found with two cores and half an hour: see docs/results.
-_ALL = {
+SCREENS: dict[str, Any] = {
   # A third of the work of three convolutions.
   'network': 'shallow',
-  'total_environment_frames': 15e6,
-  'fire_reset': True,
   # Two, as the policy lag in updates is the larger the smaller the batches.
   'num_actors': 2,
   'entropy_cost': 0.01,
@@ -35,23 +34,20 @@ _ALL = {
   'learning_rate_schedule': 'late_linear',
   'epsilon': 1e-5,
 }
-_AUTO = _ALL | {'batch_size': 8, 'lambda_': 0.95}
-# Updates of as many transitions as IMPALA's would leave most of the time to the
-# calls of the network.
-_ADVANTAGE_AUTO = _ALL | {
-  'envs_per_actor': 16,
-  'unroll_length': 20,
-  'gae_lambda': 0.95,
+OF_ALGORITHMS: dict[str, dict[str, Any]] = {
+  'impala': {'batch_size': 8, 'lambda_': 0.95},
+  # Updates of as many transitions as IMPALA's would leave most of the time to
+  # the calls of the network.
+  'advantage': {'envs_per_actor': 16, 'unroll_length': 20, 'gae_lambda': 0.95},
+  # A batch is what one actor hands in, and nothing corrects for its age: as
+  # many environments as IMPALA's, and batches as small as a lag of few updates
+  # allows.
+  'ga3c': {'num_actors': 4, 'envs_per_actor': 16, 'unroll_length': 20},
 }
-# A batch is what one actor hands in, and nothing corrects for its age: as many
-# environments as IMPALA's, and batches as small as a lag of few updates allows.
-_GA3C = _ALL | {'num_actors': 4, 'envs_per_actor': 16, 'unroll_length': 20}
-PRESETS: dict[str, Any] = {
-  'impala': {'auto': _AUTO},
-  'a3c': {'auto': _ADVANTAGE_AUTO},
-  'a2c': {'auto': _ADVANTAGE_AUTO | {'num_actors': 0}},
-  'ga3c': {'auto': _GA3C},
-}
+PRESETS = make_presets(
+  {**SCREENS, 'total_environment_frames': 15e6, 'fire_reset': True},
+  **OF_ALGORITHMS,
+)
 
 _LISTS = {'atari57': atari57.GAMES}
 

@@ -7,16 +7,12 @@ from scalable_agent.environments.suite import Level, Purpose, Suite
 
 LEVEL_NAMES = ('catch', 'catch_hidden')
 
-# An LSTM forgets what it learned with CartPole's learning rate.
-_CHANGES = {'total_environment_frames': 3e5, 'learning_rate': 2e-3}
-_PRESETS = {
-  'impala': {'auto': gymnasium_suite.AUTO | _CHANGES},
-  'ga3c': {'auto': gymnasium_suite.GA3C | _CHANGES},
+_PRESETS = gymnasium_suite.discrete_presets(
+  # An LSTM forgets what it learned with CartPole's learning rate.
+  {'total_environment_frames': 3e5, 'learning_rate': 2e-3},
   # They need 30,000 frames.
-  **gymnasium_suite.advantage_presets(
-    **_CHANGES | {'total_environment_frames': 1e5}
-  ),
-}
+  advantage={'total_environment_frames': 1e5},
+)
 
 
 class Catch(Suite):

@@ -1,8 +1,10 @@
 """The suite of Gymnasium: declarations only; see `gymnasium_vector`."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+from scalable_agent.environments.presets import make_presets
 from scalable_agent.environments.suite import (
   Level,
   Purpose,
@@ -28,43 +30,46 @@ CONTINUOUS = (
   'Pendulum-v1',
 )
 
-# Found on CartPole-v1; GA3C's as they stand.
-GA3C = {
-  'total_environment_frames': 6e5,
-  'num_actors': 2,
-  'envs_per_actor': 16,
-  'baseline_cost': 0.05,
-  'optimizer': 'adam',
-  'learning_rate': 3e-3,
-  'epsilon': 1e-5,
-}
-AUTO = GA3C | {'batch_size': 16, 'lambda_': 0.95}
+
+def discrete_presets(
+  changes: Mapping[str, Any], advantage: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns those that were found on CartPole-v1, with some values changed.
+
+  Args:
+    changes: of all algorithms.
+    advantage: of A3C and A2C.
+  """
+  return make_presets(
+    {
+      'total_environment_frames': 6e5,
+      'num_actors': 2,
+      'envs_per_actor': 16,
+      'baseline_cost': 0.05,
+      'optimizer': 'adam',
+      'learning_rate': 3e-3,
+      'epsilon': 1e-5,
+      **changes,
+    },
+    impala={'batch_size': 16, 'lambda_': 0.95},
+    advantage={
+      # Twice as many updates as with 20: CartPole is learned in half the
+      # frames.
+      'unroll_length': 10,
+      'learning_rate_schedule': 'late_linear',
+      'discounting': 0.99,
+      # With 0.01 the policy of CartPole stays at 0.5 nats, and falls at times.
+      'entropy_cost': 0.001,
+      'gae_lambda': 0.95,
+      'clip_gradient_norm': 40.0,
+      **advantage,
+    },
+    # As they stand.
+    ga3c={},
+  )
 
 
-def advantage_presets(
-  **changes: float,
-) -> dict[str, dict[str, dict[str, Any]]]:
-  """Returns those of A3C and A2C, with some values changed."""
-  auto = {
-    **GA3C,
-    # Twice as many updates as with 20: CartPole is learned in half the frames.
-    'unroll_length': 10,
-    'learning_rate_schedule': 'late_linear',
-    'discounting': 0.99,
-    # With 0.01 the policy of CartPole stays at 0.5 nats, and falls at times.
-    'entropy_cost': 0.001,
-    'gae_lambda': 0.95,
-    'clip_gradient_norm': 40.0,
-    **changes,
-  }
-  return {'a3c': {'auto': auto}, 'a2c': {'auto': auto | {'num_actors': 0}}}
-
-
-PRESETS = {
-  'impala': {'auto': AUTO},
-  'ga3c': {'auto': GA3C},
-  **advantage_presets(total_environment_frames=4e5),
-}
+PRESETS = discrete_presets({}, advantage={'total_environment_frames': 4e5})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from scalable_agent.environments.gymnasium_suite import (
   Gymnasium,
   GymnasiumOptions,
 )
+from scalable_agent.environments.presets import make_presets
 from scalable_agent.environments.suite import Level, Purpose
 
 # Words of the longest mission of BabyAI's grammar: four times "put the grey
@@ -21,29 +22,26 @@ from scalable_agent.environments.suite import Level, Purpose
 LONGEST_MISSION = 4 * 17 + 2 + 2
 LONG_MISSIONS = re.compile(r'BabyAI-(Mini)?Boss|BabyAI-SynthSeq')
 
-_ALL = {
-  'total_environment_frames': 1e6,
-  'num_actors': 2,
-  'envs_per_actor': 16,
-  # Rewards are few, at the end of an episode.
-  'entropy_cost': 0.01,
-  'optimizer': 'adam',
-  'learning_rate': 1e-3,
-  'epsilon': 1e-5,
-}
-_AUTO = _ALL | {'batch_size': 16, 'lambda_': 0.95}
-_ADVANTAGE_AUTO = _ALL | {
-  'unroll_length': 20,
-  'discounting': 0.99,
-  'gae_lambda': 0.95,
-  'clip_gradient_norm': 40.0,
-}
-_PRESETS = {
-  'impala': {'auto': _AUTO},
-  'ga3c': {'auto': _ALL},
-  'a3c': {'auto': _ADVANTAGE_AUTO},
-  'a2c': {'auto': _ADVANTAGE_AUTO | {'num_actors': 0}},
-}
+_PRESETS = make_presets(
+  {
+    'total_environment_frames': 1e6,
+    'num_actors': 2,
+    'envs_per_actor': 16,
+    # Rewards are few, at the end of an episode.
+    'entropy_cost': 0.01,
+    'optimizer': 'adam',
+    'learning_rate': 1e-3,
+    'epsilon': 1e-5,
+  },
+  impala={'batch_size': 16, 'lambda_': 0.95},
+  advantage={
+    'unroll_length': 20,
+    'discounting': 0.99,
+    'gae_lambda': 0.95,
+    'clip_gradient_norm': 40.0,
+  },
+  ga3c={},
+)
 
 
 @dataclasses.dataclass(frozen=True)

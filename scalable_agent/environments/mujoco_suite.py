@@ -27,7 +27,7 @@ class Mujoco(Gymnasium):
   help = 'HalfCheetah-v5 and its like, with the extra mujoco.'
   options = MujocoOptions
   # Found on HalfCheetah-v5.
-  presets = control_suite.make_presets(discounting=0.97)
+  presets = control_suite.continuous_presets(discounting=0.97)
 
   def parse(self, level_name: str) -> Level | None:
     from scalable_agent.environments import gymnasium_registry

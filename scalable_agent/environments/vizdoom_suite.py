@@ -7,44 +7,29 @@ import dataclasses
 import importlib
 from typing import Any
 
-from scalable_agent.environments import extras
+from scalable_agent.environments import atari_suite, extras
 from scalable_agent.environments.gymnasium_suite import (
   Gymnasium,
   GymnasiumOptions,
 )
+from scalable_agent.environments.presets import make_presets
 from scalable_agent.environments.suite import Level, Purpose
 from scalable_agent.options import FrameOptions
 
 _MODULE = 'vizdoom.gymnasium_wrapper'
 
 # As for Atari, of whose games these are like the most.
-_ALL = {
-  'network': 'shallow',
-  'total_environment_frames': 5e6,
-  'num_actors': 2,
-  # A monster is worth 100, a frame costs 1: clipped, they would be equal.
-  'reward_clipping': 'none',
-  'reward_scale': 0.01,
-  'entropy_cost': 0.003,
-  'optimizer': 'adam',
-  'learning_rate': 4e-4,
-  'learning_rate_schedule': 'late_linear',
-  'epsilon': 1e-5,
-}
-_AUTO = _ALL | {'batch_size': 8, 'lambda_': 0.95}
-_ADVANTAGE_AUTO = _ALL | {
-  'envs_per_actor': 16,
-  'unroll_length': 20,
-  'gae_lambda': 0.95,
-}
-_PRESETS = {
-  'impala': {'auto': _AUTO},
-  'ga3c': {
-    'auto': _ALL | {'num_actors': 4, 'envs_per_actor': 16, 'unroll_length': 20}
+_PRESETS = make_presets(
+  {
+    **atari_suite.SCREENS,
+    'total_environment_frames': 5e6,
+    # A monster is worth 100, a frame costs 1: clipped, they would be equal.
+    'reward_clipping': 'none',
+    'reward_scale': 0.01,
+    'entropy_cost': 0.003,
   },
-  'a3c': {'auto': _ADVANTAGE_AUTO},
-  'a2c': {'auto': _ADVANTAGE_AUTO | {'num_actors': 0}},
-}
+  **atari_suite.OF_ALGORITHMS,
+)
 
 
 @dataclasses.dataclass(frozen=True)
