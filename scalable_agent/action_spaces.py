@@ -5,6 +5,7 @@ How a policy chooses among them is in `actions`.
 
 import abc
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -125,6 +126,9 @@ class Box(ActionSpace):
     high: likewise, inf for none.
     squash: whether tanh brings a number between its bounds; else it is cut off
       at them.
+
+  Raises:
+    ValueError: bounds leave nothing, or there are none to squash a number in.
   """
 
   low: tuple[float, ...]
@@ -132,6 +136,19 @@ class Box(ActionSpace):
   squash: bool = False
 
   dtype = np.dtype(np.float32)
+
+  def __post_init__(self):
+    for i, (low, high) in enumerate(zip(self.low, self.high, strict=True)):
+      if not low < high:
+        raise ValueError(
+          f'number {i} has the bounds {low:g} and {high:g}, which leave '
+          'nothing to choose. Wrap the environment so that it is left out'
+        )
+    if self.squash and not self.has_bounds.all():
+      raise ValueError(
+        f'bounds {list(self.low)} and {list(self.high)} are not finite, and '
+        '--action_bounds=squash needs two of each number. Choose clip'
+      )
 
   @property
   def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -154,16 +171,25 @@ class Box(ActionSpace):
       )
 
   def to_environment(self, actions: np.ndarray) -> np.ndarray:
+    low, high, bounded, middle, half = self._scale
+    units = np.tanh(actions) if self.squash else np.clip(actions, -1, 1)
+    inside = np.where(bounded, middle + half * units, actions)
+    # What has one bound is cut off there; rounding must not leave any.
+    return np.clip(inside.astype(np.float32), low, high)
+
+  @functools.cached_property
+  def _scale(self) -> tuple[np.ndarray, ...]:
+    """Bounds, which entries have both, and the middle and half of their span.
+
+    Once, as actions are scaled at every step.
+    """
     low, high = (np.array(x, np.float64) for x in (self.low, self.high))
     bounded = self.has_bounds
-    units = np.tanh(actions) if self.squash else np.clip(actions, -1, 1)
     middle, half = np.zeros_like(low), np.ones_like(low)
     middle[bounded] = (low[bounded] + high[bounded]) / 2
     half[bounded] = (high[bounded] - low[bounded]) / 2
-    inside = np.where(bounded, middle + half * units, actions)
-    # What has one bound is cut off there; rounding must not leave any.
-    low, high = low.astype(np.float32), high.astype(np.float32)
-    return np.clip(inside.astype(np.float32), low, high)
+    bounds = low.astype(np.float32), high.astype(np.float32)
+    return *bounds, bounded, middle, half
 
   def sample(self, generator: np.random.Generator, size: int) -> np.ndarray:
     return generator.uniform(-1, 1, (size, *self.shape)).astype(np.float32)
@@ -184,25 +210,4 @@ def _check_integers(actions: np.ndarray, nums: np.ndarray) -> None:
   if wrong.any():
     raise ValueError(
       f'actions must be in 0 to {(nums - 1).tolist()}, not {actions[wrong][0]}'
-    )
-
-
-def check_bounds(low: np.ndarray, high: np.ndarray, squash: bool) -> None:
-  """Raises ValueError where no Box can be made of such bounds.
-
-  Args:
-    low: [D].
-    high: [D].
-    squash: of the Box.
-  """
-  for i, bounds in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
-    if not bounds[0] < bounds[1]:
-      raise ValueError(
-        f'number {i} has the bounds {bounds[0]:g} and {bounds[1]:g}, which '
-        'leave nothing to choose. Wrap the environment so that it is left out'
-      )
-  if squash and not (np.isfinite(low) & np.isfinite(high)).all():
-    raise ValueError(
-      f'bounds {low.tolist()} and {high.tolist()} are not finite, and '
-      '--action_bounds=squash needs two of each number. Choose clip'
     )

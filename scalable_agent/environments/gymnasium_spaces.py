@@ -86,7 +86,7 @@ def _parts_of(space: Any, name: str, path: str, length: int) -> Any:
         f'are more than {_MOST_NAMES:,} things to tell '
         'apart. Give numbers that describe them',
       )
-    return _categories(space.shape, space.nvec, space.start)
+    return _categories(space)
   if isinstance(space, spaces.MultiBinary):
     return _numbers(space.shape)
   if isinstance(space, spaces.Box):
@@ -129,9 +129,9 @@ def _is_text(space: spaces.Space) -> bool:
     return False
 
 
-def _categories(shape: tuple[int, ...], nums: Any, start: Any) -> Part:
-  spec = structures.CategorySpec(shape, np.dtype(np.int32), int(np.max(nums)))
-  start = np.asarray(start).reshape(shape)
+def _categories(space: spaces.MultiDiscrete) -> Part:
+  start, num_values = space.start, int(space.nvec.max())
+  spec = structures.CategorySpec(space.shape, np.dtype(np.int32), num_values)
   return Part(spec, lambda x: (np.asarray(x) - start).astype(np.int32))
 
 
@@ -217,15 +217,13 @@ def actions_of(space: spaces.Space, name: str, bounds: str) -> Actions:
     )
   if isinstance(space, spaces.Box) and space.dtype.kind == 'f':
     shape, dtype = space.shape, space.dtype
-    low, high = (x.ravel().astype(float) for x in (space.low, space.high))
+    low, high = (tuple(x.ravel().tolist()) for x in (space.low, space.high))
     try:
-      action_spaces.check_bounds(low, high, bounds == 'squash')
+      box = action_spaces.Box(low, high, squash=bounds == 'squash')
     except ValueError as error:
       raise ValueError(f'Of actions of {name}, {error}.') from error
     return Actions(
-      action_spaces.Box(
-        tuple(low.tolist()), tuple(high.tolist()), bounds == 'squash'
-      ),
+      box,
       # In double precision, a bound may lie beyond the nearest float32.
       lambda a: np.clip(
         a.reshape(a.shape[:-1] + shape).astype(dtype), space.low, space.high

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scalable_agent.environments.presets import make_presets
 from scalable_agent.environments.suite import (
@@ -18,6 +18,9 @@ from scalable_agent.options import (
   TextOptions,
   option,
 )
+
+if TYPE_CHECKING:
+  from scalable_agent.environments import gymnasium_registry
 
 # Of other suites: modules that the code of Gymnasium's ids is in, and ids.
 MUJOCO = 'gymnasium.envs.mujoco'
@@ -127,8 +130,14 @@ class Gymnasium(Suite):
     from scalable_agent.environments import gymnasium_vector
 
     return gymnasium_vector.GymnasiumEnvironment(
-      level, num_envs, options, seed, purpose
+      level, num_envs, options, seed, purpose, self.factory()
     )
+
+  def factory(self) -> 'type[gymnasium_registry.Factory]':
+    """Returns the class of what makes one environment."""
+    from scalable_agent.environments import gymnasium_registry
+
+    return gymnasium_registry.Factory
 
 
 GYMNASIUM = Gymnasium()

@@ -57,7 +57,7 @@ class GymnasiumEnvironment(VectorEnvironment):
     options: 'GymnasiumOptions',
     seed: int,
     purpose: Purpose,
-    factory: type[gymnasium_registry.Factory] = gymnasium_registry.Factory,
+    factory: type[gymnasium_registry.Factory],
   ):
     """Makes the environments and, where asked, a process for each.
 

@@ -6,7 +6,6 @@ https://minigrid.farama.org
 import dataclasses
 import importlib
 import re
-from typing import Any
 
 from scalable_agent.environments import extras
 from scalable_agent.environments.gymnasium_suite import (
@@ -14,7 +13,7 @@ from scalable_agent.environments.gymnasium_suite import (
   GymnasiumOptions,
 )
 from scalable_agent.environments.presets import make_presets
-from scalable_agent.environments.suite import Level, Purpose
+from scalable_agent.environments.suite import Level
 
 # Words of the longest mission of BabyAI's grammar: four times "put the grey
 # ball in front of you next to the grey box in front of you", two "and", and
@@ -80,14 +79,10 @@ class MiniGrid(Gymnasium):
 
     return gymnasium_registry.ids(('minigrid',))
 
-  def make(
-    self, level: Level, num_envs: int, options: Any, seed: int, purpose: Purpose
-  ):
-    from scalable_agent.environments import gymnasium_vector, minigrid_factory
+  def factory(self):
+    from scalable_agent.environments import minigrid_factory
 
-    return gymnasium_vector.GymnasiumEnvironment(
-      level, num_envs, options, seed, purpose, minigrid_factory.MiniGridFactory
-    )
+    return minigrid_factory.MiniGridFactory
 
 
 MINIGRID = MiniGrid()

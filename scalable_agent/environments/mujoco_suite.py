@@ -4,7 +4,6 @@ https://gymnasium.farama.org/environments/mujoco
 """
 
 import dataclasses
-from typing import Any
 
 from scalable_agent.environments import control_suite, extras
 from scalable_agent.environments.gymnasium_suite import (
@@ -14,7 +13,7 @@ from scalable_agent.environments.gymnasium_suite import (
   Gymnasium,
   GymnasiumOptions,
 )
-from scalable_agent.environments.suite import Level, Purpose
+from scalable_agent.environments.suite import Level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +42,10 @@ class Mujoco(Gymnasium):
 
     return gymnasium_registry.ids((ENTRY_POINT,))
 
-  def make(
-    self, level: Level, num_envs: int, options: Any, seed: int, purpose: Purpose
-  ):
-    from scalable_agent.environments import gymnasium_vector, mujoco_factory
+  def factory(self):
+    from scalable_agent.environments import mujoco_factory
 
-    return gymnasium_vector.GymnasiumEnvironment(
-      level, num_envs, options, seed, purpose, mujoco_factory.MujocoFactory
-    )
+    return mujoco_factory.MujocoFactory
 
 
 MUJOCO = Mujoco()

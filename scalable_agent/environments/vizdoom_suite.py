@@ -72,17 +72,18 @@ class VizDoom(Gymnasium):
   def make(
     self, level: Level, num_envs: int, options: Any, seed: int, purpose: Purpose
   ):
-    from scalable_agent.environments import gymnasium_vector, vizdoom_factory
-
     # Games that begin at one moment in several processes crash now and then.
     if options.env_processes:
       raise ValueError(
         f'--env_processes={options.env_processes} is not for ViZDoom '
         f'({level.name}), whose games are processes already. Leave it out.'
       )
-    return gymnasium_vector.GymnasiumEnvironment(
-      level, num_envs, options, seed, purpose, vizdoom_factory.VizDoomFactory
-    )
+    return super().make(level, num_envs, options, seed, purpose)
+
+  def factory(self):
+    from scalable_agent.environments import vizdoom_factory
+
+    return vizdoom_factory.VizDoomFactory
 
 
 VIZDOOM = VizDoom()

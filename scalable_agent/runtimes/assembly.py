@@ -263,14 +263,13 @@ def resolve_network(
 def _without_effect(spec: structures.EnvironmentSpec) -> dict[str, str]:
   """Returns the options that mean nothing to a level, and what it lacks."""
   seen = spec.observation
-  texts = (structures.TextSpec,)
   numbers = isinstance(spec.action_space, action_spaces.Box)
   lacks = {
     'nonormalise_pixels': ('images of bytes', networks.are_pixels(seen)),
     'normalise_numbers': ('numbers', networks.are_numbers(seen)),
     'instruction_length': (
       'text',
-      any(isinstance(one, texts) for one in tree.flatten(seen)),
+      any(isinstance(one, structures.TextSpec) for one in tree.flatten(seen)),
     ),
     'action_bounds': ('numbers as actions', numbers),
     # Densities have none.

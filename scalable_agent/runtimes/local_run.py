@@ -116,7 +116,11 @@ class LocalRun:
     self._deal = assembly.deal(config, levels)
     seed = config.run.seed if replayable else _environment_seed(config)
     self._make_environment = functools.partial(
-      _make_environment, config, levels, self._deal, seed, replayable
+      _make_environment,
+      config,
+      [levels[i] for i in self._deal],
+      seed,
+      replayable,
     )
     self._environments = [
       self._make_environment(index) for index in range(num_actors)
@@ -200,7 +204,6 @@ class LocalRun:
 def _make_environment(
   config: Config,
   levels: Sequence[environments.Level],
-  deal: Sequence[int],
   seed: int,
   replayable: bool,
   index: int,
@@ -210,8 +213,7 @@ def _make_environment(
 
   Args:
     config: resolved and validated.
-    levels: of the run.
-    deal: indices of levels, with which actors take turns.
+    levels: that actors take turns with.
     seed: of the first actor's first one.
     replayable: see `LocalRun`.
     index: of the actor, by which it has its level.
@@ -221,7 +223,7 @@ def _make_environment(
   num_envs = config.actors.envs_per_actor
   return assembly.make_environment(
     config,
-    levels[deal[index % len(deal)]],
+    levels[index % len(levels)],
     num_envs,
     seed=seed + (index if number is None else number) * num_envs,
     replayable=replayable,

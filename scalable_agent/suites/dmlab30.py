@@ -100,25 +100,24 @@ def training_scores(
   level_returns: Mapping[str, Sequence[float]],
 ) -> dict[str, float]:
   """Returns the scores of a training by the TensorBoard tags of 2018."""
-  return {
-    'dmlab30/training_no_cap': compute_human_normalized_score(
-      level_returns, per_level_cap=None
-    ),
-    'dmlab30/training_cap_100': compute_human_normalized_score(
-      level_returns, per_level_cap=100
-    ),
-  }
+  tags = ('dmlab30/training_no_cap', 'dmlab30/training_cap_100')
+  return _named(tags, level_returns)
 
 
 def test_scores(
   level_returns: Mapping[str, Sequence[float]],
 ) -> dict[str, float]:
   """Returns the scores of a test as the log line of 2018 calls them."""
+  return _named(('No cap.', 'Cap 100'), level_returns)
+
+
+def _named(
+  names: tuple[str, str], level_returns: Mapping[str, Sequence[float]]
+) -> dict[str, float]:
+  """Returns the score without a cap and with one of 100, so called."""
   return {
-    'No cap.': compute_human_normalized_score(
-      level_returns, per_level_cap=None
-    ),
-    'Cap 100': compute_human_normalized_score(level_returns, per_level_cap=100),
+    name: compute_human_normalized_score(level_returns, per_level_cap=cap)
+    for name, cap in zip(names, (None, 100), strict=True)
   }
 
 

@@ -13,13 +13,10 @@ import tree
 
 from scalable_agent import gradients, structures
 from scalable_agent.transport import protocol, rpc, weights
+from scalable_agent.transport.malformed import Malformed, check_steps
 
 # Of a piece of them.
 MAX_BYTES = rpc.MAX_BYTES - protocol.GRADIENTS.size
-
-
-class Malformed(ValueError):
-  """Bytes that are no gradients of this layout."""
 
 
 class Layout:
@@ -120,13 +117,7 @@ class Layout:
     )
 
   def _check(self, env_outputs, agent_outputs) -> None:
-    step_type, action = env_outputs.step_type, agent_outputs.action
-    if step_type.min() < structures.FIRST or step_type.max() > structures.LAST:
-      raise Malformed('a step type that does not exist')
-    try:
-      self._action_space.check(action)
-    except ValueError as error:
-      raise Malformed(str(error)) from error
+    check_steps(env_outputs, agent_outputs, self._action_space)
     if not np.isfinite(env_outputs.info.episode_return).all():
       raise Malformed('an episode return that is not finite')
 

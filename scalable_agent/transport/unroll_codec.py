@@ -19,13 +19,10 @@ import numpy as np
 import tree
 
 from scalable_agent import networks, structures
+from scalable_agent.transport.malformed import Malformed, check_steps
 
 # Number in the stream, columns E, policy version, index of the level.
 _HEADER = struct.Struct('<IIqi')
-
-
-class Malformed(ValueError):
-  """Bytes that are no unroll of this layout."""
 
 
 class OutOfStep(Exception):
@@ -250,13 +247,7 @@ class Decoder:
     ]
 
   def _check(self, arrays, env_outputs, agent_outputs) -> None:
-    step_type, action = env_outputs.step_type, agent_outputs.action
-    if step_type.min() < structures.FIRST or step_type.max() > structures.LAST:
-      raise Malformed('a step type that does not exist')
-    try:
-      self._layout.action_space.check(action)
-    except ValueError as error:
-      raise Malformed(str(error)) from error
+    check_steps(env_outputs, agent_outputs, self._layout.action_space)
     discount = env_outputs.discount
     if discount.min() < 0 or discount.max() > 1:
       raise Malformed('a discount beyond 0 to 1')

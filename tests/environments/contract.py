@@ -237,3 +237,17 @@ class Contract:
     environment.reset()
     with pytest.raises(RuntimeError, match='render=True'):
       environment.render()
+
+
+def assert_cut_off(environment, steps):
+  """Resets one environment, which must be cut off after `steps` no-ops.
+
+  Returns:
+    The last output, whose future counts.
+  """
+  environment.reset()
+  for step in range(1, steps + 1):
+    output = environment.step(np.zeros([1], np.int32))
+    assert (output.step_type[0] == LAST) == (step == steps)
+  assert output.discount[0] == 1.0
+  return output

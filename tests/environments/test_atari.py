@@ -259,11 +259,7 @@ def test_the_shorter_limit_cuts_an_episode_off_which_has_a_future(
   environment = make(
     'pong', 1, max_episode_frames=frames, max_episode_length=steps
   )
-  environment.reset()
-  for step in range(1, expected + 1):
-    output = environment.step(np.zeros([1], np.int32))
-    assert (output.step_type[0] == LAST) == (step == expected)
-  assert output.discount[0] == 1.0
+  output = contract.assert_cut_off(environment, expected)
   assert output.info.episode_step[0] == expected
   environment.close()
 
