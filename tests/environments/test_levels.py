@@ -5,7 +5,7 @@ import re
 import pytest
 
 from scalable_agent import environments, options
-from scalable_agent.environments import extras
+from scalable_agent.environments import extras, gymnasium_registry
 from scalable_agent.suites import atari57
 from tests.configs import CATALOG, make_config
 
@@ -80,7 +80,10 @@ def test_a_module_that_is_not_there_is_named(module):
 def test_what_is_not_installed_is_said_in_one_line(
   level_name, extra, monkeypatch
 ):
-  monkeypatch.setattr(extras, 'is_installed', lambda name: name != extra)
+  installed = extras.is_installed
+  monkeypatch.setattr(
+    extras, 'is_installed', lambda name: name != extra and installed(name)
+  )
   monkeypatch.setattr(extras, '_LEAST_PYTHON', {})
   with pytest.raises(ValueError, match='not installed') as error:
     environments.parse_level(level_name)
@@ -258,7 +261,18 @@ def test_all_listed_names_are_levels():
   assert {'pong', 'catch', 'CartPole-v1'} <= set(names)
   assert not any(name.startswith('ALE/') for name in names)
   for name in names:
-    environments.parse_level(name)
+    if _needs_mujoco(name) and not extras.is_installed('mujoco'):
+      # Gymnasium has their names without it.
+      with pytest.raises(ValueError, match='needs mujoco, which is not inst'):
+        environments.parse_level(name)
+    else:
+      environments.parse_level(name)
+
+
+def _needs_mujoco(name):
+  return gymnasium_registry.entry_point(name).startswith(
+    'gymnasium.envs.mujoco'
+  )
 
 
 def test_every_option_of_a_suite_is_among_those_there_are():
