@@ -171,7 +171,7 @@ def train(config: options.Config, given: set[str]) -> None:
       config = options.follow_cores(config, suite, given, usable)
     options.validate(config)
     options.check_given(config, given)
-    config = assembly.resolve_threads(config)
+    config = assembly.resolve_machine(config)
     assembly.use_threads(config)
     assembly.check_levels(config, levels)
     config = assembly.resolve_network(config, levels, given)

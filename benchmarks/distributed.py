@@ -81,7 +81,7 @@ def _config(logdir: str = 'unused'):
   config = options.resolve(config, levels[0].suite, levels[0].options)
   if _NUM.value:
     config = config.replace(num_actors=_NUM.value, task=0)
-  config = assembly.resolve_threads(config)
+  config = assembly.resolve_machine(config)
   assembly.use_threads(config)
   return assembly.resolve_network(config, levels), levels
 

@@ -54,7 +54,7 @@ def _parts():
     levels[0].suite,
     levels[0].options,
   )
-  config = assembly.resolve_threads(config)
+  config = assembly.resolve_machine(config)
   assembly.use_threads(config)
   spec = assembly.find_spec(config, levels[0])
   return config, spec, assembly.make_agent(config, spec)

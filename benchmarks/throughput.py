@@ -196,7 +196,7 @@ def _measure_part(part: str) -> None:
   if part == 'learner':
     tf.config.threading.set_intra_op_parallelism_threads(cores.usable_cores())
   else:
-    assembly.use_threads(assembly.resolve_threads(config))
+    assembly.use_threads(assembly.resolve_machine(config))
   function = {
     'environment': _environment,
     'inference': _inference,

@@ -59,6 +59,7 @@ class Learner:
     frames_per_step: int,
     updates_per_batch: int = 1,
     episodes: tf.Variable | None = None,
+    jit_compile: bool = False,
   ):
     """Builds the optimizers' slots, for the strategy in whose scope it is.
 
@@ -73,8 +74,10 @@ class Learner:
       updates_per_batch: optimizer steps on each batch.
       episodes: int64 variable that counts those learned from, by the metric
         `num_episodes` of `loss`; None: nothing does. Not under a strategy.
+      jit_compile: whether XLA compiles updates. Not under a strategy.
     """
     self.agent = agent
+    self._jit_compile = jit_compile
     self.optimizers = self._build(optimizers)
     self.frames = tf.Variable(0, dtype=tf.int64, name='frames')
     self.updates = tf.Variable(0, dtype=tf.int64, name='updates')
@@ -85,8 +88,10 @@ class Learner:
     self._frames_per_step = frames_per_step
     self._updates_per_batch = updates_per_batch
     self._replicas = replicas.Replicas(tf.distribute.get_strategy())
-    self._update = _compiled(self._learn_from_batch, agent, self.optimizers)
-    self._apply = _compiled(self._learn_from_gradients)
+    self._update = self._compiled(
+      self._learn_from_batch, agent, self.optimizers
+    )
+    self._apply = self._compiled(self._learn_from_gradients)
 
   def checkpoint_items(self) -> dict[str, Any]:
     """Everything that must survive a restart, by name."""
@@ -155,7 +160,7 @@ class Learner:
         learner's.
     """
     chosen = self._build(optimizers) if optimizers else self.optimizers
-    update = _compiled(self._learn_from_batch, agent, chosen)
+    update = self._compiled(self._learn_from_batch, agent, chosen)
     return worker.Worker(agent, chosen, self.agent, update)
 
   def agree(self, step: agreement.Step) -> agreement.Step:
@@ -198,6 +203,18 @@ class Learner:
     for one in optimizers:
       one.build(self.agent.trainable_variables)
     return tuple(optimizers)
+
+  def _compiled(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns a tf.function of a function, of which the first are given."""
+    # Without autograph for the same reason as in `policies.make_step`. Partial,
+    # as of a method TensorFlow takes the tracings of all objects together, and
+    # warns of so many.
+    return tf.function(
+      functools.partial(function, *arguments),
+      autograph=False,
+      reduce_retracing=True,
+      jit_compile=self._jit_compile or None,
+    )
 
   def _learn_from_batch(self, agent, optimizers, shards):
     with self._replicas.scope():
@@ -306,15 +323,3 @@ class Learner:
       lags,
       self._replicas.all_reduce,
     )
-
-
-def _compiled(function: Callable[..., Any], *arguments: Any) -> Any:
-  """Returns a tf.function of a function, of which the first are given."""
-  # Without autograph for the same reason as in `policies.make_step`. Partial,
-  # as of a method TensorFlow takes the tracings of all objects together, and
-  # warns of so many.
-  return tf.function(
-    functools.partial(function, *arguments),
-    autograph=False,
-    reduce_retracing=True,
-  )

@@ -34,6 +34,28 @@ class _OfSums:
 class Adam(_OfSums, keras.optimizers.Adam):
   """Adam; under a `tf.distribute` strategy, of gradients already summed."""
 
+  def update_step(self, gradient, variable, learning_rate):
+    """See base class, whose dozen operations for each variable are one here.
+
+    It takes a lock, so that no addition of another thread is lost.
+    """
+    index = self._get_variable_index(variable)
+    step = tf.cast(self.iterations + 1, tf.float32)
+    tf.raw_ops.ResourceApplyAdam(
+      var=variable.handle,
+      m=self._momentums[index].value.handle,
+      v=self._velocities[index].value.handle,
+      beta1_power=tf.pow(self.beta_1, step),
+      beta2_power=tf.pow(self.beta_2, step),
+      lr=tf.convert_to_tensor(learning_rate),
+      beta1=self.beta_1,
+      beta2=self.beta_2,
+      epsilon=self.epsilon,
+      # Those of embeddings are sparse.
+      grad=tf.convert_to_tensor(gradient),
+      use_locking=True,
+    )
+
 
 class RMSProp(_OfSums, keras.optimizers.RMSprop):
   """RMSProp whose mean squares need not start at zero.

@@ -53,6 +53,7 @@ def make_learner(
   updates_per_batch=1,
   reward_clipping='abs_one',
   given=None,
+  jit_compile=False,
 ):
   return learner.Learner(
     agent,
@@ -65,6 +66,7 @@ def make_learner(
     functools.partial(optimizers.clip_gradients, clip_gradient_norm=clip),
     frames_per_step=FRAMES_PER_STEP,
     updates_per_batch=updates_per_batch,
+    jit_compile=jit_compile,
   )
 
 

@@ -48,8 +48,14 @@ class Unchanged:
 
   num_moments = 0
 
-  def __init__(self, spec: structures.TensorSpec, num_frames: int):
+  def __init__(
+    self,
+    spec: structures.TensorSpec,
+    num_frames: int,
+    dtype: tf.DType = tf.float32,
+  ):
     del spec, num_frames
+    self._dtype = dtype
 
   def spec_of(self, spec: structures.TensorSpec) -> structures.TensorSpec:
     """Returns the spec of what it makes of such stacks."""
@@ -74,11 +80,11 @@ class ScaledPixels(Unchanged):
 
   def spec_of(self, spec: structures.TensorSpec) -> structures.TensorSpec:
     """See `Unchanged`."""
-    return _as_float32(spec)
+    return _as_numbers(spec, self._dtype)
 
   def __call__(self, stacks: tf.Tensor) -> tf.Tensor:
-    """Returns [..., height, width, num_frames * channels] float32."""
-    return tf.cast(stacks, tf.float32) / 255.0
+    """Returns [..., height, width, num_frames * channels] of the dtype."""
+    return tf.cast(tf.cast(stacks, tf.float32) / 255.0, self._dtype)
 
 
 class NormalisedPixels(snt.Module):
@@ -102,15 +108,22 @@ class NormalisedPixels(snt.Module):
 
   num_moments = 3
 
-  def __init__(self, spec: structures.TensorSpec, num_frames: int):
+  def __init__(
+    self,
+    spec: structures.TensorSpec,
+    num_frames: int,
+    dtype: tf.DType = tf.float32,
+  ):
     """Initialises.
 
     Args:
       spec: of one observation, an image of bytes.
       num_frames: observations in a stack.
+      dtype: of what it makes of them.
     """
     super().__init__(name='pixels')
     self._num_frames = num_frames
+    self._dtype = dtype
     self.count = tf.Variable(0, trainable=False, dtype=tf.int64, name='count')
     self.mean = tf.Variable(tf.zeros(spec.shape), trainable=False, name='mean')
     self.mean_square = tf.Variable(
@@ -119,7 +132,7 @@ class NormalisedPixels(snt.Module):
 
   def spec_of(self, spec: structures.TensorSpec) -> structures.TensorSpec:
     """See `Unchanged`."""
-    return _as_float32(spec)
+    return _as_numbers(spec, self._dtype)
 
   def __call__(self, stacks: tf.Tensor) -> tf.Tensor:
     """Normalises: clip((x - mean) / sqrt(variance + 8^2), -10, 10).
@@ -128,13 +141,14 @@ class NormalisedPixels(snt.Module):
       stacks: [..., height, width, num_frames * channels] uint8.
 
     Returns:
-      The same shape, float32.
+      The same shape, of the dtype.
     """
     # Rounding may leave a variance below zero.
     variance = tf.maximum(self.mean_square - tf.square(self.mean), 0.0)
-    return _deviations(
+    deviations = _deviations(
       stacks, self.mean, variance, _LEAST_OF_PIXELS, self._num_frames
     )
+    return tf.cast(deviations, self._dtype)
 
   def moments(self, observations: tf.Tensor) -> list[tf.Tensor]:
     """Returns what `observe` wants to know of some observations.
@@ -193,7 +207,7 @@ class NormalisedNumbers(snt.Module):
 
   def spec_of(self, spec: structures.TensorSpec) -> structures.TensorSpec:
     """See `Unchanged`."""
-    return _as_float32(spec)
+    return _as_numbers(spec, tf.float32)
 
   def __call__(self, stacks: tf.Tensor) -> tf.Tensor:
     """Normalises: clip((x - mean) / sqrt(variance + 0.01^2), -10, 10).
@@ -251,7 +265,9 @@ class NormalisedNumbers(snt.Module):
 
 def _some(observations: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """Returns every fourth step of [T, B, ...] as float32, and their number."""
-  x = tf.cast(observations[::_EVERY], tf.float32)
+  # A slice with a step copies byte by byte, which takes 3 ms a batch.
+  steps = tf.range(0, tf.shape(observations)[0], _EVERY)
+  x = tf.cast(tf.gather(observations, steps), tf.float32)
   return x, tf.cast(tf.reduce_prod(tf.shape(x)[:2]), tf.float32)
 
 
@@ -296,7 +312,13 @@ class Parts(snt.Module):
     return tree.unflatten_as(self._nest, [function(*pair) for pair in pairs])
 
 
-def make_normalisation(spec: Any, num_frames: int, pixels: bool, numbers: bool):
+def make_normalisation(
+  spec: Any,
+  num_frames: int,
+  pixels: bool,
+  numbers: bool,
+  dtype: tf.DType = tf.float32,
+):
   """Returns what makes numbers of a nest of stacks of such observations.
 
   Args:
@@ -304,19 +326,27 @@ def make_normalisation(spec: Any, num_frames: int, pixels: bool, numbers: bool):
     num_frames: in a stack.
     pixels: whether to normalise those of images of bytes.
     numbers: whether to normalise all others.
+    dtype: of the numbers that pixels become; all else is float32.
   """
   make = Parts if tree.is_nested(spec) else _make_one
-  return make(spec, num_frames, pixels, numbers)
+  return make(spec, num_frames, pixels, numbers, dtype)
 
 
-def _as_float32(spec: structures.TensorSpec) -> structures.TensorSpec:
-  return dataclasses.replace(spec, dtype=np.dtype(np.float32))
+def _as_numbers(
+  spec: structures.TensorSpec, dtype: tf.DType
+) -> structures.TensorSpec:
+  return dataclasses.replace(spec, dtype=np.dtype(dtype.as_numpy_dtype))
 
 
 def _make_one(
-  spec: structures.TensorSpec, num_frames: int, pixels: bool, numbers: bool
+  spec: structures.TensorSpec,
+  num_frames: int,
+  pixels: bool,
+  numbers: bool,
+  dtype: tf.DType,
 ):
   if are_pixels(spec):
-    return (NormalisedPixels if pixels else ScaledPixels)(spec, num_frames)
+    kind = NormalisedPixels if pixels else ScaledPixels
+    return kind(spec, num_frames, dtype)
   normalise = numbers and are_numbers(spec)
   return (NormalisedNumbers if normalise else Unchanged)(spec, num_frames)

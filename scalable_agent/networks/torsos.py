@@ -3,8 +3,9 @@
 A torso maps `[N, ...]` observations to `[N, features]`. Your own is any class
 with the constructor `Torso(observation)`, `observation` being the spec of one
 (stacked) observation, or the nest of them that a level gives, and a `__call__`;
-name it with `--network=module:Class`. Bytes of images reach it as float32, see
-`normalisation`; names of things and words as they are, see `structures`.
+name it with `--network=module:Class`. Bytes of images reach it as --precision
+says, see `normalisation`; names of things and words as they are, see
+`structures`. Those here compute in the type of what they get, and give float32.
 """
 
 import importlib
@@ -17,6 +18,7 @@ import tensorflow as tf
 import tree
 
 from scalable_agent import structures
+from scalable_agent.networks import layers
 
 FLOAT = np.dtype(np.float32)
 
@@ -48,7 +50,11 @@ def _orthogonal() -> snt.initializers.Initializer:
 
 def make_linear(size: int) -> snt.Linear:
   """Returns a layer of `size` ReLUs, to be."""
-  return snt.Linear(size, w_init=_orthogonal())
+  return layers.Linear(size, w_init=_orthogonal())
+
+
+def _features(x: tf.Tensor) -> tf.Tensor:
+  return tf.cast(x, tf.float32)
 
 
 def _check_pixels(
@@ -72,14 +78,18 @@ class Shallow(snt.Module):
   def __init__(self, observation: structures.TensorSpec):
     super().__init__(name='shallow')
     _check_pixels('shallow', observation, self.MIN_PIXELS)
-    self._conv_1 = snt.Conv2D(16, 8, 4, padding='VALID', w_init=_orthogonal())
-    self._conv_2 = snt.Conv2D(32, 4, 2, padding='VALID', w_init=_orthogonal())
+    self._conv_1 = layers.Conv2D(
+      16, 8, 4, padding='VALID', w_init=_orthogonal()
+    )
+    self._conv_2 = layers.Conv2D(
+      32, 4, 2, padding='VALID', w_init=_orthogonal()
+    )
     self._linear = make_linear(256)
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    x = tf.nn.relu(self._conv_1(tf.cast(observation, tf.float32)))
+    x = tf.nn.relu(self._conv_1(layers.floating(observation)))
     x = tf.nn.relu(self._conv_2(x))
-    return tf.nn.relu(self._linear(snt.flatten(x)))
+    return _features(tf.nn.relu(self._linear(snt.flatten(x))))
 
 
 class Nature(snt.Module):
@@ -95,16 +105,22 @@ class Nature(snt.Module):
   def __init__(self, observation: structures.TensorSpec):
     super().__init__(name='nature')
     _check_pixels('nature', observation, self.MIN_PIXELS)
-    self._conv_1 = snt.Conv2D(32, 8, 4, padding='VALID', w_init=_orthogonal())
-    self._conv_2 = snt.Conv2D(64, 4, 2, padding='VALID', w_init=_orthogonal())
-    self._conv_3 = snt.Conv2D(64, 3, 1, padding='VALID', w_init=_orthogonal())
+    self._conv_1 = layers.Conv2D(
+      32, 8, 4, padding='VALID', w_init=_orthogonal()
+    )
+    self._conv_2 = layers.Conv2D(
+      64, 4, 2, padding='VALID', w_init=_orthogonal()
+    )
+    self._conv_3 = layers.Conv2D(
+      64, 3, 1, padding='VALID', w_init=_orthogonal()
+    )
     self._linear = make_linear(512)
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    x = tf.nn.relu(self._conv_1(tf.cast(observation, tf.float32)))
+    x = tf.nn.relu(self._conv_1(layers.floating(observation)))
     x = tf.nn.relu(self._conv_2(x))
     x = tf.nn.relu(self._conv_3(x))
-    return tf.nn.relu(self._linear(snt.flatten(x)))
+    return _features(tf.nn.relu(self._linear(snt.flatten(x))))
 
 
 class _ResidualBlock(snt.Module):
@@ -115,8 +131,8 @@ class _ResidualBlock(snt.Module):
 
   def __init__(self, channels: int):
     super().__init__(name='residual_block')
-    self._conv_1 = snt.Conv2D(channels, 3)
-    self._conv_2 = snt.Conv2D(channels, 3)
+    self._conv_1 = layers.Conv2D(channels, 3)
+    self._conv_2 = layers.Conv2D(channels, 3)
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     return x + self._conv_2(tf.nn.relu(self._conv_1(tf.nn.relu(x))))
@@ -129,7 +145,7 @@ class Deep(snt.Module):
     super().__init__(name='deep')
     self._sections = [
       (
-        snt.Conv2D(channels, 3, w_init=_orthogonal()),
+        layers.Conv2D(channels, 3, w_init=_orthogonal()),
         [_ResidualBlock(channels) for _ in range(2)],
       )
       for channels in (16, 32, 32)
@@ -137,13 +153,13 @@ class Deep(snt.Module):
     self._linear = make_linear(256)
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    x = tf.cast(observation, tf.float32)
+    x = layers.floating(observation)
     for conv, blocks in self._sections:
       x = tf.nn.max_pool2d(conv(x), 3, 2, padding='SAME')
       for block in blocks:
         x = block(x)
     x = snt.flatten(tf.nn.relu(x))
-    return tf.nn.relu(self._linear(x))
+    return _features(tf.nn.relu(self._linear(x)))
 
 
 class Universe(snt.Module):
@@ -156,13 +172,15 @@ class Universe(snt.Module):
   def __init__(self, observation: structures.TensorSpec):
     del observation
     super().__init__(name='universe')
-    self._convs = [snt.Conv2D(32, 3, 2, w_init=_orthogonal()) for _ in range(4)]
+    self._convs = [
+      layers.Conv2D(32, 3, 2, w_init=_orthogonal()) for _ in range(4)
+    ]
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    x = tf.cast(observation, tf.float32)
+    x = layers.floating(observation)
     for conv in self._convs:
       x = tf.nn.elu(conv(x))
-    return snt.flatten(x)
+    return _features(snt.flatten(x))
 
 
 class Small(snt.Module):
@@ -174,14 +192,14 @@ class Small(snt.Module):
   def __init__(self, observation: structures.TensorSpec):
     del observation
     super().__init__(name='small')
-    self._conv_1 = snt.Conv2D(16, 3, w_init=_orthogonal())
-    self._conv_2 = snt.Conv2D(32, 3, w_init=_orthogonal())
+    self._conv_1 = layers.Conv2D(16, 3, w_init=_orthogonal())
+    self._conv_2 = layers.Conv2D(32, 3, w_init=_orthogonal())
     self._linear = make_linear(256)
 
   def __call__(self, observation: tf.Tensor) -> tf.Tensor:
-    x = tf.nn.relu(self._conv_1(tf.cast(observation, tf.float32)))
+    x = tf.nn.relu(self._conv_1(layers.floating(observation)))
     x = tf.nn.relu(self._conv_2(x))
-    return tf.nn.relu(self._linear(snt.flatten(x)))
+    return _features(tf.nn.relu(self._linear(snt.flatten(x))))
 
 
 class Mlp(snt.Module):

@@ -62,6 +62,26 @@ class AgentOptions:
     part=Part.ACTING,
     line=Line.AGENT,
   )
+  precision: str = option(
+    'auto',
+    'In what torsos multiply pixels and what becomes of them: float32, or '
+    'bfloat16 where the processor can (sums are float32, and so are weights, '
+    'gradients, losses and all else). auto = bfloat16 on processors with '
+    'AVX512-BF16 or AMX, but float32 with a GPU or a torso of your own.',
+    choices=('auto', 'float32', 'bfloat16'),
+    part=Part.PROCESS,
+    free_in_test=True,
+    line=Line.AGENT,
+  )
+  jit_compile: str = option(
+    'auto',
+    'What XLA compiles: all = updates, and what makes numbers of pixels; pixels '
+    '= only that; none. auto = all with a GPU, pixels on processors, where XLA '
+    'multiplies more slowly than TensorFlow.',
+    choices=('auto', 'all', 'pixels', 'none'),
+    part=Part.PROCESS,
+    free_in_test=True,
+  )
   frame_stack: int = option(
     1,
     'Latest observations that the agent sees.',

@@ -16,7 +16,7 @@ from scalable_agent import (
   policies,
   structures,
 )
-from scalable_agent.runtimes import cores
+from scalable_agent.runtimes import cores, processor
 from scalable_agent.transport import protocol, unroll_codec
 
 # Levels that a message names.
@@ -32,15 +32,32 @@ _OF_SOME_LEVELS = (
 _IMPLEMENTATIONS = {'auto': None, 'op': 'op', 'python': 'fallback'}
 
 
-def resolve_threads(config: options.Config) -> options.Config:
-  """Returns `config` with what --intra_op_threads=0 stands for.
+def resolve_machine(config: options.Config) -> options.Config:
+  """Returns `config` with what stands for what this machine is good at.
+
+  That is --intra_op_threads=0, --precision=auto and --jit_compile=auto. All are
+  written to config.json, as results differ in their last bits.
 
   Half of the cores for one operation leaves the other half to the emulators:
-  on two cores, one thread trained faster than two. It is written to config.json
-  like all options, as sums over other numbers of threads round differently.
+  on two cores, one thread trained faster than two.
   """
   threads = config.threads.intra_op_threads or max(1, cores.usable_cores() // 2)
-  return config.replace(intra_op_threads=threads)
+  gpu = bool(tf.config.list_physical_devices('GPU'))
+  precision, compiled = config.agent.precision, config.agent.jit_compile
+  if precision == 'auto':
+    # A torso of the user's, module:Class, may know nothing of bfloat16.
+    fit = processor.has_bfloat16() and ':' not in (config.agent.network or '')
+    precision = 'bfloat16' if fit and not gpu else 'float32'
+  if compiled == 'auto':
+    compiled = 'all' if gpu and not _has_replicas(config) else 'pixels'
+  return config.replace(
+    intra_op_threads=threads, precision=precision, jit_compile=compiled
+  )
+
+
+def _has_replicas(config: options.Config) -> bool:
+  """Whether gradients are summed over devices or processes."""
+  return config.cluster.num_learners * config.cluster.learner_devices > 1
 
 
 def use_threads(config: options.Config) -> None:

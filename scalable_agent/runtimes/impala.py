@@ -76,6 +76,12 @@ class Impala(Algorithm):
         f'--num_learners={cluster.num_learners} times --learner_devices='
         f'{cluster.learner_devices}. Make it a multiple of {devices}.'
       )
+    if config.agent.jit_compile == 'all' and devices > 1:
+      raise ValueError(
+        f'--jit_compile=all, --num_learners={cluster.num_learners} and '
+        f'--learner_devices={cluster.learner_devices}: XLA compiles no update '
+        'of several devices. Choose --jit_compile=pixels.'
+      )
     if None in (actors.envs_per_actor, batch_size) or cluster.is_distributed:
       return
     # Threads fill a batch with several unrolls of each.

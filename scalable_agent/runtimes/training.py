@@ -64,6 +64,7 @@ def make_learner(
     frames_per_step=spec.frames_per_step,
     updates_per_batch=config.batches.updates_per_batch,
     episodes=episodes,
+    jit_compile=config.agent.jit_compile == 'all',
   )
 
 

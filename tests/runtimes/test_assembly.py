@@ -16,11 +16,12 @@ from scalable_agent import (
   learner,
   networks,
   optimizers,
+  options,
   policies,
   unroll_queue,
 )
 from scalable_agent.reports import metrics
-from scalable_agent.runtimes import assembly, impala_local
+from scalable_agent.runtimes import assembly, impala_local, processor
 from scalable_agent.storage import checkpointing
 from tests.configs import CATALOG, make_config, resolve
 
@@ -51,6 +52,8 @@ REACHED = (
   ('Agent', 'min_policy', 0.1),
   ('Agent', 'network', 'deep'),
   ('Agent', 'normalise_pixels', True),
+  ('Agent', 'precision', 'bfloat16'),
+  ('Agent', 'jit_compile', 'none'),
   ('Agent', 'normalise_numbers', True),
   ('Batched', 'batcher', 'op', 'implementation'),
   ('Batched', 'inference_maximum_batch_size', 77, 'maximum_batch_size'),
@@ -181,7 +184,7 @@ def assemble(monkeypatch, tmp_path):
     levels = environments.parse_levels(config.run.level_name)
     config = resolve(config, levels[0].suite)
     made.clear()
-    assembly.use_threads(assembly.resolve_threads(config))
+    assembly.use_threads(assembly.resolve_machine(config))
     impala_local.Run(config, levels)._prepare()
     return made
 
@@ -444,3 +447,59 @@ def test_what_means_something_to_a_level_is_not(level, name):
     make_config(level_name=level, algorithm='ga3c'), levels[0].suite
   )
   assert assembly.resolve_network(config, levels, {name}) is not None
+
+
+@pytest.mark.parametrize(
+  ('has', 'gpu', 'given', 'network', 'expected'),
+  [
+    (True, False, 'auto', None, 'bfloat16'),
+    (True, False, 'auto', 'deep', 'bfloat16'),
+    (True, False, 'auto', 'my.module:Torso', 'float32'),
+    (True, True, 'auto', None, 'float32'),
+    (False, False, 'auto', None, 'float32'),
+    (True, False, 'float32', None, 'float32'),
+    (False, True, 'bfloat16', 'my.module:Torso', 'bfloat16'),
+  ],
+)
+def test_the_precision_follows_the_processor(
+  monkeypatch, has, gpu, given, network, expected
+):
+  monkeypatch.setattr(processor, 'has_bfloat16', lambda: has)
+  monkeypatch.setattr(
+    tf.config, 'list_physical_devices', lambda kind: [1][:gpu]
+  )
+  config = make_config(precision=given, network=network)
+  resolved = assembly.resolve_machine(config)
+  assert resolved.agent.precision == expected
+  # What was resolved, and stands in a config.json, is not looked up again.
+  monkeypatch.setattr(processor, 'has_bfloat16', lambda: not has)
+  assert assembly.resolve_machine(resolved).agent.precision == expected
+
+
+@pytest.mark.parametrize(
+  ('gpu', 'given', 'learners', 'devices', 'expected'),
+  [
+    (False, 'auto', 1, 1, 'pixels'),
+    (True, 'auto', 1, 1, 'all'),
+    (True, 'auto', 2, 1, 'pixels'),
+    (True, 'auto', 1, 2, 'pixels'),
+    (True, 'none', 1, 1, 'none'),
+    (False, 'all', 1, 1, 'all'),
+  ],
+)
+def test_what_xla_compiles_follows_the_devices(
+  monkeypatch, gpu, given, learners, devices, expected
+):
+  monkeypatch.setattr(
+    tf.config, 'list_physical_devices', lambda kind: [1][:gpu]
+  )
+  config = make_config(
+    jit_compile=given, num_learners=learners, learner_devices=devices
+  )
+  assert assembly.resolve_machine(config).agent.jit_compile == expected
+
+
+def test_xla_compiles_no_update_of_several_devices():
+  config = make_config(jit_compile='all', learner_devices=2, level_name='pong')
+  with pytest.raises(ValueError, match='Choose --jit_compile=pixels'):
+    options.validate(resolve(config, environments.parse_level('pong').suite))

@@ -1,7 +1,5 @@
 """The learner against an update written by hand."""
 
-import functools
-
 import keras
 import numpy as np
 import pytest
@@ -32,11 +30,17 @@ from tests.learners import (
 
 
 @pytest.mark.parametrize('lstm', [False, True], ids=['mlp', 'lstm'])
-@pytest.mark.parametrize('updates_per_batch', [1, 3])
-def test_an_update_is_the_one_written_by_hand(lstm, updates_per_batch):
+@pytest.mark.parametrize(
+  ('updates_per_batch', 'jit_compile'), [(1, False), (3, False), (3, True)]
+)
+def test_an_update_is_the_one_written_by_hand(
+  lstm, updates_per_batch, jit_compile
+):
   agent, copy = make_agent(lstm), make_agent(lstm)
   assert_all_close(weights(agent), weights(copy), rtol=0, atol=0)
-  one = make_learner(agent, updates_per_batch=updates_per_batch)
+  one = make_learner(
+    agent, updates_per_batch=updates_per_batch, jit_compile=jit_compile
+  )
   optimizer = make_optimizer()
   before = weights(agent)
   for batch in make_batches(copy, 3):
@@ -146,16 +150,15 @@ def with_a_reward(batch, value):
 def test_gradients_that_are_not_finite_change_nothing(lstm, xla):
   agent, other_agent = make_agent(lstm), make_agent(lstm)
   one, other = (
-    make_learner(a, clip=40.0, updates_per_batch=2, reward_clipping='none')
+    make_learner(
+      a,
+      clip=40.0,
+      updates_per_batch=2,
+      reward_clipping='none',
+      jit_compile=xla,
+    )
     for a in (agent, other_agent)
   )
-  if xla:
-    for each in (one, other):
-      each._update = tf.function(
-        functools.partial(each._learn_from_batch, each.agent, each.optimizers),
-        autograph=False,
-        jit_compile=True,
-      )
   first, second = make_batches(other_agent, 2)
   one.update(first)
   before = all_values(one)

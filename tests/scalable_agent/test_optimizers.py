@@ -1,5 +1,7 @@
 """Optimizers against TensorFlow 1's update rules, written out in numpy."""
 
+import threading
+
 import numpy as np
 import pytest
 import sonnet as snt
@@ -418,3 +420,50 @@ def test_the_norm_tells_that_a_gradient_is_not_finite(
 def test_a_negative_norm_raises():
   with pytest.raises(ValueError, match='clip_gradient_norm is -1'):
     optimizers.clip_gradients([tf.constant([1.0])], -1.0)
+
+
+def test_adam_takes_sparse_gradients_for_what_they_are():
+  # Of the embedding of words, of which a batch has a few.
+  dense, sparse = (tf.Variable(tf.ones([4, 2])) for _ in range(2))
+  gradient = tf.IndexedSlices(tf.ones([2, 2]), tf.constant([2, 2]), [4, 2])
+  for variable, one in (
+    (dense, tf.convert_to_tensor(gradient)),
+    (sparse, gradient),
+  ):
+    optimizer = optimizers.make_optimizer(OptimizerOptions(optimizer='adam'))
+    optimizer.build([variable])
+    optimizer.learning_rate.assign(0.5)
+    for _ in range(2):
+      optimizer.apply([one], [variable])
+  np.testing.assert_array_equal(dense, sparse)
+  changed = np.any(dense.numpy() != 1, axis=1)
+  np.testing.assert_array_equal(changed, [False, False, True, False])
+
+
+def test_adam_of_two_optimizers_loses_no_addition_to_a_weight():
+  # Large, so that two additions would meet; each thread has moments of its own,
+  # as the workers of A3C may.
+  variable = tf.Variable(tf.zeros([300_000]))
+  steps = 40
+  made = []
+  for _ in range(2):
+    optimizer = optimizers.make_optimizer(
+      OptimizerOptions(optimizer='adam', epsilon=1e-12)
+    )
+    optimizer.build([variable])
+    optimizer.learning_rate.assign(0.25)
+    made.append(optimizer)
+  gradient = tf.ones([300_000])
+
+  def run(optimizer):
+    update = tf.function(lambda: optimizer.apply([gradient], [variable]))
+    for _ in range(steps):
+      update()
+
+  threads = [threading.Thread(target=run, args=(one,)) for one in made]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  # Of a gradient that never changes, each step is the learning rate.
+  np.testing.assert_allclose(variable, -0.25 * 2 * steps, rtol=1e-4)
