@@ -75,9 +75,9 @@ class AgentOptions:
   )
   jit_compile: str = option(
     'auto',
-    'What XLA compiles: all = updates, and what makes numbers of pixels; pixels '
-    '= only that; none. auto = all with a GPU, pixels on processors, where XLA '
-    'multiplies more slowly than TensorFlow.',
+    'What XLA compiles: all = updates, and what makes numbers of pixels; '
+    'pixels = only that; none. auto = all with a GPU, pixels on processors, '
+    'where XLA multiplies more slowly than TensorFlow.',
     choices=('auto', 'all', 'pixels', 'none'),
     part=Part.PROCESS,
     free_in_test=True,
