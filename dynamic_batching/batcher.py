@@ -59,12 +59,12 @@ class Batcher:
     self.options = Options(minimum_batch_size, maximum_batch_size, timeout_ms)
     self.input_specs = input_specs
     self.output_specs = output_specs
-    self._inputs = nests.flat_specs('input_specs', input_specs)
-    self._outputs = nests.flat_specs('output_specs', output_specs)
+    self._inputs = nests.Structure('input_specs', input_specs)
+    self._outputs = nests.Structure('output_specs', output_specs)
     with tf.init_scope():
       _require_tensorflow_2(tf.executing_eagerly())
       self._core = ops.create(
-        self.options, self._inputs, self._outputs, implementation
+        self.options, self._inputs.flat, self._outputs.flat, implementation
       )
 
   @property
@@ -95,11 +95,13 @@ class Batcher:
         an UnknownError with the type and message of what it raised.
     """
     eager = _is_eager()
-    flat = nests.flatten('Inputs', inputs, self.input_specs, self._inputs)
+    flat = self._inputs.flatten(
+      'Inputs', inputs, arrays=eager and self._core.takes_arrays
+    )
     outputs = self._core.compute(flat)
     if not eager:
-      nests.set_shapes(outputs, self._outputs, flat[0].shape)
-    return nests.pack(self.output_specs, outputs)
+      nests.set_shapes(outputs, self._outputs.flat, flat[0].shape)
+    return self._outputs.pack(outputs)
 
   def get_inputs(self) -> tuple[Nest, tf.Tensor]:
     """Waits for a batch and takes it.
@@ -115,8 +117,8 @@ class Batcher:
     eager = _is_eager()
     flat, computation_id = self._core.get_inputs()
     if not eager:
-      nests.set_shapes(flat, self._inputs, tf.TensorShape(None))
-    return nests.pack(self.input_specs, flat), computation_id
+      nests.set_shapes(flat, self._inputs.flat, tf.TensorShape(None))
+    return self._inputs.pack(flat), computation_id
 
   def set_outputs(self, outputs: Nest, computation_id: tf.Tensor) -> None:
     """Answers the calls of a batch, each with its own rows.
@@ -132,8 +134,9 @@ class Batcher:
       tf.errors.CancelledError: The batcher is closed.
     """
     _is_eager()
-    flat = nests.flatten('Outputs', outputs, self.output_specs, self._outputs)
-    self._core.set_outputs(flat, computation_id)
+    self._core.set_outputs(
+      self._outputs.flatten('Outputs', outputs), computation_id
+    )
 
   def set_error(self, computation_id: tf.Tensor, error: BaseException) -> None:
     """Answers the calls of a batch with an error.

@@ -21,6 +21,7 @@ class PythonBatcher:
   """Drop-in for `ops.NativeBatcher`."""
 
   implementation = 'fallback'
+  takes_arrays = False
 
   def __init__(
     self,

@@ -1,9 +1,12 @@
 """Nests of tensors: what fits a nest of specs, and how it lies flat."""
 
+import functools
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from dynamic_batching import nest_code
 
 # A nest (tf.nest) of tensors or of specs.
 Nest = Any
@@ -45,52 +48,83 @@ def flat_specs(name: str, specs: Nest) -> list[tf.TensorSpec]:
   return flat
 
 
-def flatten(
-  name: str, nest: Nest, specs: Nest, flat_specs: list[tf.TensorSpec]
-) -> list[tf.Tensor]:
-  """Returns the leaves of a nest like `specs` as tensors.
+class Structure:
+  """A nest of specs, compiled: what fits it is flattened without tf.nest.
 
-  A list or tuple of Python's or NumPy's scalars, where `specs` has a leaf, is
-  the data of a tensor.
-
-  Raises:
-    ValueError: The nest has another structure, or leaves that are no dense
-      tensors; names `name`.
+  Attributes:
+    specs: The nest.
+    flat: Its leaves.
   """
-  return [
-    value
-    if isinstance(value, tf.Tensor)
-    else tf.convert_to_tensor(value, spec.dtype)
-    for value, spec in zip(
-      flat_leaves(name, nest, specs, flat_specs), flat_specs, strict=True
-    )
-  ]
 
+  def __init__(self, name: str, specs: Nest):
+    """Compiles a nest of specs.
 
-def flat_leaves(
-  name: str, nest: Nest, specs: Nest, flat_specs: list[tf.TensorSpec]
-) -> list[Any]:
-  """As `flatten`, of anything that may stand for tensors."""
-  if specs is flat_specs[0]:
-    flat = [nest]
-  else:
+    Raises:
+      ValueError: They are not specs of rows that can be batched; names `name`.
+    """
+    self.specs = specs
+    self.flat = flat_specs(name, specs)
     try:
-      tf.nest.assert_same_structure(specs, nest, check_types=False)
-      flat = tf.nest.flatten(nest)
+      self._read = nest_code.make_reader(specs, tf.TensorSpec)
+      self._write = nest_code.make_writer(specs, tf.TensorSpec)
+    except nest_code.RareError:
+      self._read = lambda nest: None
+      self._write = functools.partial(tf.nest.pack_sequence_as, specs)
+    self._dtypes = [_array_dtypes(spec) for spec in self.flat]
+
+  def flatten(self, name: str, nest: Nest, arrays: bool = False) -> list[Any]:
+    """Returns the leaves of a nest like the specs as tensors.
+
+    A list or tuple of Python's or NumPy's scalars, where the specs have a leaf,
+    is the data of a tensor.
+
+    Args:
+      name: Of the nest, in errors.
+      nest: Of tensors, or of what can be converted to them.
+      arrays: Whether NumPy arrays of the right type are left as they are.
+
+    Raises:
+      ValueError: The nest has another structure, or leaves that are no dense
+        tensors; names `name`.
+    """
+    flat = self._leaves(name, nest)
+    for i, value in enumerate(flat):
+      if isinstance(value, tf.Tensor) or (
+        arrays and type(value) is np.ndarray and value.dtype in self._dtypes[i]
+      ):
+        continue
+      self._check_leaf(name, i, value)
+      flat[i] = tf.convert_to_tensor(value, self.flat[i].dtype)
+    return flat
+
+  def check(self, name: str, nest: Nest) -> None:
+    """Raises as `flatten`, of anything that may stand for tensors."""
+    for i, value in enumerate(self._leaves(name, nest)):
+      if not isinstance(value, tf.Tensor):
+        self._check_leaf(name, i, value)
+
+  def pack(self, flat: list[tf.Tensor]) -> Nest:
+    """Returns a nest like the specs."""
+    return self._write(flat)
+
+  def _leaves(self, name: str, nest: Nest) -> list[Any]:
+    flat = self._read(nest)
+    if flat is not None:
+      return flat
+    try:
+      tf.nest.assert_same_structure(self.specs, nest, check_types=False)
+      return tf.nest.flatten(nest)
     except (TypeError, ValueError):
-      flat = _flatten_up_to(name, nest, specs)
-  for i, value in enumerate(flat):
-    if not isinstance(value, tf.Tensor):
-      _check_leaf(f'{name} must have the structure {specs} but', i, value)
-  return flat
+      return _flatten_up_to(name, nest, self.specs)
+
+  def _check_leaf(self, name: str, i: int, value: Any) -> None:
+    _check_leaf(f'{name} must have the structure {self.specs} but', i, value)
 
 
-def pack(specs: Nest, flat: list[tf.Tensor]) -> Nest:
-  """Returns a nest like `specs`."""
-  # Spares the most common case a function that is slow for many callers.
-  if isinstance(specs, tf.TensorSpec):
-    return flat[0]
-  return tf.nest.pack_sequence_as(specs, flat)
+def _array_dtypes(spec: tf.TensorSpec) -> tuple[np.dtype, ...]:
+  """Returns the types of arrays that an op takes as they are."""
+  dtype = np.dtype(spec.dtype.as_numpy_dtype)
+  return (dtype,) if dtype.kind in 'biufc' else ()
 
 
 def set_shapes(

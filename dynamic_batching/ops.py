@@ -115,6 +115,9 @@ class NativeBatcher:
   """A batcher resource and its ops, on flat lists of tensors."""
 
   implementation = 'op'
+  # Converted by the op, for a fraction of what tf.convert_to_tensor costs. They
+  # may share the memory of the caller's array then.
+  takes_arrays = True
 
   def __init__(
     self,
@@ -124,6 +127,7 @@ class NativeBatcher:
     output_specs: Sequence[tf.TensorSpec],
   ):
     self._library = library
+    self._compute = library.batcher_compute
     self._input_types = [spec.dtype for spec in input_specs]
     self._output_types = [spec.dtype for spec in output_specs]
     with tf.device('cpu'):
@@ -148,10 +152,12 @@ class NativeBatcher:
         Tinput_list=self._input_types,
         Toutput_list=self._output_types,
       )
+    if threading.current_thread() is not threading.main_thread():
+      return self._compute(self.handle, inputs, self._output_types)
+    # After an interrupt, the caller may write to arrays of a call that waits.
+    tensors = [tf.convert_to_tensor(x) for x in inputs]
     return interruptible(
-      lambda: self._library.batcher_compute(
-        self.handle, inputs, self._output_types
-      )
+      lambda: self._compute(self.handle, tensors, self._output_types)
     )
 
   def get_inputs(self) -> tuple[list[tf.Tensor], tf.Tensor]:

@@ -86,11 +86,8 @@ def _loop(
     return lambda: serve_once(batcher, function)
   concrete = function.get_concrete_function(batcher.input_specs)
   # What does not fit now never will: no batch shall be taken in vain.
-  nests.flat_leaves(
-    'Outputs',
-    concrete.structured_outputs,
-    batcher.output_specs,
-    tf.nest.flatten(batcher.output_specs),
+  nests.Structure('output_specs', batcher.output_specs).check(
+    'Outputs', concrete.structured_outputs
   )
   if batcher.implementation != 'op' or not in_graph:
     return lambda: serve_once(batcher, concrete)

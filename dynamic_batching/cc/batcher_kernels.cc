@@ -32,9 +32,9 @@ constexpr char kComputeCancelled[] = "Compute was cancelled";
 constexpr char kGetInputsCancelled[] = "GetInputs operation was cancelled";
 
 absl::Status LookupBatcher(OpKernelContext* context, BatcherPtr* batcher) {
-  tensorflow::ResourceHandle handle;
-  TF_RETURN_IF_ERROR(ReadScalar(context, "handle", &handle));
-  return LookupResource(context, handle, batcher);
+  const tensorflow::ResourceHandle* handle;
+  TF_RETURN_IF_ERROR(FindScalar(context, "handle", &handle));
+  return LookupResource(context, *handle, batcher);
 }
 
 absl::Status ReadSpecs(OpKernelConstruction* context, const std::string& name,
@@ -93,7 +93,7 @@ class BatcherComputeOp : public AsyncOpKernel {
 
     const std::shared_ptr<BatchLedger> ledger = batcher->ledger;
     const auto call = std::make_shared<ComputeCall>(
-        rows, Signature(inputs),
+        rows, batcher->inputs_have_one_shape ? "" : Signature(inputs),
         std::vector<tensorflow::Tensor>(inputs.begin(), inputs.end()), context,
         std::move(done));
     if (!call->op.WatchCancellation(kComputeCancelled, [ledger, call] {

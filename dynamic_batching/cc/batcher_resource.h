@@ -28,6 +28,17 @@ namespace dynamic_batching {
 struct Specs {
   std::vector<tensorflow::DataType> types;
   std::vector<tensorflow::PartialTensorShape> shapes;
+
+  // Whether all rows that fit have the same shapes.
+  bool HasOneShape() const {
+    for (const tensorflow::PartialTensorShape& shape : shapes) {
+      for (int i = 1; i < shape.dims(); ++i) {
+        if (shape.dim_size(i) < 0) return false;
+      }
+      if (shape.unknown_rank()) return false;
+    }
+    return true;
+  }
 };
 
 class BatcherResource : public tensorflow::ResourceBase {
@@ -35,7 +46,8 @@ class BatcherResource : public tensorflow::ResourceBase {
   BatcherResource(const LedgerOptions& options, Specs inputs, Specs outputs)
       : ledger(std::make_shared<BatchLedger>(options)),
         inputs(std::move(inputs)),
-        outputs(std::move(outputs)) {}
+        outputs(std::move(outputs)),
+        inputs_have_one_shape(this->inputs.HasOneShape()) {}
   ~BatcherResource() override { ledger->Close(); }
 
   std::string DebugString() const override {
@@ -46,6 +58,7 @@ class BatcherResource : public tensorflow::ResourceBase {
   const std::shared_ptr<BatchLedger> ledger;
   const Specs inputs;
   const Specs outputs;
+  const bool inputs_have_one_shape;
 };
 
 // One run of an asynchronous kernel. Whoever holds the right to answer it (see
@@ -173,7 +186,7 @@ class InputsConsumer : public Consumer {
     auto* first = static_cast<ComputeCall*>(batch.entries[0].call.get());
     for (int i = 0; i < size; ++i) {
       const tensorflow::Tensor& input = first->inputs[i];
-      if (batch.entries.size() == 1) {
+      if (batch.entries.size() == 1 && !IsBorrowed(input)) {
         context->set_output(i, input);
         continue;
       }

@@ -143,8 +143,8 @@ inline std::string Signature(const tensorflow::OpInputList& inputs) {
 
 // Shape functions do not see the inputs of eager ops.
 template <typename T>
-absl::Status ReadScalar(tensorflow::OpKernelContext* context, const char* name,
-                        T* value) {
+absl::Status FindScalar(tensorflow::OpKernelContext* context, const char* name,
+                        const T** value) {
   const tensorflow::Tensor* tensor;
   TF_RETURN_IF_ERROR(context->input(name, &tensor));
   if (tensor->dims() != 0) {
@@ -152,7 +152,16 @@ absl::Status ReadScalar(tensorflow::OpKernelContext* context, const char* name,
         absl::StrCat(name, " must be a scalar but has the shape ",
                      tensor->shape().DebugString()));
   }
-  *value = tensor->scalar<T>()();
+  *value = &tensor->scalar<T>()();
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status ReadScalar(tensorflow::OpKernelContext* context, const char* name,
+                        T* value) {
+  const T* found;
+  TF_RETURN_IF_ERROR(FindScalar(context, name, &found));
+  *value = *found;
   return absl::OkStatus();
 }
 

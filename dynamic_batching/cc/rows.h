@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tensorflow/core/common_runtime/dma_helper.h"
 #include "tensorflow/core/framework/tensor.h"
 #include "tensorflow/core/framework/types.h"
 
@@ -25,6 +26,17 @@ inline TensorShape ShapeWithRows(TensorShape shape, int64_t rows) {
 inline bool HasRowsToCopy(tensorflow::DataType type) {
   return type == tensorflow::DT_STRING ||
          tensorflow::DataTypeCanUseMemcpy(type);
+}
+
+// Whether somebody else may write to the memory of the tensor: that of a NumPy
+// array, which TensorFlow does not copy if it is aligned.
+inline bool IsBorrowed(const Tensor& tensor) {
+  const tensorflow::TensorBuffer* buffer =
+      tensorflow::DMAHelper::buffer(&tensor);
+  return buffer != nullptr &&
+         !const_cast<tensorflow::TensorBuffer*>(buffer)
+              ->root_buffer()
+              ->OwnsMemory();
 }
 
 // Both tensors must have the same type and, but for the rows, the same shape.
