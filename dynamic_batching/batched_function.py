@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -33,6 +33,7 @@ def batch_fn_with_options(
   minimum_batch_size: int = 1,
   maximum_batch_size: int = 1024,
   timeout_ms: int | None = 100,
+  allowed_batch_sizes: Sequence[int] = (),
   implementation: str | None = None,
 ) -> Callable[[Callable[..., Nest]], Callable[..., Nest]]:
   """Returns a decorator that makes concurrent calls run as one.
@@ -51,12 +52,15 @@ def batch_fn_with_options(
     maximum_batch_size: Rows, at least `minimum_batch_size`.
     timeout_ms: Milliseconds; 0 serves whatever waits at once, None waits for
       `minimum_batch_size` rows however long it takes.
+    allowed_batch_sizes: See `Batcher`.
     implementation: See `Batcher`.
 
   Raises:
     ValueError: An option is not valid.
   """
-  options = Options(minimum_batch_size, maximum_batch_size, timeout_ms)
+  options = Options(
+    minimum_batch_size, maximum_batch_size, timeout_ms, allowed_batch_sizes
+  )
 
   def decorator(function: Callable[..., Nest]) -> _BatchedFunction:
     return _BatchedFunction(function, options, implementation)

@@ -1,6 +1,6 @@
 """The Python face of the batcher: nests in, nests out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -36,6 +36,7 @@ class Batcher:
     minimum_batch_size: int = 1,
     maximum_batch_size: int = 1024,
     timeout_ms: int | None = 100,
+    allowed_batch_sizes: Sequence[int] = (),
     implementation: str | None = None,
   ):
     """Creates an open batcher.
@@ -48,6 +49,11 @@ class Batcher:
       maximum_batch_size: Rows, at least `minimum_batch_size`.
       timeout_ms: Milliseconds; 0 serves whatever waits at once, None waits for
         `minimum_batch_size` rows however long it takes.
+      allowed_batch_sizes: Rows, increasing, the last at least
+        `maximum_batch_size`. A batch is padded up to the next of them with
+        copies of its last row, so that XLA compiles a function no more often
+        than there are sizes; outputs are to have these rows, too, and are
+        dropped. Empty: no batch is padded.
       implementation: 'op', 'fallback', or None for the environment variable
         `DYNAMIC_BATCHING` or else the op where it can be had.
 
@@ -56,7 +62,9 @@ class Batcher:
       RuntimeError: A TensorFlow 1 graph is being built.
       ImportError: The op is demanded but can be neither built nor loaded.
     """
-    self.options = Options(minimum_batch_size, maximum_batch_size, timeout_ms)
+    self.options = Options(
+      minimum_batch_size, maximum_batch_size, timeout_ms, allowed_batch_sizes
+    )
     self.input_specs = input_specs
     self.output_specs = output_specs
     self._inputs = nests.Structure('input_specs', input_specs)
@@ -124,7 +132,8 @@ class Batcher:
     """Answers the calls of a batch, each with its own rows.
 
     Args:
-      outputs: Nest of tensors like `output_specs` with the rows of the batch.
+      outputs: Nest of tensors like `output_specs` with the rows of the batch,
+        padding included.
       computation_id: The batch, from `get_inputs`.
 
     Raises:

@@ -67,8 +67,11 @@ class PythonBatcher:
     calls = self._ledger.finish(computation_id, rows)
     try:
       sizes = [call.rows for call in calls]
+      if padding := rows - sum(sizes):
+        sizes.append(padding)
       columns = [
-        [x] if len(calls) == 1 else tf.split(x, sizes) for x in outputs
+        [x] if len(sizes) == 1 else tf.split(x, sizes)[: len(calls)]
+        for x in outputs
       ]
     except Exception as error:
       fallback_ledger.reply_with_error(
@@ -174,6 +177,12 @@ class PythonBatcher:
       if len(calls) > 1:
         columns = zip(*(call.inputs for call in calls), strict=True)
         inputs = [tf.concat(column, axis=0) for column in columns]
+      rows = sum(call.rows for call in calls)
+      if padding := self._options.padded(rows) - rows:
+        inputs = [
+          tf.concat([x, tf.repeat(x[-1:], padding, axis=0)], axis=0)
+          for x in inputs
+        ]
       number = tf.constant(computation_id, tf.int64)
     except BaseException as error:
       # Nobody will ever learn the id of this batch.

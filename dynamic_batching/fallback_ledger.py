@@ -143,7 +143,9 @@ class Ledger:
         raise fallback_checks.invalid_error(
           f'Invalid computation id. Id: {number}'
         )
-      expected = sum(call.rows for call in self._serving[number])
+      expected = self._options.padded(
+        sum(call.rows for call in self._serving[number])
+      )
       if rows is not None and rows != expected:
         raise fallback_checks.invalid_error(
           'Output shape must have the same batch dimension as the input batch '

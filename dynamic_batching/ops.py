@@ -135,6 +135,7 @@ class NativeBatcher:
         minimum_batch_size=options.minimum_batch_size,
         maximum_batch_size=options.maximum_batch_size,
         timeout_ms=-1 if options.timeout_ms is None else options.timeout_ms,
+        allowed_batch_sizes=list(options.allowed_batch_sizes),
         input_types=self._input_types,
         input_shapes=[spec.shape for spec in input_specs],
         output_types=self._output_types,

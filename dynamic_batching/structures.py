@@ -1,7 +1,9 @@
 """What a batcher is told and what it tells of itself."""
 
 import dataclasses
+import itertools
 import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 # 24 days; as in `cc/checks.h`.
@@ -18,11 +20,14 @@ class Options:
     timeout_ms: A smaller batch is served once its oldest call has waited for so
       many milliseconds: 0 serves whatever waits at once, None waits for
       `minimum_batch_size` rows however long it takes.
+    allowed_batch_sizes: Increasing, the last at least `maximum_batch_size`. A
+      batch is padded up to the next of them. Empty: any size.
   """
 
   minimum_batch_size: int = 1
   maximum_batch_size: int = 1024
   timeout_ms: int | None = 100
+  allowed_batch_sizes: Sequence[int] = ()
 
   def __post_init__(self):
     minimum = _integer('minimum_batch_size', self.minimum_batch_size)
@@ -48,6 +53,30 @@ class Options:
         f'timeout_ms must be at most {LONGEST_TIMEOUT_MS} milliseconds, or '
         f'None for no timeout, but was {self.timeout_ms}'
       )
+    self._check_allowed(maximum)
+
+  def _check_allowed(self, maximum: int) -> None:
+    name = 'allowed_batch_sizes'
+    if not isinstance(self.allowed_batch_sizes, Sequence):
+      raise ValueError(
+        f'{name} must be a list of numbers of rows but was '
+        f'{self.allowed_batch_sizes!r}'
+      )
+    sizes = [_integer(f'Each of {name}', x) for x in self.allowed_batch_sizes]
+    if sizes and (
+      sizes[0] < 1
+      or sizes[-1] < maximum
+      or any(a >= b for a, b in itertools.pairwise(sizes))
+    ):
+      raise ValueError(
+        f'{name} must be increasing numbers of rows, the last at least '
+        f'maximum_batch_size={maximum}, but was {sizes}'
+      )
+
+  def padded(self, rows: int) -> int:
+    """Returns the rows of a batch of so many calls' rows, with its padding."""
+    sizes = self.allowed_batch_sizes
+    return next((size for size in sizes if size >= rows), rows)
 
 
 class Statistics(NamedTuple):
@@ -58,8 +87,9 @@ class Statistics(NamedTuple):
     waiting_rows: Their rows.
     batches: Batches handed to a consumer.
     calls: Calls in these batches.
-    rows: Rows in these batches.
-    batch_sizes: Histogram: rows of a batch -> number of batches.
+    rows: Rows in these batches, without padding.
+    batch_sizes: Histogram: rows of a batch, without padding -> number of
+      batches.
     mean_wait_ms: Mean over `calls` of the time until a call's batch was formed,
       in milliseconds; 0 before the first batch.
   """

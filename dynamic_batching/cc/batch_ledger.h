@@ -11,7 +11,8 @@
 // waiting call is `timeout_ms` old (0: at once; negative: never). It takes
 // calls in order of arrival while they fit into `maximum_rows`. Calls are
 // never split, so a batch may hold fewer than `minimum_rows` rows when the
-// next call does not fit.
+// next call does not fit. Where `allowed_rows` names sizes, a batch is padded up
+// to the next of them.
 //
 // The virtual functions of Call and Consumer are only ever invoked without the
 // lock, so they may call back into the ledger.
@@ -46,6 +47,8 @@ struct LedgerOptions {
   int64_t minimum_rows = 1;
   int64_t maximum_rows = 1024;
   int64_t timeout_ms = 100;
+  // Empty: any. Otherwise increasing, the last at least `maximum_rows`.
+  std::vector<int64_t> allowed_rows = {};
 };
 
 struct LedgerStatistics {
@@ -86,6 +89,7 @@ struct Batch {
   };
   int64_t id = -1;
   int64_t rows = 0;
+  int64_t padded_rows = 0;  // At least `rows`: what the consumer gets.
   std::vector<Entry> entries;
 };
 
@@ -174,15 +178,18 @@ class BatchLedger : public std::enable_shared_from_this<BatchLedger> {
   }
 
   // Hands over a batch that is being served: its calls are the caller's to
-  // answer now. If it does not have the expected `rows`, when there are some,
-  // only its own number of rows is told and it goes on being served.
-  Finishing Finish(int64_t id, std::optional<int64_t> rows, Batch* batch) {
+  // answer now. If it does not have the expected `padded_rows`, when there are
+  // some, only its own number of them is told and it goes on being served.
+  Finishing Finish(int64_t id, std::optional<int64_t> padded_rows,
+                   Batch* batch) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (closed_) return Finishing::kClosed;
     const auto found = serving_.find(id);
     if (found == serving_.end()) return Finishing::kUnknown;
-    batch->rows = found->second.rows;
-    if (rows.has_value() && *rows != batch->rows) return Finishing::kOtherRows;
+    batch->padded_rows = found->second.padded_rows;
+    if (padded_rows.has_value() && *padded_rows != batch->padded_rows) {
+      return Finishing::kOtherRows;
+    }
     *batch = std::move(found->second);
     serving_.erase(found);
     for (Batch::Entry& entry : batch->entries) {
@@ -266,6 +273,12 @@ class BatchLedger : public std::enable_shared_from_this<BatchLedger> {
     }
   }
 
+  int64_t PaddedRows(int64_t rows) const {
+    const std::vector<int64_t>& allowed = options.allowed_rows;
+    const auto found = std::lower_bound(allowed.begin(), allowed.end(), rows);
+    return found == allowed.end() ? rows : *found;
+  }
+
   Batch TakeBatch() {
     const Clock::time_point now = Clock::now();
     Batch batch;
@@ -282,6 +295,7 @@ class BatchLedger : public std::enable_shared_from_this<BatchLedger> {
       batch.rows += call->rows;
       batch.entries.push_back({std::move(call), offset});
     }
+    batch.padded_rows = PaddedRows(batch.rows);
     waiting_rows_ -= batch.rows;
     statistics_.batches += 1;
     statistics_.calls += batch.entries.size();

@@ -136,6 +136,17 @@ void Produce(BatchLedger* ledger, int producer, int calls, Tally* tally) {
   }
 }
 
+void CheckPadding(const std::vector<int64_t>& allowed, const Batch& batch) {
+  CHECK_THAT(batch.padded_rows >= batch.rows);
+  if (allowed.empty()) CHECK_THAT(batch.padded_rows == batch.rows);
+  bool is_allowed = allowed.empty();
+  for (const int64_t size : allowed) {
+    is_allowed |= size == batch.padded_rows;
+    CHECK_THAT(size < batch.rows || size >= batch.padded_rows);
+  }
+  CHECK_THAT(is_allowed);
+}
+
 void Serve(BatchLedger* ledger, const Batch& batch) {
   std::vector<int64_t> rows;
   for (const Batch::Entry& entry : batch.entries) {
@@ -146,12 +157,15 @@ void Serve(BatchLedger* ledger, const Batch& batch) {
   }
   CHECK_THAT(batch.rows == static_cast<int64_t>(rows.size()));
   CHECK_THAT(batch.rows <= ledger->options.maximum_rows);
+  CheckPadding(ledger->options.allowed_rows, batch);
   Batch finished;
-  Finishing finishing = ledger->Finish(batch.id, batch.rows + 1, &finished);
+  Finishing finishing =
+      ledger->Finish(batch.id, batch.padded_rows + 1, &finished);
   if (finishing != Finishing::kClosed) {
     CHECK_THAT(finishing == Finishing::kOtherRows);
-    CHECK_THAT(finished.rows == batch.rows && finished.entries.empty());
-    finishing = ledger->Finish(batch.id, batch.rows, &finished);
+    CHECK_THAT(finished.padded_rows == batch.padded_rows &&
+               finished.entries.empty());
+    finishing = ledger->Finish(batch.id, batch.padded_rows, &finished);
   }
   if (finishing == Finishing::kClosed) {
     CHECK_THAT(ledger->Statistics().closed);
@@ -233,11 +247,13 @@ void RunRound(const LedgerOptions& options, int producers, int consumers,
   CHECK_THAT(statistics.rows >= tally.served_rows);
   CHECK_THAT(statistics.calls >= tally.served);
   std::printf(
-      "minimum %3d maximum %4d timeout %3d ms%s: %lld served, %lld cancelled, "
+      "minimum %3d maximum %4d timeout %3d ms%s%s: %lld served, %lld cancelled, "
       "%lld closed, %.1f rows a batch\n",
       static_cast<int>(options.minimum_rows),
       static_cast<int>(options.maximum_rows),
-      static_cast<int>(options.timeout_ms), close_early ? ", closed" : "",
+      static_cast<int>(options.timeout_ms),
+      options.allowed_rows.empty() ? "" : ", padded",
+      close_early ? ", closed" : "",
       static_cast<long long>(tally.served),
       static_cast<long long>(tally.cancelled),
       static_cast<long long>(tally.closed),
@@ -253,11 +269,11 @@ int main(int argc, char** argv) {
   const int consumers = argc > 2 ? std::atoi(argv[2]) : 16;
   const int calls = argc > 3 ? std::atoi(argv[3]) : 1000;
   using dynamic_batching::RunRound;
-  RunRound({1, 1024, 100}, producers, consumers, calls, false);
-  RunRound({1, 4, 0}, producers, consumers, calls / 4, false);
-  RunRound({16, 24, 1}, producers, consumers, calls / 4, false);
-  RunRound({8, 1024, -1}, producers, consumers, calls, true);
-  RunRound({1, 16, 100}, producers, consumers, calls, true);
-  RunRound({4096, 4096, 1}, producers, consumers, calls / 50, false);
+  RunRound({1, 1024, 100, {}}, producers, consumers, calls, false);
+  RunRound({1, 4, 0, {}}, producers, consumers, calls / 4, false);
+  RunRound({16, 24, 1, {2, 16, 32}}, producers, consumers, calls / 4, false);
+  RunRound({8, 1024, -1, {}}, producers, consumers, calls, true);
+  RunRound({1, 16, 100, {1, 4, 16}}, producers, consumers, calls, true);
+  RunRound({4096, 4096, 1, {}}, producers, consumers, calls / 50, false);
   std::printf("ok\n");
 }

@@ -53,6 +53,8 @@ class BatcherOp : public OpKernel {
                                              &options_.maximum_rows));
     OP_REQUIRES_OK(context,
                    context->GetAttr("timeout_ms", &options_.timeout_ms));
+    OP_REQUIRES_OK(context, context->GetAttr("allowed_batch_sizes",
+                                             &options_.allowed_rows));
     OP_REQUIRES_OK(context, CheckOptions(options_));
     OP_REQUIRES_OK(context, ReadSpecs(context, "input", &inputs_));
     OP_REQUIRES_OK(context, ReadSpecs(context, "output", &outputs_));
@@ -150,10 +152,10 @@ class BatcherGetInputsOp : public AsyncOpKernel {
   }
 };
 
-// Takes a batch that is being served from the ledger; `rows` as there.
+// Takes a batch that is being served from the ledger; `padded_rows` as there.
 absl::Status FinishBatch(BatchLedger* ledger, int64_t id,
-                         std::optional<int64_t> rows, Batch* batch) {
-  switch (ledger->Finish(id, rows, batch)) {
+                         std::optional<int64_t> padded_rows, Batch* batch) {
+  switch (ledger->Finish(id, padded_rows, batch)) {
     case Finishing::kFinished:
       return absl::OkStatus();
     case Finishing::kClosed:
@@ -165,7 +167,7 @@ absl::Status FinishBatch(BatchLedger* ledger, int64_t id,
       return absl::InvalidArgumentError(absl::StrCat(
           "Output shape must have the same batch dimension as the input batch "
           "size. Expected: ",
-          batch->rows, " Observed: ", *rows));
+          batch->padded_rows, " Observed: ", *padded_rows));
   }
 }
 
@@ -189,11 +191,7 @@ class BatcherSetOutputsOp : public OpKernel {
     Batch batch;
     OP_REQUIRES_OK(context,
                    FinishBatch(batcher->ledger.get(), id, rows, &batch));
-    for (const Batch::Entry& entry : batch.entries) {
-      if (entry.call == nullptr) continue;
-      FinishWithRows(static_cast<ComputeCall*>(entry.call.get()), entry.offset,
-                     outputs);
-    }
+    FinishWithRows(batch, outputs);
   }
 };
 

@@ -36,6 +36,7 @@ REGISTER_OP("Batcher")
     .Attr("minimum_batch_size: int = 1")
     .Attr("maximum_batch_size: int = 1024")
     .Attr("timeout_ms: int = 100")
+    .Attr("allowed_batch_sizes: list(int) >= 0 = []")
     .Attr("input_types: list(type) >= 1")
     .Attr("input_shapes: list(shape) >= 1")
     .Attr("output_types: list(type) >= 1")
@@ -54,6 +55,9 @@ minimum_batch_size: Rows, at least 1.
 maximum_batch_size: Rows, at least `minimum_batch_size`.
 timeout_ms: Milliseconds. 0 serves whatever waits at once, -1 waits for
   `minimum_batch_size` however long it takes.
+allowed_batch_sizes: Rows, increasing, the last at least `maximum_batch_size`. A
+  batch is padded up to the next of them with copies of its last row, whose
+  outputs are dropped. Empty: no batch is padded.
 input_types: The only types that `BatcherCompute` accepts.
 input_shapes: Their shapes, with the rows as first dimension.
 output_types: The only types that `BatcherSetOutputs` accepts.
@@ -116,7 +120,8 @@ Answers the calls of a batch, each with its own rows.
 After an error (but not `Invalid computation id`) the batch is still open.
 
 handle: The batcher.
-output_list: Tensors as declared, with the rows of the inputs of the batch.
+output_list: Tensors as declared, with the rows of the inputs of the batch,
+  padding included.
 computation_id: The batch, from `BatcherGetInputs`.
 )doc");
 

@@ -132,7 +132,7 @@ inline void FinishWithRows(ComputeCall* call, int64_t offset,
   tensorflow::OpKernelContext* context = call->op.context();
   for (int i = 0; i < outputs.size(); ++i) {
     const tensorflow::Tensor& output = outputs[i];
-    if (output.dim_size(0) == call->rows) {
+    if (output.dim_size(0) == call->rows && !IsBorrowed(output)) {
       context->set_output(i, output);
       continue;
     }
@@ -143,6 +143,16 @@ inline void FinishWithRows(ComputeCall* call, int64_t offset,
     CopyRows(output, offset, rows, 0, call->rows);
   }
   call->op.Finish(absl::OkStatus());
+}
+
+// Answers all calls of a batch that was taken from the ledger.
+inline void FinishWithRows(const Batch& batch,
+                           const tensorflow::OpInputList& outputs) {
+  for (const Batch::Entry& entry : batch.entries) {
+    if (entry.call == nullptr) continue;
+    FinishWithRows(static_cast<ComputeCall*>(entry.call.get()), entry.offset,
+                   outputs);
+  }
 }
 
 // Answers all calls of a batch that was taken from the ledger with an error.
@@ -183,19 +193,30 @@ class InputsConsumer : public Consumer {
     TF_RETURN_IF_ERROR(context->allocate_output(size, {}, &id));
     id->scalar<int64_t>()() = batch.id;
 
+    const bool alone =
+        batch.entries.size() == 1 && batch.padded_rows == batch.rows;
     auto* first = static_cast<ComputeCall*>(batch.entries[0].call.get());
     for (int i = 0; i < size; ++i) {
       const tensorflow::Tensor& input = first->inputs[i];
-      if (batch.entries.size() == 1 && !IsBorrowed(input)) {
+      if (alone && !IsBorrowed(input)) {
         context->set_output(i, input);
         continue;
       }
+      // Pinned where there is a GPU, which copies from such memory only at full
+      // speed and without the CPU.
+      tensorflow::AllocatorAttributes attributes =
+          context->output_alloc_attr(i);
+      attributes.set_gpu_compatible(true);
       tensorflow::Tensor* rows = nullptr;
       TF_RETURN_IF_ERROR(context->allocate_output(
-          i, ShapeWithRows(input.shape(), batch.rows), &rows));
+          i, ShapeWithRows(input.shape(), batch.padded_rows), &rows,
+          attributes));
       for (const Batch::Entry& entry : batch.entries) {
         auto* call = static_cast<ComputeCall*>(entry.call.get());
         CopyRows(call->inputs[i], 0, rows, entry.offset, call->rows);
+      }
+      for (int64_t row = batch.rows; row < batch.padded_rows; ++row) {
+        CopyRows(*rows, batch.rows - 1, rows, row, 1);
       }
     }
     for (const Batch::Entry& entry : batch.entries) {

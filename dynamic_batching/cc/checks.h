@@ -5,11 +5,15 @@
 #ifndef DYNAMIC_BATCHING_CC_CHECKS_H_
 #define DYNAMIC_BATCHING_CC_CHECKS_H_
 
+#include <algorithm>
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/types/span.h"
 #include "dynamic_batching/cc/batch_ledger.h"
 #include "dynamic_batching/cc/batcher_resource.h"
@@ -44,6 +48,17 @@ inline absl::Status CheckOptions(const LedgerOptions& options) {
         absl::StrCat("timeout_ms must be at most ", kLongestTimeoutMs,
                      " milliseconds, or -1 for no timeout, but was ",
                      options.timeout_ms));
+  }
+  const std::vector<int64_t>& allowed = options.allowed_rows;
+  if (allowed.empty()) return absl::OkStatus();
+  if (std::adjacent_find(allowed.begin(), allowed.end(),
+                         std::greater_equal<>()) != allowed.end() ||
+      allowed.front() < 1 || allowed.back() < options.maximum_rows) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "allowed_batch_sizes must be increasing numbers of rows, the last at "
+        "least maximum_batch_size=",
+        options.maximum_rows, ", but was [", absl::StrJoin(allowed, ", "),
+        "]"));
   }
   return absl::OkStatus();
 }
