@@ -191,6 +191,7 @@ class Batcher:
     *,
     close_on_error: bool = True,
     stop: Callable[[], bool] | None = None,
+    on_error: Callable[[BaseException], None] | None = None,
   ) -> None:
     """Computes batch after batch in this thread, until the batcher is closed.
 
@@ -199,14 +200,18 @@ class Batcher:
 
     Args:
       function: From a nest like `input_specs` to one like `output_specs`. A
-        `tf.function` is traced once, for any number of rows, and then looped
-        over inside one graph, so that serving does not wait for the GIL.
+        `tf.function` is traced once, for any number of rows and threads, and
+        then looped over inside one graph, so that serving does not wait for the
+        GIL. It may use variables.
       close_on_error: If False, an exception is logged instead and the loop goes
         on with the next batch.
-      stop: Asked after each batch; where it returns True, this thread serves no
-        more and returns, and the batcher stays open for others. It does not
-        wake a thread that waits for a batch. With it, a `tf.function` is
-        called from Python, batch by batch.
+      stop: Asked at the start and after each batch or, where a `tf.function` is
+        looped over, after a batch at most every 0.1 s. Where it returns True,
+        this thread serves no more and returns, and the batcher stays open for
+        others. It does not wake a thread that waits for a batch.
+      on_error: Told of each exception before the callers of its batch are, and
+        before the batcher is closed. What it raises itself is raised in place
+        of it.
 
     Raises:
       ValueError: The outputs of a `tf.function` never have the structure of
@@ -214,7 +219,7 @@ class Batcher:
       Exception: What `function` raised, unless `close_on_error` is False or it
         was while `function` was traced.
     """
-    serving.serve_forever(self, function, close_on_error, stop)
+    serving.serve_forever(self, function, close_on_error, stop, on_error)
 
   def statistics(self) -> Statistics:
     """Returns what the batcher has done so far."""

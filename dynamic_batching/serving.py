@@ -15,6 +15,17 @@ from dynamic_batching import nests
 from dynamic_batching.interrupts import interruptible
 from dynamic_batching.nests import Nest
 
+# Is told what went wrong.
+OnError = Callable[[BaseException], None]
+
+# A graph loop comes back as often to ask whether it is to stop: so seldom that
+# it costs nothing, and soon enough for who waits for a thread to leave.
+_ASK_S = 0.1
+
+
+def _ignore(_: BaseException) -> None:
+  pass
+
 
 class Batcher(Protocol):
   """What the loops need of `batcher.Batcher`, see there."""
@@ -34,7 +45,11 @@ class Batcher(Protocol):
   def close(self) -> None: ...
 
 
-def serve_once(batcher: Batcher, function: Callable[[Nest], Nest]) -> bool:
+def serve_once(
+  batcher: Batcher,
+  function: Callable[[Nest], Nest],
+  on_error: OnError = _ignore,
+) -> bool:
   """See `Batcher.serve_once`."""
   try:
     inputs, computation_id = batcher.get_inputs()
@@ -45,12 +60,12 @@ def serve_once(batcher: Batcher, function: Callable[[Nest], Nest]) -> bool:
   try:
     outputs = function(inputs)
   except BaseException as error:
-    _fail(batcher, computation_id, error)
+    _fail(batcher, computation_id, error, on_error)
     raise
   try:
     batcher.set_outputs(outputs, computation_id)
   except BaseException as error:
-    if not _fail(batcher, computation_id, error):
+    if batcher.closed or not _fail(batcher, computation_id, error, on_error):
       return False
     raise
   return True
@@ -61,10 +76,12 @@ def serve_forever(
   function: Callable[[Nest], Nest],
   close_on_error: bool,
   stop: Callable[[], bool] | None = None,
+  on_error: OnError | None = None,
 ) -> None:
   """See `Batcher.serve_forever`."""
+  on_error = on_error or _ignore
   try:
-    serve = _loop(batcher, function, in_graph=stop is None)
+    serve = _loop(batcher, function, stop is not None, on_error)
     while stop is None or not stop():
       try:
         if not serve():
@@ -79,35 +96,30 @@ def serve_forever(
 
 
 def _loop(
-  batcher: Batcher, function: Callable[[Nest], Nest], in_graph: bool
+  batcher: Batcher,
+  function: Callable[[Nest], Nest],
+  stoppable: bool,
+  on_error: OnError,
 ) -> Callable[[], bool]:
   """Returns what serves one or more batches and tells whether to go on."""
   if not hasattr(function, 'get_concrete_function'):
-    return lambda: serve_once(batcher, function)
-  concrete = function.get_concrete_function(batcher.input_specs)
-  # What does not fit now never will: no batch shall be taken in vain.
-  nests.Structure('output_specs', batcher.output_specs).check(
-    'Outputs', concrete.structured_outputs
-  )
-  if batcher.implementation != 'op' or not in_graph:
-    return lambda: serve_once(batcher, concrete)
+    return lambda: serve_once(batcher, function, on_error)
+  try:
+    concrete = function.get_concrete_function(batcher.input_specs)
+    # What does not fit now never will: no batch shall be taken in vain.
+    nests.Structure('output_specs', batcher.output_specs).check(
+      'Outputs', concrete.structured_outputs
+    )
+  except BaseException as error:
+    on_error(error)
+    raise
+  if batcher.implementation != 'op':
+    return lambda: serve_once(batcher, concrete, on_error)
 
   with tf.device('cpu'):
     # The batch in hand. When the graph fails, this is all that is left of it.
     current = tf.Variable(-1, dtype=tf.int64, trainable=False)
-
-  def body(unused: tf.Tensor) -> list[tf.Tensor]:
-    inputs, computation_id = batcher.get_inputs()
-    with tf.control_dependencies([current.assign(computation_id)]):
-      outputs = concrete(inputs)
-    batcher.set_outputs(outputs, computation_id)
-    return [unused]
-
-  @tf.function(autograph=False)
-  def run() -> None:
-    # One iteration at a time: a batch taken in advance would be smaller and
-    # would wait.
-    tf.while_loop(lambda _: True, body, [tf.constant(0)], parallel_iterations=1)
+  run = _graph(batcher, concrete, current, stoppable)
 
   def serve() -> bool:
     try:
@@ -115,17 +127,67 @@ def _loop(
     except BaseException as error:
       if batcher.closed and isinstance(error, tf.errors.CancelledError):
         return False
-      _fail(batcher, current, error)
+      _fail(batcher, current, error, on_error)
       raise
-    raise AssertionError('unreachable: the loop only ends by an error')
+    return True
 
   return serve
 
 
+def _graph(
+  batcher: Batcher,
+  function: Callable[[Nest], Nest],
+  current: tf.Variable,
+  stoppable: bool,
+) -> Callable[[], None]:
+  """Returns a graph that serves until an error or, if stoppable, for a while.
+
+  Args:
+    batcher: Of the native op.
+    function: A trace.
+    current: Is told the id of each batch.
+    stoppable: Whether the graph ends with the first batch that is answered
+      later than `_ASK_S` after its start.
+  """
+
+  def goes_on(end: tf.Tensor) -> tf.Tensor:
+    return tf.timestamp() < end if stoppable else tf.constant(True)
+
+  def body(end: tf.Tensor) -> list[tf.Tensor]:
+    inputs, computation_id = batcher.get_inputs()
+    with tf.control_dependencies([current.assign(computation_id)]):
+      outputs = function(inputs)
+    batcher.set_outputs(outputs, computation_id)
+    return [end]
+
+  @tf.function(autograph=False)
+  def run() -> None:
+    # One iteration at a time: a batch taken in advance would be smaller and
+    # would wait.
+    tf.while_loop(
+      goes_on, body, [tf.timestamp() + _ASK_S], parallel_iterations=1
+    )
+
+  return run
+
+
 def _fail(
-  batcher: Batcher, computation_id: tf.Tensor, error: BaseException
+  batcher: Batcher,
+  computation_id: tf.Tensor,
+  error: BaseException,
+  on_error: OnError,
 ) -> bool:
   """Returns whether the batch could still be answered with the error."""
+  try:
+    on_error(error)
+  finally:
+    answered = _answer(batcher, computation_id, error)
+  return answered
+
+
+def _answer(
+  batcher: Batcher, computation_id: tf.Tensor, error: BaseException
+) -> bool:
   try:
     batcher.set_error(tf.identity(computation_id), error)
   except tf.errors.CancelledError:

@@ -49,6 +49,12 @@ def refused(library):
     ),
     ({'timeout_ms': -2}, 'timeout_ms .* but was -2'),
     ({'timeout_ms': 2**31}, 'timeout_ms .* but was 2147483648'),
+    (
+      {'allowed_batch_sizes': [2, 1]},
+      r'allowed_batch_sizes .* increasing .*=1024, but was \[2, 1\]',
+    ),
+    ({'allowed_batch_sizes': [0, 2000]}, 'allowed_batch_sizes .* but was'),
+    ({'allowed_batch_sizes': [1000]}, 'the last at least .* but was .1000.'),
     ({'input_shapes': [[], []]}, 'input_types and input_shapes .* 1 and 2'),
     ({'output_types': [tf.variant]}, 'cannot copy rows of type variant'),
   ],
