@@ -102,13 +102,14 @@ class Batcher:
       tf.errors.OpError: What the served function raised, if one of these, else
         an UnknownError with the type and message of what it raised.
     """
-    eager = _is_eager()
-    flat = self._inputs.flatten(
-      'Inputs', inputs, arrays=eager and self._core.takes_arrays
-    )
-    outputs = self._core.compute(flat)
-    if not eager:
-      nests.set_shapes(outputs, self._outputs.flat, flat[0].shape)
+    # Callers hold the GIL here, for which all the others wait: be quick.
+    if tf.executing_eagerly():
+      flat = self._inputs.flatten('Inputs', inputs, self._core.takes_arrays)
+      return self._outputs.pack(self._core.compute(flat))
+    _is_eager()
+    flat = self._inputs.flatten('Inputs', inputs)
+    outputs = self._core.compute_in_graph(flat)
+    nests.set_shapes(outputs, self._outputs.flat, flat[0].shape)
     return self._outputs.pack(outputs)
 
   def get_inputs(self) -> tuple[Nest, tf.Tensor]:

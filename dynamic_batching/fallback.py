@@ -40,11 +40,26 @@ class PythonBatcher:
 
   # The interface shared with the native ops.
 
+  def compute_in_graph(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+    types = [spec.dtype for spec in self._output_specs]
+    return self._wait_in_graph(self._start_call, inputs, types)
+
   def compute(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
-    if not tf.executing_eagerly():
-      types = [spec.dtype for spec in self._output_specs]
-      return self._wait_in_graph(self._start_call, inputs, types)
-    return self._wait_for_answer(inputs)
+    answers: list[Any] = []
+    answered = threading.Lock()
+    answered.acquire()
+
+    def reply(values: Any, error: tf.errors.OpError | None) -> None:
+      answers.append((values, error))
+      answered.release()
+
+    call = self._enqueue(inputs, reply)
+    try:
+      answered.acquire()
+    except BaseException:
+      self._ledger.cancel(call)
+      raise
+    return _values(*answers[0])
 
   def get_inputs(self) -> tuple[list[tf.Tensor], tf.Tensor]:
     if not tf.executing_eagerly():
@@ -108,23 +123,6 @@ class PythonBatcher:
     return self._ledger.statistics()
 
   # How calls and consumers wait.
-
-  def _wait_for_answer(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
-    answers: list[Any] = []
-    answered = threading.Lock()
-    answered.acquire()
-
-    def reply(values: Any, error: tf.errors.OpError | None) -> None:
-      answers.append((values, error))
-      answered.release()
-
-    call = self._enqueue(inputs, reply)
-    try:
-      answered.acquire()
-    except BaseException:
-      self._ledger.cancel(call)
-      raise
-    return _values(*answers[0])
 
   def _wait_in_graph(
     self,

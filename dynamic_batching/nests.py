@@ -11,6 +11,9 @@ from dynamic_batching import nest_code
 # A nest (tf.nest) of tensors or of specs.
 Nest = Any
 
+# Every look into TensorFlow's module takes time.
+_Tensor = tf.Tensor
+
 # What can be joined and split by both implementations.
 _TYPES = frozenset(
   tf.as_dtype(name)
@@ -87,9 +90,16 @@ class Structure:
       ValueError: The nest has another structure, or leaves that are no dense
         tensors; names `name`.
     """
-    flat = self._leaves(name, nest)
+    flat = self._read(nest)
+    if flat is None:
+      flat = self._leaves(name, nest)
+    for value in flat:
+      if not isinstance(value, _Tensor):
+        break
+    else:
+      return flat
     for i, value in enumerate(flat):
-      if isinstance(value, tf.Tensor) or (
+      if isinstance(value, _Tensor) or (
         arrays and type(value) is np.ndarray and value.dtype in self._dtypes[i]
       ):
         continue
@@ -108,9 +118,6 @@ class Structure:
     return self._write(flat)
 
   def _leaves(self, name: str, nest: Nest) -> list[Any]:
-    flat = self._read(nest)
-    if flat is not None:
-      return flat
     try:
       tf.nest.assert_same_structure(self.specs, nest, check_types=False)
       return tf.nest.flatten(nest)

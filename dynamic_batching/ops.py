@@ -6,6 +6,7 @@ import types
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from dynamic_batching import fallback, graph_calls
@@ -145,14 +146,15 @@ class NativeBatcher:
   # In a graph by themselves, TensorFlow's wrappers of these ops would have them
   # run one by one.
 
-  def compute(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
-    if not tf.executing_eagerly():
-      return graph_calls.add_unordered(
-        'BatcherCompute',
-        [self.handle, *inputs],
-        Tinput_list=self._input_types,
-        Toutput_list=self._output_types,
-      )
+  def compute_in_graph(self, inputs: list[tf.Tensor]) -> list[tf.Tensor]:
+    return graph_calls.add_unordered(
+      'BatcherCompute',
+      [self.handle, *inputs],
+      Tinput_list=self._input_types,
+      Toutput_list=self._output_types,
+    )
+
+  def compute(self, inputs: list[tf.Tensor | np.ndarray]) -> list[tf.Tensor]:
     if threading.current_thread() is not threading.main_thread():
       return self._compute(self.handle, inputs, self._output_types)
     # After an interrupt, the caller may write to arrays of a call that waits.
