@@ -142,7 +142,7 @@ def _environment(config, level) -> float:
 def _inference(config, level) -> float:
   env = _environments(config, level)[0]
   agent = assembly.make_agent(config, env.spec)
-  policy = policies.Direct(policies.make_step(agent), policies.Seeds(1))
+  policy = policies.Direct(policies.make_step(agent, policies.Seeds(1)))
   output = env.reset()
   action = np.zeros([env.num_envs], np.int32)
   states = [agent.initial_state(env.num_envs)] * config.actors.num_actors
@@ -161,7 +161,7 @@ def _learner(config, level) -> float:
   learner = training.make_learner(config, agent, env.spec)
   batch = actor_lib.Actor(
     env,
-    policies.Direct(policies.make_step(agent), policies.Seeds(1)),
+    policies.Direct(policies.make_step(agent, policies.Seeds(1))),
     agent.initial_state(env.num_envs),
     config.actors.unroll_length,
   ).unroll()

@@ -178,7 +178,7 @@ def _train(config: Any, environment: Any) -> None:
   learner = training.make_learner(config, agent, environment.spec)
   player = actor.Actor(
     environment,
-    policies.Direct(policies.make_step(agent), policies.Seeds(1)),
+    policies.Direct(policies.make_step(agent, policies.Seeds(1))),
     agent.initial_state(_NUM_ENVS),
     _UNROLL_LENGTH,
     policy_version=lambda: 0,

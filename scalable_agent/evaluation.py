@@ -73,7 +73,7 @@ def evaluate(
     len(range(i, num_episodes, environment.num_envs))
     for i in range(environment.num_envs)
   ]
-  policy = policies.Direct(policies.make_step(agent), policies.Seeds(seed))
+  policy = policies.Direct(policies.make_step(agent, policies.Seeds(seed)))
   state = agent.initial_state(environment.num_envs)
   space = environment.spec.action_space
   action = np.zeros([environment.num_envs, *space.shape], space.dtype)

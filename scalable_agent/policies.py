@@ -1,7 +1,6 @@
 """How an actor obtains its actions."""
 
 import functools
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,43 +16,54 @@ from scalable_agent import networks, structures
 class Seeds:
   """Endless seeds for action sampling, one for each call of the policy.
 
-  Attributes:
-    count: seeds handed out so far; set it to go on from there.
+  No two threads ever draw the same.
   """
 
-  def __init__(self, seed: int, count: int = 0):
-    self._seed = seed
-    self.count = count
-    self._lock = threading.Lock()
+  def __init__(self, seed: int):
+    with tf.device('cpu'):
+      self._generator = tf.random.Generator.from_seed(seed, alg='philox')
 
-  def __call__(self) -> np.ndarray:
-    """Returns the next seed, [2] int64."""
-    with self._lock:
-      self.count += 1
-      return np.array([self._seed, self.count], np.int64)
+  def __call__(self) -> tf.Tensor:
+    """Returns the next seed, [2] int64; also inside of a tf.function."""
+    return self._generator.make_seeds(1)[:, 0]
+
+  def get_state(self) -> list[int]:
+    """Returns where it is, as JSON-able data."""
+    return self._generator.state.numpy().tolist()
+
+  def set_state(self, state: list[int] | int) -> None:
+    """Goes on from where `get_state` was called.
+
+    Args:
+      state: of `get_state`, or the number of draws, which older checkpoints
+        hold.
+    """
+    if isinstance(state, int):
+      self._generator.skip(state)
+    else:
+      self._generator.reset(state)
 
 
-def make_step(agent: networks.Agent):
-  """Returns `agent.step` as one graph for any number of rows."""
+def make_step(agent: networks.Agent, seeds: Seeds):
+  """Returns `agent.step` as one graph for any number of rows, with its seeds.
+
+  It is called with (env_output, last_action, state).
+  """
+
+  def step(env_output, last_action, state):
+    return agent.step(env_output, last_action, state, seeds())
+
   # No autograph: nothing here branches on tensors, and translating all the
   # libraries below takes five seconds at the start of every run. Partial, so
-  # that TensorFlow, which warns of a method that is traced again and again,
+  # that TensorFlow, which warns of a function that is traced again and again,
   # does not count the steps of all agents of a process together.
   return tf.function(
-    functools.partial(agent.step), reduce_retracing=True, autograph=False
+    functools.partial(step), reduce_retracing=True, autograph=False
   )
 
 
 # In both policies the agent's step sees neither the discount nor the episode
 # statistics: it must not depend on them.
-
-
-def _wait(result: Any) -> None:
-  """Waits for the device, which works on after a call has returned.
-
-  Reading one small tensor waits for all that its device was given before.
-  """
-  np.asarray(result[0].baseline)
 
 
 class Direct:
@@ -63,15 +73,13 @@ class Direct:
     seconds: spent in the agent so far, until its device was done.
   """
 
-  def __init__(self, step: Any, seeds: Seeds):
+  def __init__(self, step: Any):
     """Initialises.
 
     Args:
       step: of `make_step`.
-      seeds: of the action sampling.
     """
     self._step = step
-    self._seeds = seeds
     self.seconds = 0.0
 
   def __call__(
@@ -83,8 +91,10 @@ class Direct:
     """Returns actions for [E, ...] observations, and the next state."""
     env_output = env_output._replace(info=(), discount=())
     start = time.perf_counter()
-    result = self._step(env_output, last_action, state, self._seeds())
-    _wait(result)
+    result = self._step(env_output, last_action, state)
+    # The device works on after a call has returned: reading one small tensor
+    # waits for all that it was given before.
+    np.asarray(result[0].baseline)
     self.seconds += time.perf_counter() - start
     return result
 
@@ -93,15 +103,11 @@ class Batched:
   """Has the agent evaluated together with the rows of other actors.
 
   Actors call it; one or more threads run `serve`. `close` wakes them all.
-
-  Attributes:
-    seconds: spent in the agent so far, until its device was done.
   """
 
   def __init__(
     self,
     step: Any,
-    seeds: Seeds,
     spec: structures.EnvironmentSpec,
     example_state: networks.AgentState,
     minimum_batch_size: int,
@@ -113,7 +119,6 @@ class Batched:
 
     Args:
       step: of `make_step`.
-      seeds: of the action sampling.
       spec: of the environments.
       example_state: the agent's initial state, for any number of rows.
       minimum_batch_size: rows to wait for.
@@ -122,9 +127,12 @@ class Batched:
       implementation: 'op', 'fallback' or None; see dynamic_batching.Batcher.
     """
     self._step = step
-    self._seeds = seeds
-    self.seconds = 0.0
-    self._lock = threading.Lock()  # Of the above.
+    with tf.device('cpu'):
+      self._seconds = tf.Variable(0.0, trainable=False, dtype=tf.float64)
+    # A graph, so that threads that serve need no GIL.
+    self._evaluate = tf.function(
+      functools.partial(self._evaluate_rows), autograph=False
+    )
     action = structures.agent_output_spec(spec.action_space).action
     env_output = structures.step_output_spec(spec)
     env_output = env_output._replace(info=(), discount=())
@@ -161,7 +169,7 @@ class Batched:
 
   def serve(
     self,
-    on_error: Callable[[BaseException], None] = lambda error: None,
+    on_error: Callable[[BaseException], None] | None = None,
     stop: Callable[[], bool] | None = None,
   ) -> None:
     """Evaluates batch after batch until `close`, in one or more threads.
@@ -173,20 +181,24 @@ class Batched:
     Raises:
       Exception: what the agent raised.
     """
+    self._batcher.serve_forever(self._evaluate, stop=stop, on_error=on_error)
 
-    def evaluate(inputs):
-      start = time.perf_counter()
-      try:
-        result = self._step(*inputs, self._seeds())
-        _wait(result)
-      except BaseException as error:
-        on_error(error)
-        raise
-      with self._lock:
-        self.seconds += time.perf_counter() - start
-      return result
+  def _evaluate_rows(self, inputs: Any) -> Any:
+    with tf.device('cpu'):
+      start = tf.timestamp()
+    with tf.control_dependencies([start]):
+      result = self._step(*inputs)
+    with tf.device('cpu'):
+      # Its copy waits for the device.
+      done = tf.identity(result[0].baseline)
+      with tf.control_dependencies([done]):
+        self._seconds.assign_add(tf.timestamp() - start)
+    return result
 
-    self._batcher.serve_forever(evaluate, stop=stop)
+  @property
+  def seconds(self) -> float:
+    """Spent in the agent so far, by all that serve, until it was done."""
+    return float(self._seconds.numpy())
 
   def close(self) -> None:
     """Wakes everybody who waits, with CancelledError."""

@@ -72,7 +72,7 @@ class Acting:
     self.version = 0
     self._actor = actor.Actor(
       environment,
-      policies.Direct(self.agent.step, policies.Seeds(1)),
+      policies.Direct(policies.make_step(self.agent, policies.Seeds(1))),
       self.agent.initial_state(environment.num_envs),
       unroll_length,
       level=level,

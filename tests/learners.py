@@ -74,7 +74,7 @@ def make_batches(agent, count, version=lambda: 0):
   """Unrolls of the agent on the clockwork; rewards scaled to a few units."""
   one = actor.Actor(
     make_environment(),
-    policies.Direct(policies.make_step(agent), policies.Seeds(3)),
+    policies.Direct(policies.make_step(agent, policies.Seeds(3))),
     agent.initial_state(NUM_ENVS),
     LENGTH,
     policy_version=version,

@@ -142,7 +142,7 @@ class OneStep(Algorithm):
     one = actor.Actor(
       environment,
       policies.Direct(
-        policies.make_step(run.agent), policies.Seeds(config.run.seed)
+        policies.make_step(run.agent, policies.Seeds(config.run.seed))
       ),
       run.agent.initial_state(num_envs),
       config.actors.unroll_length,

@@ -44,7 +44,7 @@ class Run(local_run.LocalRun):
   def _prepare(self) -> None:
     for index, environment in enumerate(self._environments):
       worker = self._make_worker()
-      policy = policies.Direct(policies.make_step(worker.agent), self._seeds)
+      policy = policies.Direct(policies.make_step(worker.agent, self._seeds))
       self._workers.append(worker)
       self._policies.append(policy)
       self._actors.append(

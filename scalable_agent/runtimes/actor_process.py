@@ -102,8 +102,9 @@ def _act(
     one = actor.Actor(
       environment,
       policies.Direct(
-        policies.make_step(agent),
-        policies.Seeds(int(seeds.generate_state(2)[1])),
+        policies.make_step(
+          agent, policies.Seeds(int(seeds.generate_state(2)[1]))
+        )
       ),
       initial_state,
       config.actors.unroll_length,

@@ -328,8 +328,7 @@ def make_batched_policy(
   """Returns what evaluates the agent for all actors together."""
   batching = config.batching
   return policies.Batched(
-    policies.make_step(agent),
-    seeds,
+    policies.make_step(agent, seeds),
     spec,
     agent.initial_state(config.actors.envs_per_actor),
     batching.inference_minimum_batch_size,

@@ -41,10 +41,8 @@ class Evaluator:
     self._copy = training_.learner.make_worker(
       assembly.make_agent(config, spec)
     )
-    self._policy = policies.Direct(
-      policies.make_step(self._copy.agent),
-      policies.Seeds(test.sampling_seed(config.run.seed)),
-    )
+    seeds = policies.Seeds(test.sampling_seed(config.run.seed))
+    self._policy = policies.Direct(policies.make_step(self._copy.agent, seeds))
 
   def run(self, group: threads.ThreadGroup) -> None:
     """Plays, waits and plays again until the group stops."""

@@ -49,10 +49,8 @@ class Run(local_run.LocalRun):
   def _prepare(self) -> None:
     agent = self._training.agent
     if self._config.batching.batcher == 'none':
-      step = policies.make_step(agent)
-      self._policies = [
-        policies.Direct(step, self._seeds) for _ in self._environments
-      ]
+      step = policies.make_step(agent, self._seeds)
+      self._policies = [policies.Direct(step) for _ in self._environments]
     else:
       self._policies = [
         assembly.make_batched_policy(

@@ -131,7 +131,8 @@ class LocalRun:
     self._seeds = policies.Seeds(config.run.seed)
     self._stopped = False
     self._restored = self._training.restore()
-    self._seeds.count = int(self._restored.get('seeds', 0))
+    if 'seeds' in self._restored:
+      self._seeds.set_state(self._restored['seeds'])
 
   def frames(self) -> int:
     """Returns the environment frames learned from so far."""
@@ -176,7 +177,7 @@ class LocalRun:
 
   def _state(self) -> dict[str, Any]:
     """Returns what a checkpoint holds besides what the learner's side saves."""
-    return {'seeds': self._seeds.count}
+    return {'seeds': self._seeds.get_state()}
 
   @contextlib.contextmanager
   def _threads(self, saves: str) -> Iterator[threads.ThreadGroup]:

@@ -41,7 +41,7 @@ class Run(local_run.LocalRun):
 
   def _prepare(self) -> None:
     agent = self._training.agent
-    self._policy = policies.Direct(policies.make_step(agent), self._seeds)
+    self._policy = policies.Direct(policies.make_step(agent, self._seeds))
     self._actor = actor.Actor(
       self._environments[0],
       self._policy,

@@ -86,8 +86,13 @@ def test_every_thread_of_a_kind_works(tmp_path):
     'trainer', run._training.learner.update
   )
   run._metrics.record_unroll = watched('agent', run._metrics.record_unroll)
-  run._seeds = watched('predictor', run._seeds)
-  run._seeds.count = 0
+  assemble = run._prepare
+
+  def prepare():
+    assemble()
+    run._policy.serve = watched('predictor', run._policy.serve)
+
+  run._prepare = prepare
   local_run.train(run)
   assert names['predictor'] == {'predictor_0', 'predictor_1'}
   assert names['trainer'] == {'trainer_0', 'trainer_1'}
@@ -250,7 +255,11 @@ def test_the_gauges_are_those_of_one_thread_of_each_kind(tmp_path):
   agents = [types.SimpleNamespace(environment_seconds=s) for s in (5.0, 1.0)]
   for one in agents:
     run._agents.add(one)
-  run._policy.seconds, run._training.learner_seconds = 6.0, 4.0
+  policy = run._policy
+  run._policy = types.SimpleNamespace(
+    seconds=6.0, statistics=policy.statistics, close=policy.close
+  )
+  run._training.learner_seconds = 4.0
   run._pools = {
     'num_agents': range(2),
     'num_predictors': range(3),
@@ -619,7 +628,7 @@ def test_a_run_goes_on_where_it_was_interrupted(tmp_path):
   assert int(newest_checkpoint(tmp_path).name) == before
   again = make_run(tmp_path, **ENDLESS)
   assert again.frames() == before
-  assert again._seeds.count == run._seeds.count
+  assert again._seeds.get_state() == run._seeds.get_state()
   tree.map_structure(
     np.testing.assert_array_equal,
     [v.numpy() for v in again._training.agent.variables],

@@ -703,7 +703,10 @@ def gauges_of_actors(run, environment_seconds):
   actors = [run._actor] if is_serial else run._actors
   for one, seconds in zip(actors, environment_seconds, strict=True):
     one.environment_seconds = seconds
-  (run._policy if is_serial else run._policies[0]).seconds = 4.0
+  if is_serial:
+    run._policy.seconds = 4.0
+  else:
+    run._policies[0]._seconds.assign(4.0)
   run._training.learner_seconds = 3.0
   run._queue._fills, run._queue._num_fills = 1.5, 2
   return run._gauges()

@@ -81,15 +81,14 @@ class TestSeeds:
     seeds = []
 
     class Seeds(policies.Seeds):
-      def __call__(self):
-        seeds.append(super().__call__())
-        return seeds[-1]
+      def __init__(self, seed):
+        super().__init__(seed)
+        seeds.append(seed)
 
     monkeypatch.setattr(policies, 'Seeds', Seeds)
     run_test(test_num_episodes=1)
-    assert len({tuple(seed) for seed in seeds}) == len(seeds) >= 9
     # Training takes at most 32 bits.
-    assert min(seed[0] for seed in seeds) >= 2**32
+    assert min(seeds) >= 2**32
 
   def test_seeds_of_tests_leave_room_for_environments(self):
     firsts = [test.environment_seed(seed) for seed in range(10_000)]

@@ -259,8 +259,8 @@ def test_updates_are_traced_once(lstm):
 def test_a_policy_uses_the_weights_of_the_learner():
   agent = make_agent()
   one = make_learner(agent)
-  step = policies.make_step(agent)
-  direct = policies.Direct(step, policies.Seeds(1))
+  step = policies.make_step(agent, policies.Seeds(1))
+  direct = policies.Direct(step)
   (batch,) = make_batches(agent, 1)
   env_output = tree.map_structure(lambda x: x[0], batch.env_outputs)
   arguments = env_output, np.zeros([NUM_ENVS], np.int32), batch.agent_state

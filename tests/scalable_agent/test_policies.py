@@ -1,5 +1,9 @@
 """Policies: the same rows get the same answers, in whichever way."""
 
+import json
+import threading
+import time
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -26,7 +30,7 @@ def agent():
 
 @pytest.fixture(scope='module')
 def step(agent):
-  return policies.make_step(agent)
+  return policies.make_step(agent, policies.Seeds(1))
 
 
 def inputs(agent, seed):
@@ -49,10 +53,9 @@ def inputs(agent, seed):
   return env_output, last_action, state
 
 
-def make_batched(agent, step, implementation, minimum=1, seed=1):
+def make_batched(agent, step, implementation, minimum=1):
   return policies.Batched(
     step,
-    policies.Seeds(seed),
     SPEC,
     agent.initial_state(ROWS),
     minimum_batch_size=minimum,
@@ -62,6 +65,21 @@ def make_batched(agent, step, implementation, minimum=1, seed=1):
   )
 
 
+def broken_in_graph(agent):
+  """Returns a step that fails when it is run."""
+
+  def step(env_output, last_action, state):
+    output, state = agent.step(
+      env_output, last_action, state, tf.constant([1, 2])
+    )
+    baseline = tf.debugging.check_numerics(
+      output.baseline / 0.0, 'the agent is broken'
+    )
+    return output._replace(baseline=baseline), state
+
+  return step
+
+
 def numpy(nest):
   return tree.map_structure(np.asarray, nest)
 
@@ -69,11 +87,14 @@ def numpy(nest):
 def test_many_agents_of_a_process_cause_no_warning(caplog):
   # A class of its own: TensorFlow warns of each function twice at most.
   class Agent:
-    def step(self, x):
+    def step(self, x, last_action, state, seed):
+      del last_action, state, seed
       return x + 1
 
+  seeds = policies.Seeds(1)
   for _ in range(20):
-    assert policies.make_step(Agent())(tf.constant(1)).numpy() == 2
+    step = policies.make_step(Agent(), seeds)
+    assert step(tf.constant(1), (), ()).numpy() == 2
   assert 'retracing' not in caplog.text
 
 
@@ -81,10 +102,9 @@ IMPLEMENTATIONS = pytest.mark.parametrize('implementation', ['op', 'fallback'])
 
 
 @IMPLEMENTATIONS
-def test_a_single_caller_gets_exactly_what_direct_gives(
-  agent, step, implementation
-):
-  direct = policies.Direct(step, policies.Seeds(1))
+def test_a_single_caller_gets_exactly_what_direct_gives(agent, implementation):
+  direct = policies.Direct(policies.make_step(agent, policies.Seeds(1)))
+  step = policies.make_step(agent, policies.Seeds(1))
   batched = make_batched(agent, step, implementation)
   serving = in_thread(batched.serve)
   for seed in range(3):
@@ -99,7 +119,7 @@ def test_a_single_caller_gets_exactly_what_direct_gives(
 @IMPLEMENTATIONS
 def test_rows_of_one_batch_do_not_mix(agent, step, implementation):
   callers = 4
-  direct = policies.Direct(step, policies.Seeds(1))
+  direct = policies.Direct(step)
   batched = make_batched(agent, step, implementation, minimum=callers * ROWS)
   serving = in_thread(batched.serve)
   calls = [in_thread(batched, *inputs(agent, i)) for i in range(callers)]
@@ -138,35 +158,34 @@ def test_close_wakes_callers_and_servers(agent, step, implementation):
 def test_an_exception_of_the_agent_reaches_callers_and_server(
   agent, implementation
 ):
+  # While its graph is made, which is before a batch is taken.
   def broken(*unused_args):
     raise RuntimeError('the agent is broken')
 
   batched = make_batched(agent, broken, implementation)
-  serving = in_thread(batched.serve)
-  with pytest.raises(tf.errors.UnknownError, match='the agent is broken'):
-    batched(*inputs(agent, 0))
+  call = in_thread(batched, *inputs(agent, 0))
   with pytest.raises(RuntimeError, match='the agent is broken'):
-    serving.result(DEADLINE_S)
+    in_thread(batched.serve).result(DEADLINE_S)
+  with pytest.raises(tf.errors.CancelledError):
+    call.result(DEADLINE_S)
 
 
 @IMPLEMENTATIONS
 def test_an_exception_of_the_agent_is_told_before_the_callers_see_it(
   agent, implementation
 ):
-  def broken(*unused_args):
-    raise RuntimeError('the agent is broken')
-
   def on_error(error):
     assert not call.done()
     told.append(error)
 
   told = []
-  batched = make_batched(agent, broken, implementation)
+  batched = make_batched(agent, broken_in_graph(agent), implementation)
   call = in_thread(batched, *inputs(agent, 0))
   serving = in_thread(batched.serve, on_error)
-  assert told == [serving.exception(DEADLINE_S)]
-  assert isinstance(told[0], RuntimeError)
-  with pytest.raises(tf.errors.UnknownError, match='the agent is broken'):
+  failure = serving.exception(DEADLINE_S)
+  assert told == [failure]
+  assert isinstance(failure, tf.errors.InvalidArgumentError)
+  with pytest.raises(tf.errors.InvalidArgumentError, match='is broken'):
     call.result(DEADLINE_S)
 
 
@@ -174,15 +193,7 @@ def test_an_exception_of_the_agent_is_told_before_the_callers_see_it(
 def test_an_exception_in_the_graph_reaches_callers_and_server(
   agent, implementation
 ):
-  @tf.function(autograph=False)
-  def broken(env_output, last_action, state, seed):
-    output, state = agent.step(env_output, last_action, state, seed)
-    baseline = tf.debugging.check_numerics(
-      output.baseline / 0.0, 'the agent is broken'
-    )
-    return output._replace(baseline=baseline), state
-
-  batched = make_batched(agent, broken, implementation)
+  batched = make_batched(agent, broken_in_graph(agent), implementation)
   serving = in_thread(batched.serve)
   for failing in in_thread(batched, *inputs(agent, 0)), serving:
     with pytest.raises(tf.errors.InvalidArgumentError, match='is broken'):
@@ -204,8 +215,8 @@ def test_the_weights_are_live(agent, step, implementation):
 
 
 def test_the_agent_is_traced_once_for_one_size(agent):
-  step = policies.make_step(agent)
-  direct = policies.Direct(step, policies.Seeds(1))
+  step = policies.make_step(agent, policies.Seeds(1))
+  direct = policies.Direct(step)
   state = agent.initial_state(ROWS)
   for seed in range(5):
     env_output, last_action, _ = inputs(agent, seed)
@@ -214,27 +225,40 @@ def test_the_agent_is_traced_once_for_one_size(agent):
 
 
 class TestSeeds:
-  def test_are_all_different_and_start_with_the_given_one(self):
-    seeds = policies.Seeds(7)
-    drawn = [tuple(seeds().tolist()) for _ in range(5)]
-    assert drawn == [(7, i) for i in range(1, 6)]
-    assert seeds.count == 5
+  def test_are_all_different_and_follow_from_the_given_one(self):
+    one, same, other = (policies.Seeds(seed) for seed in (7, 7, 8))
+    drawn = [tuple(one().numpy()) for _ in range(50)]
+    assert drawn == [tuple(same().numpy()) for _ in range(50)]
+    drawn += [tuple(other().numpy()) for _ in range(50)]
+    assert len(set(drawn)) == 100
 
-  def test_go_on_from_a_count(self):
+  def test_go_on_from_a_state(self):
     seeds = policies.Seeds(7)
     for _ in range(3):
       seeds()
-    other = policies.Seeds(7)
-    other.count = seeds.count
+    other = policies.Seeds(9)
+    other.set_state(json.loads(json.dumps(seeds.get_state())))
     np.testing.assert_array_equal(other(), seeds())
 
-  def test_threads_do_not_share_any(self):
+  def test_go_on_behind_the_count_of_an_older_checkpoint(self):
+    one, other = policies.Seeds(7), policies.Seeds(7)
+    drawn = [tuple(one().numpy()) for _ in range(20)]
+    other.set_state(100)
+    assert tuple(other().numpy()) not in drawn
+
+  def test_threads_do_not_share_any_also_in_a_graph(self):
     seeds = policies.Seeds(7)
+    draw = tf.function(lambda: tf.stack([seeds() for _ in range(100)]))
     calls = [
-      in_thread(lambda: [seeds()[1] for _ in range(500)]) for _ in range(4)
+      in_thread(lambda: [draw().numpy() for _ in range(20)]) for _ in range(4)
     ]
-    drawn = [int(s) for call in calls for s in call.result(DEADLINE_S)]
-    assert sorted(drawn) == list(range(1, 2001))
+    drawn = [
+      tuple(seed)
+      for call in calls
+      for some in call.result(DEADLINE_S)
+      for seed in some
+    ]
+    assert len(set(drawn)) == len(drawn) == 4 * 20 * 100
 
 
 class LateArray:
@@ -249,32 +273,55 @@ class LateArray:
     return np.array(self._array, dtype)
 
 
-@pytest.mark.parametrize('kind', ['direct', 'batched'])
-def test_seconds_include_the_wait_for_the_device(agent, monkeypatch, kind):
+def test_seconds_include_the_wait_for_the_device(agent, monkeypatch):
   clock = [0.0]
   monkeypatch.setattr(policies.time, 'perf_counter', lambda: clock[0])
-  waited = []
 
   def wait():
-    if not waited:
-      clock[0] += 5
-    waited.append(True)
+    clock[0] += 5
 
-  def step(env_output, last_action, state, seed):
-    del env_output, last_action, seed
+  def step(env_output, last_action, state):
+    del env_output, last_action
     clock[0] += 0.5
     baseline = LateArray(np.zeros([ROWS], np.float32), wait)
     action = np.zeros([ROWS], np.int32)
     logits = np.zeros([ROWS, NUM_ACTIONS], np.float32)
     return structures.AgentOutput(action, logits, baseline), state
 
-  if kind == 'direct':
-    policy = policies.Direct(step, policies.Seeds(1))
-    policy(*inputs(agent, 0))
-  else:
-    policy = make_batched(agent, step, 'fallback')
-    serving = in_thread(policy.serve)
-    policy(*inputs(agent, 0))
-    policy.close()
-    serving.result(DEADLINE_S)
+  policy = policies.Direct(step)
+  policy(*inputs(agent, 0))
   assert policy.seconds == 5.5
+
+
+@IMPLEMENTATIONS
+def test_seconds_are_those_in_the_agent_and_no_waits_for_callers(
+  agent, implementation
+):
+  began, went_on = threading.Event(), threading.Event()
+
+  def slow(x):
+    began.set()
+    went_on.wait(DEADLINE_S)
+    return x
+
+  def step(env_output, last_action, state):
+    output, state = agent.step(
+      env_output, last_action, state, tf.constant([1, 2])
+    )
+    baseline = tf.numpy_function(slow, [output.baseline], tf.float32)
+    return output._replace(baseline=tf.reshape(baseline, [-1])), state
+
+  policy = make_batched(agent, step, implementation)
+  serving = in_thread(policy.serve)
+  start = time.perf_counter()
+  call = in_thread(policy, *inputs(agent, 0))
+  assert began.wait(DEADLINE_S)
+  then = time.perf_counter()
+  wait_until(lambda: time.perf_counter() > then + 0.2)
+  assert policy.seconds == 0.0
+  went_on.set()
+  call.result(DEADLINE_S)
+  wait_until(lambda: policy.seconds > 0)
+  assert 0.2 <= policy.seconds < time.perf_counter() - start
+  policy.close()
+  serving.result(DEADLINE_S)
