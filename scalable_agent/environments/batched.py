@@ -139,18 +139,16 @@ class BatchedEnvironment(abc.ABC):
     no_future = arrival.terminated
     if arrival.life_lost is not None:
       no_future = no_future | arrival.life_lost
-    reward = np.where(first, 0, arrival.reward).astype(np.float32)
+    reward = arrival.reward.astype(np.float32)
+    reward[first] = 0
     self._ended = ended
-    self._episode_return = np.where(first, 0, self._episode_return + reward)
-    self._episode_step = np.where(first, 0, self._episode_step + 1).astype(
-      np.int32
-    )
+    self._episode_return += reward
+    self._episode_return[first] = 0
+    self._episode_step = self._episode_step + 1
+    self._episode_step[first] = 0
     return structures.StepOutput(
-      step_type=np.where(
-        first,
-        structures.FIRST,
-        np.where(ended, structures.LAST, structures.MID),
-      ).astype(np.int32),
+      # FIRST is 0, MID 1 and LAST 2.
+      step_type=np.add(going, ended, dtype=np.int32),
       reward=reward,
       discount=(~(no_future & going)).astype(np.float32),
       observation=arrival.observation,

@@ -18,6 +18,9 @@ ROWS = 10
 COLUMNS = 5
 EPISODE_STEPS = ROWS - 1
 _PIXELS = 16
+# Balls that an environment's generator draws at once: one by one, they took
+# most of the time of a step.
+_BALLS = 256
 
 
 class CatchEnvironment(batched.BatchedEnvironment):
@@ -40,45 +43,57 @@ class CatchEnvironment(batched.BatchedEnvironment):
     )
     super().__init__(level, num_envs, spec, seed, render)
     self._hidden = level.name == 'catch_hidden'
-    self._envs = np.arange(num_envs)
+    # Where in all boards together each begins.
+    self._begins = np.arange(num_envs) * ROWS * COLUMNS
+    self._never = np.zeros([num_envs], bool)
     self._generators = self._seeded_generators()
-    self._ball_row = np.zeros([num_envs], np.int32)
-    self._ball_column = np.zeros([num_envs], np.int32)
-    self._paddle = np.zeros([num_envs], np.int32)
+    # Columns that balls fall in, of each environment, and how many have.
+    self._balls = np.zeros([num_envs, _BALLS], np.int64)
+    self._dropped = np.zeros([num_envs], np.int64)
+    self._ball_row = np.zeros([num_envs], np.int64)
+    self._ball_column = np.zeros([num_envs], np.int64)
+    self._paddle = np.zeros([num_envs], np.int64)
 
   def _seeded_generators(self) -> list[np.random.Generator]:
-    return [np.random.default_rng(self._seed + int(i)) for i in self._envs]
+    return [np.random.default_rng(self._seed + i) for i in range(self.num_envs)]
 
   def _reset(self) -> np.ndarray:
     self._generators = self._seeded_generators()
-    self._drop_balls(np.ones([self.num_envs], bool))
+    self._dropped[:] = 0
+    self._drop_balls(~self._never)
     return self._board()
 
   def _step(self, actions: np.ndarray) -> batched.Arrival:
-    self._paddle = np.clip(self._paddle + actions - 1, 0, COLUMNS - 1)
-    self._ball_row = self._ball_row + 1
-    self._drop_balls(self._ended)
+    self._paddle = (self._paddle + actions - 1).clip(0, COLUMNS - 1)
+    self._ball_row += 1
+    if self._ended.any():
+      self._drop_balls(self._ended)
     landed = self._ball_row == ROWS - 1
     caught = np.where(self._paddle == self._ball_column, 1.0, -1.0)
     return batched.Arrival(
       observation=self._board(),
       reward=np.where(landed, caught, 0.0),
       terminated=landed,
-      truncated=np.zeros_like(landed),
+      truncated=self._never,
     )
 
   def _drop_balls(self, where: np.ndarray) -> None:
-    for i in np.flatnonzero(where):
-      self._ball_column[i] = self._generators[i].integers(COLUMNS)
-    self._ball_row = np.where(where, 0, self._ball_row)
-    self._paddle = np.where(where, COLUMNS // 2, self._paddle)
+    envs = np.flatnonzero(where)
+    places = self._dropped[envs] % _BALLS
+    for i in envs[places == 0]:
+      self._balls[i] = self._generators[i].integers(COLUMNS, size=_BALLS)
+    self._dropped[envs] += 1
+    self._ball_column[envs] = self._balls[envs, places]
+    self._ball_row[envs] = 0
+    self._paddle[envs] = COLUMNS // 2
 
   def _board(self) -> np.ndarray:
-    board = np.zeros([self.num_envs, ROWS, COLUMNS], np.float32)
+    boards = np.zeros([self.num_envs * ROWS * COLUMNS], np.float32)
     seen = 1.0 if not self._hidden else self._ball_row == 0
-    board[self._envs, self._ball_row, self._ball_column] = seen
-    board[self._envs, ROWS - 1, self._paddle] = 1.0
-    return board.reshape([self.num_envs, ROWS * COLUMNS])
+    rows = self._begins + self._ball_row * COLUMNS
+    boards[rows + self._ball_column] = seen
+    boards[self._begins + (ROWS - 1) * COLUMNS + self._paddle] = 1.0
+    return boards.reshape([self.num_envs, ROWS * COLUMNS])
 
   def _render(self) -> np.ndarray:
     image = np.zeros([ROWS, COLUMNS, 3], np.uint8)
@@ -90,6 +105,8 @@ class CatchEnvironment(batched.BatchedEnvironment):
   def _get_state(self) -> Any:
     return {
       'generators': [g.bit_generator.state for g in self._generators],
+      'balls': self._balls.copy(),
+      'dropped': self._dropped.copy(),
       'ball_row': self._ball_row.copy(),
       'ball_column': self._ball_column.copy(),
       'paddle': self._paddle.copy(),
@@ -100,6 +117,10 @@ class CatchEnvironment(batched.BatchedEnvironment):
       self._generators, state['generators'], strict=True
     ):
       generator.bit_generator.state = saved
+    # Not in the checkpoints of earlier versions, which drew balls one by one:
+    # the next one is the generators' next.
+    self._balls = state.get('balls', self._balls).copy()
+    self._dropped = state.get('dropped', np.zeros_like(self._dropped)).copy()
     self._ball_row = state['ball_row'].copy()
     self._ball_column = state['ball_column'].copy()
     self._paddle = state['paddle'].copy()

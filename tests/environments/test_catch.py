@@ -111,6 +111,39 @@ def test_it_goes_on_from_a_saved_state(name):
   contract.assert_equal(expected, actual)
 
 
+def test_each_ball_is_the_next_draw_of_its_environments_own_generator():
+  num_envs, episodes = 3, catch._BALLS + 5
+  environment = make(num_envs=num_envs, seed=7)
+  balls = [boards(environment.reset())[:, 0].argmax(axis=1)]
+  stay = np.ones([num_envs], np.int32)
+  while len(balls) < episodes:
+    output = environment.step(stay)
+    if output.step_type[0] == FIRST:
+      balls.append(boards(output)[:, 0].argmax(axis=1))
+  for i, of_one in enumerate(np.transpose(balls)):
+    generator = np.random.default_rng(7 + i)
+    expected = [generator.integers(catch.COLUMNS) for _ in range(episodes)]
+    np.testing.assert_array_equal(of_one, expected)
+
+
+def test_it_goes_on_from_the_state_of_a_version_that_drew_balls_one_by_one():
+  environment = make(num_envs=2, seed=3)
+  environment.reset()
+  state = environment.get_state()
+  generators = [np.random.default_rng(seed) for seed in (3, 4)]
+  for generator in generators:
+    generator.integers(catch.COLUMNS)  # The balls that fall now.
+  old = state['environment']
+  del old['balls'], old['dropped']
+  old['generators'] = [g.bit_generator.state for g in generators]
+  actions = contract.random_actions(environment, 30)
+  expected = contract.stack([environment.step(a) for a in actions])
+  restored = make(num_envs=2, seed=99)
+  restored.set_state(state)
+  actual = contract.stack([restored.step(a) for a in actions])
+  contract.assert_equal(expected, actual)
+
+
 def test_it_renders_the_first_board():
   environment = make(render=True)
   environment.reset()
