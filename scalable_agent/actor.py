@@ -14,19 +14,14 @@ class _Recorder:
   """Writes columns into fresh [T + 1, E, ...] arrays."""
 
   def __init__(self, example: Any, length: int):
-    self._arrays = tree.map_structure(
+    self.arrays = tree.map_structure(
       lambda x: np.empty((length, *x.shape), x.dtype), example
     )
+    self._flat = tree.flatten(self.arrays)
 
   def write(self, column: int, values: Any) -> None:
-    for array, value in zip(
-      tree.flatten(self._arrays), tree.flatten(values), strict=True
-    ):
+    for array, value in zip(self._flat, tree.flatten(values), strict=True):
       array[column] = value
-
-  @property
-  def arrays(self) -> Any:
-    return self._arrays
 
 
 class Actor:
@@ -85,7 +80,9 @@ class Actor:
       agent_output, self._state = self._policy(
         self._env_output, self._agent_output.action, self._state
       )
-      self._agent_output = tree.map_structure(np.asarray, agent_output)
+      self._agent_output = structures.AgentOutput(
+        *map(np.asarray, agent_output)
+      )
       start = time.perf_counter()
       self._env_output = self._environment.step(self._agent_output.action)
       self.environment_seconds += time.perf_counter() - start

@@ -15,6 +15,7 @@ from scalable_agent.environments import (
   batched,
   envpool_registry,
   envpool_spaces,
+  gymnasium_spaces,
   replay,
 )
 from scalable_agent.environments.suite import Level, Purpose
@@ -207,9 +208,7 @@ class EnvPoolEnvironment(replay.ReplayedEnvironment):
     """Called with what starts episodes from seeds, of which `where` are."""
 
   def _encode(self, observation: Any) -> Any:
-    return tree.map_structure_up_to(
-      self._parts, lambda part, x: part.encode(x), self._parts, observation
-    )
+    return gymnasium_spaces.encode(self._parts, observation)
 
   def _render(self) -> np.ndarray:
     return np.array(self._pools[0].render(env_ids=[0])[0], np.uint8)

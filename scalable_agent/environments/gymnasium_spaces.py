@@ -62,6 +62,21 @@ def parts_of(space: spaces.Space, name: str, instruction_length: int) -> Any:
   return _parts_of(space, name, '', instruction_length)
 
 
+def encode(parts: Any, observation: Any) -> Any:
+  """Returns the nest that an agent sees for what an environment gave.
+
+  Args:
+    parts: of `parts_of`.
+    observation: a nest alike, in which lists may stand for tuples.
+  """
+  if isinstance(parts, Part):
+    return parts.encode(observation)
+  if isinstance(parts, dict):
+    return {key: encode(part, observation[key]) for key, part in parts.items()}
+  pairs = zip(parts, observation, strict=True)
+  return tuple(encode(part, x) for part, x in pairs)
+
+
 def _parts_of(space: Any, name: str, path: str, length: int) -> Any:
   if isinstance(space, spaces.Dict):
     return {

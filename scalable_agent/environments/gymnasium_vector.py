@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from scalable_agent import action_spaces, structures
 from scalable_agent.environments import (
   batched,
   gymnasium_processes,
   gymnasium_registry,
+  gymnasium_serial,
   gymnasium_wrapper,
   replay,
 )
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class VectorEnvironment(replay.ReplayedEnvironment):
-  """E environments that are stepped by a vector environment of Gymnasium.
+  """E environments that are stepped by a vector environment, as in Gymnasium.
 
   A kind of environment makes `_envs`, which resets at the step after the end.
   """
 
-  _envs: VectorEnv
+  _envs: Any
   _has_processes: bool
 
   def _start(self, seeds: np.ndarray, where: np.ndarray) -> Any:
@@ -93,9 +93,7 @@ class GymnasiumEnvironment(VectorEnvironment):
     if self._has_processes:
       self._envs = gymnasium_processes.ProcessVectorEnv(level.name, factories)
     else:
-      self._envs = SyncVectorEnv(
-        factories, autoreset_mode=AutoresetMode.NEXT_STEP
-      )
+      self._envs = gymnasium_serial.SerialVectorEnv(level.name, factories)
     observation, actions = self._envs.metadata[gymnasium_wrapper.SEEN]
     super().__init__(
       level,

@@ -76,17 +76,7 @@ class Plain(gymnasium.Wrapper):
     )
 
   def _plain(self, observation: Any) -> Any:
-    return _encode(self._parts, observation)
-
-
-def _encode(parts: Any, observation: Any) -> Any:
-  # By hand, as some environments give lists for tuples.
-  if isinstance(parts, dict):
-    return {key: _encode(part, observation[key]) for key, part in parts.items()}
-  if isinstance(parts, tuple):
-    pairs = zip(parts, observation, strict=True)
-    return tuple(_encode(part, x) for part, x in pairs)
-  return parts.encode(observation)
+    return gymnasium_spaces.encode(self._parts, observation)
 
 
 def _nest_of_spaces(parts: Any) -> spaces.Space:

@@ -145,9 +145,9 @@ class EpisodeLog:
       files.WriteError: some of them may be missing.
     """
     try:
-      for row in episodes:
-        columns = row._asdict() | {'seconds': f'{row.seconds:.3f}'}
-        self._writer.writerow(columns.values())
+      self._writer.writerows(
+        (frames, f'{seconds:.3f}', *rest) for frames, seconds, *rest in episodes
+      )
       self._file.flush()
     except OSError as error:
       raise files.write_error(self._path, error) from error

@@ -191,8 +191,9 @@ class Metrics:
       for e in episodes:
         self._scores.add(e.level, e.episode_return)
         self._new_episodes[e.level].append((e.episode_return, e.episode_frames))
-    for e in episodes:
-      logging.debug('Level: %s Episode return: %f', e.level, e.episode_return)
+    if logging.level_debug():
+      for e in episodes:
+        logging.debug('Level: %s Episode return: %f', e.level, e.episode_return)
 
   def record_update(
     self,

@@ -448,6 +448,7 @@ def test_an_episode_is_logged_in_the_words_of_2018(tmp_path, monkeypatch):
   monkeypatch.setattr(
     logging, 'debug', lambda message, *args: lines.append(message % args)
   )
+  monkeypatch.setattr(logging, 'level_debug', lambda: True)
   with make_metrics(tmp_path) as m:
     m.record_unroll(one_episode(2))
   assert lines == ['Level: pong Episode return: 2.000000']
