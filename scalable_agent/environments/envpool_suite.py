@@ -1,10 +1,12 @@
 """The suites of EnvPool: declarations only; see `envpool_vector`.
 
-Three: Atari games have options and presets of their own, MuJoCo has presets.
+Four: Atari games have options and presets of their own, MuJoCo and CartPole and
+its like have presets.
 """
 
 import dataclasses
 import difflib
+import re
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +34,8 @@ from scalable_agent.suites import atari57
 _PREFIX = 'envpool:'
 # All of its families.
 _MUJOCO = 'mujoco'
+# Of the family whose actions are choices; the others' are numbers.
+_CLASSIC = re.compile(r'(phys2d/)?(CartPole|Acrobot|MountainCar)-v\d+')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +63,7 @@ class EnvPoolAtariOptions(atari_suite.AtariOptions, PoolOptions):
 
 class EnvPool(Suite):
   name = 'envpool'
-  help = 'EnvPool ids (envpool:CartPole-v1); needs the extra envpool.'
+  help = 'EnvPool ids (envpool:Taxi-v3); needs the extra envpool.'
   options: type = EnvPoolOptions
   defaults: Mapping[str, Any] = minigrid_suite.MINIGRID.defaults
   presets = gymnasium_suite.PRESETS
@@ -86,7 +90,7 @@ class EnvPool(Suite):
         f'There is no level {level_name}: EnvPool has no id {env_id}.{similar} '
         'envpool.list_all_envs() lists all.'
       )
-    if not self._has(registry.family(env_id)):
+    if not self._has(env_id, registry.family(env_id)):
       return None
     return Level(self, level_name, self._implied(env_id))
 
@@ -98,7 +102,7 @@ class EnvPool(Suite):
     return tuple(
       _PREFIX + env_id
       for env_id in registry.ids()
-      if self._has(registry.family(env_id))
+      if self._has(env_id, registry.family(env_id))
     )
 
   def make(
@@ -110,8 +114,12 @@ class EnvPool(Suite):
       level, env_id_of(level), num_envs, options, seed, purpose
     )
 
-  def _has(self, family: str) -> bool:
-    return family != 'atari' and not family.startswith(_MUJOCO)
+  def _has(self, env_id: str, family: str) -> bool:
+    return (
+      family != 'atari'
+      and not family.startswith(_MUJOCO)
+      and not _CLASSIC.fullmatch(env_id)
+    )
 
   def _implied(self, env_id: str) -> dict[str, Any]:
     if minigrid_suite.LONG_MISSIONS.match(env_id):
@@ -119,12 +127,27 @@ class EnvPool(Suite):
     return {}
 
 
+class EnvPoolClassic(EnvPool):
+  name = 'envpool_classic'
+  help = 'CartPole, Acrobot and MountainCar of EnvPool (envpool:CartPole-v1).'
+  presets = gymnasium_suite.discrete_presets(
+    {},
+    advantage={'total_environment_frames': 4e5},
+    impala={**gymnasium_suite.OF_MANY, 'total_environment_frames': 3e6},
+  )
+
+  def _has(self, env_id: str, family: str) -> bool:
+    del family
+    return bool(_CLASSIC.fullmatch(env_id))
+
+
 class EnvPoolMujoco(EnvPool):
   name = 'envpool_mujoco'
   help = 'Tasks of MuJoCo in EnvPool (envpool:HalfCheetah-v4).'
   presets = mujoco_suite.MUJOCO.presets
 
-  def _has(self, family: str) -> bool:
+  def _has(self, env_id: str, family: str) -> bool:
+    del env_id
     return family.startswith(_MUJOCO)
 
   def _implied(self, env_id: str) -> dict[str, Any]:
@@ -172,7 +195,8 @@ class EnvPoolAtari(EnvPool):
       return None
     return atari57.human_normalized_score(games[env_id], mean_return)
 
-  def _has(self, family: str) -> bool:
+  def _has(self, env_id: str, family: str) -> bool:
+    del env_id
     return family == 'atari'
 
   def _implied(self, env_id: str) -> dict[str, Any]:
@@ -193,5 +217,6 @@ def _registry(level_name: str) -> types.ModuleType:
 
 
 ENVPOOL = EnvPool()
+ENVPOOL_CLASSIC = EnvPoolClassic()
 ENVPOOL_MUJOCO = EnvPoolMujoco()
 ENVPOOL_ATARI = EnvPoolAtari()

@@ -12,6 +12,7 @@ from scalable_agent.environments.dmlab_suite import DMLAB
 from scalable_agent.environments.envpool_suite import (
   ENVPOOL,
   ENVPOOL_ATARI,
+  ENVPOOL_CLASSIC,
   ENVPOOL_MUJOCO,
 )
 from scalable_agent.environments.gymnasium_suite import GYMNASIUM
@@ -33,6 +34,7 @@ SUITES: tuple[Suite, ...] = (
   ATARI,
   ENVPOOL_ATARI,
   ENVPOOL,
+  ENVPOOL_CLASSIC,
   ENVPOOL_MUJOCO,
   MINIGRID,
   VIZDOOM,

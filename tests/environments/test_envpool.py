@@ -266,21 +266,32 @@ def test_an_unknown_id_is_refused_with_similar_ones():
     environments.parse_level('envpool:xyz')
 
 
-def test_ids_are_levels_of_one_of_three_suites():
+def test_ids_are_levels_of_one_of_four_suites():
   known = set(envpool.list_all_envs())
   atari = envpool_suite.ENVPOOL_ATARI.level_names()
   mujoco = envpool_suite.ENVPOOL_MUJOCO.level_names()
+  classic = envpool_suite.ENVPOOL_CLASSIC.level_names()
   other = envpool_suite.ENVPOOL.level_names()
-  assert sorted([*atari, *mujoco, *other]) == sorted(
+  assert sorted([*atari, *mujoco, *classic, *other]) == sorted(
     f'envpool:{name}' for name in known
   )
   assert len(atari) > 100
   assert len(mujoco) > 1000
+  assert set(classic) == {
+    'envpool:CartPole-v0',
+    'envpool:CartPole-v1',
+    'envpool:phys2d/CartPole-v0',
+    'envpool:phys2d/CartPole-v1',
+    'envpool:Acrobot-v1',
+    'envpool:MountainCar-v0',
+  }
   level = environments.parse_level('envpool:Pong-v5')
   assert level == environments.Level(envpool_suite.ENVPOOL_ATARI, level.name)
   level = environments.parse_level('envpool:Hopper-v4')
   assert level == environments.Level(envpool_suite.ENVPOOL_MUJOCO, level.name)
   level = environments.parse_level('envpool:CartPole-v1')
+  assert level == environments.Level(envpool_suite.ENVPOOL_CLASSIC, level.name)
+  level = environments.parse_level('envpool:Taxi-v3')
   assert level == environments.Level(envpool_suite.ENVPOOL, level.name)
 
 

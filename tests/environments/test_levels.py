@@ -288,6 +288,7 @@ def test_every_option_of_a_suite_is_among_those_there_are():
     'atari',
     'envpool_atari',
     'envpool',
+    'envpool_classic',
     'envpool_mujoco',
     'minigrid',
     'vizdoom',
