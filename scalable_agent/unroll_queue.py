@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import overload
 
 import numpy as np
-import tree
 
 from scalable_agent import queues, structures
 
@@ -51,8 +50,8 @@ class _Waiting:
 def _concatenate(parts: list[structures.ActorOutput]):
   if len(parts) == 1:
     return parts[0]
-  return tree.map_structure_with_path(
-    lambda path, *xs: np.concatenate(xs, structures.column_axis(path)), *parts
+  return structures.map_columns(
+    lambda axis, *xs: np.concatenate(xs, axis), *parts
   )
 
 
