@@ -97,6 +97,9 @@ def _load_tensorflow() -> None:
   once for each of their copies of absl's log, before any log level is read.
   Set TF_CPP_MIN_LOG_LEVEL to see them.
   """
+  # Else the first process on a GPU takes all of its memory, and no other
+  # learner, actor or test can use it. Read when TensorFlow finds the GPUs.
+  os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
   if 'TF_CPP_MIN_LOG_LEVEL' in os.environ:
     return
   os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'

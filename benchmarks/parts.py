@@ -79,18 +79,19 @@ def inference(config, level, window: Window) -> dict[str, Any]:
 
 
 def make_batch(
-  config, env: environments.BatchedEnvironment, agent
+  config, env: environments.BatchedEnvironment, policy, agent
 ) -> structures.ActorOutput:
-  """Returns a batch of what the agent does in some environments.
+  """Returns a batch of what a policy does in some environments.
 
   Args:
     config: resolved.
     env: fewer environments than columns are repeated.
-    agent: that acts.
+    policy: that acts; see `policies`.
+    agent: that has the state.
   """
   batch = actor_lib.Actor(
     env,
-    policies.Direct(policies.make_step(agent), policies.Seeds(1)),
+    policy,
     agent.initial_state(env.num_envs),
     config.actors.unroll_length,
   ).unroll()
@@ -108,7 +109,8 @@ def learner(config, level, window: Window) -> dict[str, Any]:
   env = _environments(config, level)[0]
   agent = assembly.make_agent(config, env.spec)
   one = training.make_learner(config, agent, env.spec)
-  batch = make_batch(config, env, agent)
+  policy = policies.Direct(policies.make_step(agent), policies.Seeds(1))
+  batch = make_batch(config, env, policy, agent)
 
   def step(_) -> int:
     int(one.update(batch)['updates'])

@@ -96,3 +96,12 @@ def make_config(
   options.check_given(config, given)
   config = assembly.resolve_machine(config)
   return assembly.resolve_network(config, [level], given), level
+
+
+def choices_of(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+  """Returns all values of some options but what `auto` stands for, by name."""
+  catalog = runtimes.make_catalog()
+  return {
+    name: tuple(one for one in catalog.options[name].choices if one != 'auto')
+    for name in names
+  }

@@ -17,7 +17,7 @@ from scalable_agent.environments import batched, replay
 from scalable_agent.environments.suite import Level, Purpose
 
 if TYPE_CHECKING:
-  from scalable_agent.environments.atari_suite import AtariOptions
+  from scalable_agent.environments.atari_suite import ArcadeOptions
 
 _SCREEN_HEIGHT, _SCREEN_WIDTH = 210, 160
 _FULL_ACTION_SPACE = 18
@@ -30,7 +30,7 @@ class AtariEnvironment(replay.ReplayedEnvironment):
     self,
     level: Level,
     num_envs: int,
-    options: 'AtariOptions',
+    options: 'ArcadeOptions',
     seed: int,
     purpose: Purpose,
   ):
@@ -170,7 +170,7 @@ def _action_meanings(
 def _make_vector_env(
   game: str,
   num_envs: int,
-  options: 'AtariOptions',
+  options: 'ArcadeOptions',
   *,
   height: int,
   width: int,
@@ -179,7 +179,7 @@ def _make_vector_env(
   return vector_env.AtariVectorEnv(
     game,
     num_envs,
-    num_threads=options.num_threads,
+    num_threads=min(options.emulator_threads, num_envs),
     max_num_frames_per_episode=options.frame_limit,
     repeat_action_probability=options.sticky_actions,
     full_action_space=options.full_action_space,

@@ -54,11 +54,7 @@ _LISTS = {'atari57': atari57.GAMES}
 
 @dataclasses.dataclass(frozen=True)
 class AtariOptions(FrameOptions, LengthOptions, RepeatOptions):
-  """Atari.
-
-  Attributes:
-    num_threads: that run the emulators of one batched environment; no flag.
-  """
+  """Atari."""
 
   grayscale: bool = option(
     True,
@@ -116,7 +112,6 @@ class AtariOptions(FrameOptions, LengthOptions, RepeatOptions):
     part=Part.ACTING,
     free_in_test=True,
   )
-  num_threads: int = 1
 
   @property
   def frame_limit(self) -> int:
@@ -124,10 +119,20 @@ class AtariOptions(FrameOptions, LengthOptions, RepeatOptions):
     steps = self.max_episode_length * self.num_action_repeats
     return min(self.max_episode_frames, steps or self.max_episode_frames)
 
-  def check(self) -> None:
-    """Refuses a negative number of threads."""
-    if self.num_threads < 0:
-      raise ValueError(f'num_threads={self.num_threads} must be at least 0.')
+
+@dataclasses.dataclass(frozen=True)
+class ArcadeOptions(AtariOptions):
+  """Atari."""
+
+  emulator_threads: int = option(
+    1,
+    'C++ threads that step the games of one actor. Default: on one machine, so '
+    'many that all cores can be at work on them; else 1.',
+    unit='threads',
+    minimum=1,
+    part=Part.PROCESS,
+    free_in_test=True,
+  )
 
 
 class Atari(Suite):
@@ -136,7 +141,7 @@ class Atari(Suite):
     'Atari games (pong, ALE/Pong-v5, PongNoFrameskip-v4); atari57 stands for '
     '57 of them.'
   )
-  options = AtariOptions
+  options = ArcadeOptions
   defaults = DEFAULTS
   presets = PRESETS
   lists = _LISTS
@@ -144,6 +149,7 @@ class Atari(Suite):
   fps = 60
   remedy_for_actions = 'Set --full_action_space'
   frees_the_interpreter = True
+  threads_option = 'emulator_threads'
 
   def parse(self, level_name: str) -> Level | None:
     """Returns the level of an Atari name or id, None if it is not one.

@@ -45,7 +45,9 @@ class PoolOptions:
   envpool_threads: int = option(
     1,
     'C++ threads that step the environments of one actor. Actors are threads '
-    'themselves: more pay where cores are idle.',
+    'themselves: more pay where cores are idle. Default: of Atari on one '
+    'machine, so many that all cores can be at work on them; else 1, as '
+    'steps of other environments are cheap.',
     minimum=1,
     free_in_test=True,
   )
@@ -163,6 +165,7 @@ class EnvPoolAtari(EnvPool):
   options = EnvPoolAtariOptions
   defaults = atari_suite.DEFAULTS
   presets = atari_suite.PRESETS
+  threads_option = 'envpool_threads'
   fps = 60
   remedy_for_actions = 'Set --full_action_space'
 

@@ -162,7 +162,7 @@ class EnvPoolEnvironment(replay.ReplayedEnvironment):
       self._env_id,
       self._name,
       seeds,
-      self._threads,
+      min(self._threads, len(seeds)),
       render,
       **self._settings,
     )

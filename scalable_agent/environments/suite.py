@@ -76,6 +76,8 @@ class Suite:
       actions; '' if there is no option for it.
     frees_the_interpreter: whether environments step without Python's lock, so
       that more threads of them do not wait for each other.
+    threads_option: name of the option that says how many threads step the
+      environments of one actor; '' if it is one.
   """
 
   name: str = ''
@@ -88,6 +90,7 @@ class Suite:
   fps: float = 30
   remedy_for_actions: str = ''
   frees_the_interpreter: bool = False
+  threads_option: str = ''
 
   def parse(self, level_name: str) -> Level | None:
     """Returns the level that a name stands for, None if it is not of here.

@@ -42,8 +42,8 @@ class ActorOptions(UnrollOptions):
     'in one thread and reproducible bit for bit. Default: of the preset for '
     'two cores; on one machine where more may be used, and environments step '
     "without Python's lock, more: of impala, actors of fewer environments "
-    'each; of a3c, workers of as many each. That of ga3c is adjusted by '
-    '--dynamic_settings.',
+    'each, unless the suite steps those in more threads; of a3c, workers of as '
+    'many each. That of ga3c is adjusted by --dynamic_settings.',
     aliases=('num_agents', 'num_workers'),
     unit='actors',
     by_preset=True,

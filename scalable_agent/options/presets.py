@@ -10,8 +10,8 @@ from scalable_agent.options import systems
 from scalable_agent.options.catalog import Suite
 from scalable_agent.options.config import Config
 
-# That more actors of fewer environments each pay is a calculation, see
-# docs/results: no more than were tried at all.
+# That more actors pay is a calculation, see docs/performance.md: no more than
+# were tried at all.
 _MOST_ACTORS = 8
 
 # Characters, for lists of levels: file systems take 255 bytes.
@@ -102,26 +102,35 @@ def fill_in(
 def follow_cores(
   config: Config, suite: Suite, given: Collection[str], cores: int
 ) -> Config:
-  """Returns `config` with as many actor threads as suit the cores.
+  """Returns `config` with as many threads of environments as suit the cores.
 
-  What that is, the algorithm says. A published system keeps its own numbers.
+  How many actors that means, the algorithm says; a published system keeps its
+  own number. Where a suite steps the environments of an actor in several
+  threads, they may use all cores: actors take turns, as each waits for
+  inference between two steps.
 
   Args:
     config: resolved, of a run on a single machine.
     suite: of the levels; left as it is where more threads of it would wait for
       each other.
-    given: names of the options that the user set; with one of the two set, the
-      other is left to the preset, too.
+    given: names of the options that the user set; with one of the two of
+      actors and environments set, the other is left to the preset, too.
     cores: that may be used.
   """
-  if not suite.frees_the_interpreter or config.run.preset in systems.SYSTEMS:
+  if not suite.frees_the_interpreter:
     return config
-  if {'num_actors', 'envs_per_actor'} & set(given):
-    return config
-  algorithm = algorithm_of(config)
-  return config.replace(
-    **algorithm.follow_cores(config, min(cores, _MOST_ACTORS))
-  )
+  set_by_user = {'num_actors', 'envs_per_actor'} & set(given)
+  if not set_by_user and config.run.preset not in systems.SYSTEMS:
+    algorithm = algorithm_of(config)
+    config = config.replace(
+      **algorithm.follow_cores(
+        config, min(cores, _MOST_ACTORS), bool(suite.threads_option)
+      )
+    )
+  if suite.threads_option and suite.threads_option not in given:
+    threads = min(cores, config.actors.envs_per_actor)
+    config = config.replace(**{suite.threads_option: threads})
+  return config
 
 
 def _folder(level_name: str) -> str:

@@ -47,8 +47,11 @@ class AsynchronousAdvantageActorCritic(AdvantageAlgorithm):
   log_formats = ('auto', 'pytorch_a3c')
   presets = {'auto': _AUTO, 'paper': _PAPER}  # noqa: RUF012
 
-  def follow_cores(self, config: Config, cores: int) -> dict[str, int]:
+  def follow_cores(
+    self, config: Config, cores: int, threaded: bool
+  ) -> dict[str, int]:
     """A worker for each: an update stays one of as many transitions."""
+    del threaded  # They act and learn on the cores, too.
     return {'num_actors': max(config.actors.num_actors, cores)}
 
   def check(self, config: Config) -> None:

@@ -89,14 +89,17 @@ class Algorithm:
       '--name=value; --help lists them.'
     )
 
-  def follow_cores(self, config: Config, cores: int) -> dict[str, int]:
+  def follow_cores(
+    self, config: Config, cores: int, threaded: bool
+  ) -> dict[str, int]:
     """Returns the options that other cores than two would have differ.
 
     Args:
       config: resolved, of a run on a single machine.
       cores: for environments.
+      threaded: whether those of one actor step in several threads.
     """
-    del config, cores
+    del config, cores, threaded
     return {}
 
   def check(self, config: Config) -> None:

@@ -51,15 +51,18 @@ class Impala(Algorithm):
 
     return functools.partial(objectives.vtrace_loss, config.of(VTraceOptions))
 
-  def follow_cores(self, config: Config, cores: int) -> dict[str, int]:
-    """More actors, of fewer environments each.
+  def follow_cores(
+    self, config: Config, cores: int, threaded: bool
+  ) -> dict[str, int]:
+    """More actors, of fewer environments each, if those step in one thread.
 
-    Environments step in their actor's thread. All of them together stay as
-    many, and with that the policy lag what it is.
+    All of them together stay as many, and with that the policy lag what it is.
+    If they step in several threads, few actors of many environments cost less:
+    Python handles more rows in a call.
     """
     num_actors = config.actors.num_actors
     total = num_actors * config.actors.envs_per_actor
-    if total == 0:  # Serial mode.
+    if total == 0 or threaded:  # 0 in serial mode.
       return {}
     most = max(cores, num_actors)
     num_actors = max(n for n in range(1, most + 1) if total % n == 0)

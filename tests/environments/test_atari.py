@@ -343,6 +343,15 @@ def test_rewards_are_raw():
   assert set(np.unique(played.reward)) >= {0.0, 10.0}
 
 
+def test_threads_of_emulators_make_no_difference():
+  # The second has more than there are games.
+  one, two = (make(num_envs=3, emulator_threads=n) for n in (1, 8))
+  contract.assert_equal(
+    contract.stack(contract.play(one, 50)),
+    contract.stack(contract.play(two, 50)),
+  )
+
+
 def test_colour_size_and_actions_follow_the_options():
   environment = make(
     'pong', width=48, height=32, grayscale=False, full_action_space=True
@@ -468,7 +477,7 @@ def test_episodes_start_with_up_to_noop_max_no_ops(noop_max, fire_reset):
     {'noop_max': -1},
     {'num_action_repeats': 0},
     {'env_processes': 1},
-    {'num_threads': -1},
+    {'emulator_threads': 0},
   ],
 )
 def test_a_bad_option_is_named_with_its_value(bad):

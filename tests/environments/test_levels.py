@@ -349,6 +349,6 @@ def test_options_of_another_suite_are_refused():
     environments.make(
       environments.parse_level('CartPole-v1'),
       1,
-      environments.options_of(pong, num_threads=2),
+      environments.options_of(pong, emulator_threads=2),
       0,
     )

@@ -347,12 +347,68 @@ class TestResolve:
   def test_actors_follow_the_cores_and_environments_stay(
     self, preset, cores, shape
   ):
-    config = resolve(make_config(preset=preset), 'atari')
+    suite = SUITES['vizdoom']  # Of which those of one actor have one thread.
+    config = resolve(make_config(preset=preset), suite)
     total = config.actors.num_actors * config.actors.envs_per_actor
-    config = options_lib.follow_cores(config, SUITES['atari'], set(), cores)
+    config = options_lib.follow_cores(config, suite, set(), cores)
     actors = config.actors
     assert (actors.num_actors, actors.envs_per_actor) == shape
     assert actors.num_actors * actors.envs_per_actor == total
+
+  @pytest.mark.parametrize(
+    ('options', 'cores', 'shape'),
+    [
+      ({}, 1, (2, 32, 1)),
+      ({}, 2, (2, 32, 2)),
+      ({}, 4, (2, 32, 4)),
+      ({}, 16, (2, 32, 16)),
+      ({}, 64, (2, 32, 32)),
+      ({'preset': 'paper'}, 16, (3, 32, 16)),
+      ({'num_actors': 0}, 2, (0, 32, 2)),
+      ({'num_actors': 5}, 4, (5, 32, 4)),
+      ({'algorithm': 'a2c'}, 4, (0, 16, 4)),
+      ({'algorithm': 'a3c'}, 4, (4, 16, 4)),
+      ({'algorithm': 'ga3c'}, 64, (4, 16, 16)),
+    ],
+  )
+  @pytest.mark.parametrize(
+    ('suite', 'name'),
+    [('atari', 'emulator_threads'), ('envpool_atari', 'envpool_threads')],
+  )
+  def test_threads_of_emulators_follow_the_cores_and_actors_stay(
+    self, options, cores, shape, suite, name
+  ):
+    config = resolve(make_config(**options), suite)
+    config = options_lib.follow_cores(config, SUITES[suite], options, cores)
+    actors = config.actors
+    assert (
+      actors.num_actors,
+      actors.envs_per_actor,
+      config.values[name],
+    ) == shape
+
+  @pytest.mark.parametrize(
+    ('preset', 'cores', 'shape'),
+    [('pytorch_a3c', 64, (4, 1, 1)), ('tf_a3c_gpu', 16, (4, 64, 16))],
+  )
+  def test_threads_of_emulators_follow_the_cores_also_in_published_systems(
+    self, preset, cores, shape
+  ):
+    config = resolve(make_config(preset=preset), 'atari')
+    config = options_lib.follow_cores(config, SUITES['atari'], (), cores)
+    actors, values = config.actors, config.values
+    assert (
+      actors.num_actors,
+      actors.envs_per_actor,
+      values['emulator_threads'],
+    ) == shape
+
+  def test_threads_of_emulators_are_those_that_the_user_says(self):
+    config = resolve(make_config(emulator_threads=3), 'atari')
+    followed = options_lib.follow_cores(
+      config, SUITES['atari'], {'emulator_threads'}, 16
+    )
+    assert followed == config
 
   @pytest.mark.parametrize(
     ('options', 'cores', 'shape'),
@@ -378,8 +434,9 @@ class TestResolve:
   @pytest.mark.parametrize(
     ('suite', 'given'),
     [
-      ('atari', {'num_actors'}),
-      ('atari', {'envs_per_actor'}),
+      ('vizdoom', {'num_actors'}),
+      ('vizdoom', {'envs_per_actor'}),
+      ('envpool', {'num_actors'}),
       ('catch', set()),
       ('gymnasium', set()),
     ],
@@ -392,8 +449,9 @@ class TestResolve:
     assert followed == config
 
   def test_cores_do_not_end_serial_mode(self):
-    config = resolve(make_config(), 'atari').replace(num_actors=0)
-    assert options_lib.follow_cores(config, SUITES['atari'], (), 16) == config
+    suite = SUITES['vizdoom']
+    config = resolve(make_config(), suite).replace(num_actors=0)
+    assert options_lib.follow_cores(config, suite, (), 16) == config
 
   def test_what_the_level_implies_wins_over_the_preset(self):
     config = resolve(

@@ -103,6 +103,7 @@ REACHED = (
   ('learning_rate_schedule', 'total_environment_frames', 7e7),
   ('make', 'envs_per_actor', 7, 'num_envs'),
   ('make', 'seed', 7),
+  ('make', 'emulator_threads', 7),
   ('make_optimizer', 'decay', 0.7),
   ('make_optimizer', 'epsilon', 0.7),
   ('make_optimizer', 'momentum', 0.7),
