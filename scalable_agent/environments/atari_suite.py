@@ -126,8 +126,8 @@ class ArcadeOptions(AtariOptions):
 
   emulator_threads: int = option(
     1,
-    'C++ threads that step the games of one actor. Default: on one machine, so '
-    'many that all cores can be at work on them; else 1.',
+    'C++ threads that step the games of one actor. Default: on one machine, '
+    'the cores divided by the actors; else 1.',
     unit='threads',
     minimum=1,
     part=Part.PROCESS,

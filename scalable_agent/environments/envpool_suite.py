@@ -46,8 +46,8 @@ class PoolOptions:
     1,
     'C++ threads that step the environments of one actor. Actors are threads '
     'themselves: more pay where cores are idle. Default: of Atari on one '
-    'machine, so many that all cores can be at work on them; else 1, as '
-    'steps of other environments are cheap.',
+    'machine, the cores divided by the actors; else 1, as steps of other '
+    'environments are cheap.',
     minimum=1,
     free_in_test=True,
   )

@@ -1,6 +1,7 @@
 """Options that suit a level, for where the user said nothing."""
 
 import hashlib
+import math
 import os
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
@@ -106,8 +107,7 @@ def follow_cores(
 
   How many actors that means, the algorithm says; a published system keeps its
   own number. Where a suite steps the environments of an actor in several
-  threads, they may use all cores: actors take turns, as each waits for
-  inference between two steps.
+  threads, there is one for each core, and more than that are no faster.
 
   Args:
     config: resolved, of a run on a single machine.
@@ -128,7 +128,8 @@ def follow_cores(
       )
     )
   if suite.threads_option and suite.threads_option not in given:
-    threads = min(cores, config.actors.envs_per_actor)
+    threads = math.ceil(cores / max(config.actors.num_actors, 1))
+    threads = min(threads, config.actors.envs_per_actor)
     config = config.replace(**{suite.threads_option: threads})
   return config
 

@@ -359,15 +359,18 @@ class TestResolve:
     ('options', 'cores', 'shape'),
     [
       ({}, 1, (2, 32, 1)),
-      ({}, 2, (2, 32, 2)),
-      ({}, 4, (2, 32, 4)),
-      ({}, 16, (2, 32, 16)),
+      ({}, 2, (2, 32, 1)),
+      ({}, 4, (2, 32, 2)),
+      ({}, 8, (2, 32, 4)),
+      ({}, 16, (2, 32, 8)),
       ({}, 64, (2, 32, 32)),
-      ({'preset': 'paper'}, 16, (3, 32, 16)),
+      ({}, 256, (2, 32, 32)),
+      ({'preset': 'paper'}, 16, (3, 32, 6)),
       ({'num_actors': 0}, 2, (0, 32, 2)),
-      ({'num_actors': 5}, 4, (5, 32, 4)),
+      ({'num_actors': 5}, 4, (5, 32, 1)),
       ({'algorithm': 'a2c'}, 4, (0, 16, 4)),
-      ({'algorithm': 'a3c'}, 4, (4, 16, 4)),
+      ({'algorithm': 'a3c'}, 4, (4, 16, 1)),
+      ({'algorithm': 'a3c'}, 16, (8, 16, 2)),
       ({'algorithm': 'ga3c'}, 64, (4, 16, 16)),
     ],
   )
@@ -389,7 +392,7 @@ class TestResolve:
 
   @pytest.mark.parametrize(
     ('preset', 'cores', 'shape'),
-    [('pytorch_a3c', 64, (4, 1, 1)), ('tf_a3c_gpu', 16, (4, 64, 16))],
+    [('pytorch_a3c', 64, (4, 1, 1)), ('tf_a3c_gpu', 16, (4, 64, 4))],
   )
   def test_threads_of_emulators_follow_the_cores_also_in_published_systems(
     self, preset, cores, shape
