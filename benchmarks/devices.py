@@ -14,7 +14,7 @@ import tensorflow as tf
 import tree
 
 from benchmarks import children, meters, parts, settings
-from scalable_agent import policies, structures
+from scalable_agent import structures
 from scalable_agent.distribution import strategies
 from scalable_agent.runtimes import assembly, training
 
@@ -113,7 +113,7 @@ def inference(case: Mapping[str, Any]) -> Result:
   rows = case['rows']
   env = _environment(config, level, rows)
   agent = assembly.make_agent(config, env.spec)
-  policy = policies.Direct(policies.make_step(agent), policies.Seeds(1))
+  policy = parts.make_policy(agent)
   output = tree.map_structure(
     lambda x: np.take(x, np.arange(rows) % env.num_envs, 0), env.reset()
   )

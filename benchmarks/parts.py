@@ -60,11 +60,16 @@ def environment(config, level, window: Window) -> dict[str, Any]:
   return meters.measure_threads(step, len(envs), *window)
 
 
+def make_policy(agent) -> policies.Direct:
+  """Returns what evaluates the agent in the thread that asks."""
+  return policies.Direct(policies.make_step(agent), policies.Seeds(1))
+
+
 def inference(config, level, window: Window) -> dict[str, Any]:
   """The agent on the rows of an actor, by as many threads as there are."""
   env = _environments(config, level)[0]
   agent = assembly.make_agent(config, env.spec)
-  policy = policies.Direct(policies.make_step(agent), policies.Seeds(1))
+  policy = make_policy(agent)
   output = env.reset()
   action = structures.agent_output_spec(env.spec.action_space).action
   actions = np.zeros([env.num_envs, *action.shape], action.dtype)
@@ -109,8 +114,7 @@ def learner(config, level, window: Window) -> dict[str, Any]:
   env = _environments(config, level)[0]
   agent = assembly.make_agent(config, env.spec)
   one = training.make_learner(config, agent, env.spec)
-  policy = policies.Direct(policies.make_step(agent), policies.Seeds(1))
-  batch = make_batch(config, env, policy, agent)
+  batch = make_batch(config, env, make_policy(agent), agent)
 
   def step(_) -> int:
     int(one.update(batch)['updates'])
