@@ -70,6 +70,10 @@ plot: setup ## Draws learning curves of LOGDIR='logs/pong ...' to OUTPUT=curve.p
 benchmark: setup ## Measures training and its parts; --output=throughput.json
 	$(BIN)/python benchmarks/throughput.py $(ARGS)
 
+.PHONY: benchmark-accelerator
+benchmark-accelerator: setup ## Measures all that needs a GPU; small without one.
+	$(BIN)/python benchmarks/accelerator.py $(ARGS)
+
 .PHONY: benchmark-distributed
 benchmark-distributed: setup ## Measures 1 to 8 actor processes beside one machine.
 	$(BIN)/python benchmarks/distributed.py $(ARGS)

@@ -8,10 +8,19 @@ import subprocess
 import threading
 import time
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from benchmarks import children, meters, probe, scaling, settings
+from benchmarks import (
+  accelerator_cases,
+  children,
+  devices,
+  meters,
+  probe,
+  scaling,
+  settings,
+)
 from scalable_agent import options
 from scalable_agent.runtimes import cores as cores_lib
 from tests import configs, programs
@@ -250,3 +259,121 @@ def test_a_probe_that_learned_nothing_says_so(tmp_path):
     RuntimeError, match=r'^the training wrote no loss/entropy: .*Raise --frames'
   ):
     probe._mean_at_the_end(accumulator, 'loss/entropy')
+
+
+CHOICES = {
+  'precision': ('float32', 'bfloat16'),
+  'jit_compile': ('all', 'pixels', 'none'),
+}
+
+
+def make_plan(tmp_path, gpus=0, small=True):
+  return accelerator_cases.Plan(
+    level_name='pong',
+    gpus=gpus,
+    small=small,
+    seconds=1,
+    warm_up=0,
+    folder=str(tmp_path),
+    choices=CHOICES,
+  )
+
+
+def write_changes(path, *changes):
+  np.savez(path, *(np.array(one, np.float32) for one in changes))
+  return str(path)
+
+
+class TestAccelerator:
+  def test_updates_that_differ_by_rounding_agree(self, tmp_path):
+    one = write_changes(tmp_path / 'one.npz', [3, 0], [[4]])
+    other = write_changes(tmp_path / 'other.npz', [3, 0.05], [[4]])
+    losses = {'gradient_norm': 1.0}, {'gradient_norm': 1.001}
+    row = accelerator_cases.compare_updates(*losses, one, other)
+    assert 'failed' not in row
+    assert row['difference'] == pytest.approx(0.01)
+    assert row['of_loss'] == pytest.approx(0.001)
+
+  @pytest.mark.parametrize(
+    ('changes', 'norm'),
+    [(([3, 0], [[-4]]), 1.0), (([3, 0], [[4]]), 1.1), ((['nan', 0], [[4]]), 1)],
+  )
+  def test_updates_that_differ_by_more_fail(self, tmp_path, changes, norm):
+    one = write_changes(tmp_path / 'one.npz', [3, 0], [[4]])
+    other = write_changes(tmp_path / 'other.npz', *changes)
+    losses = {'gradient_norm': 1.0}, {'gradient_norm': norm}
+    row = accelerator_cases.compare_updates(*losses, one, other)
+    assert 'rounding' in row['failed']
+
+  @pytest.mark.parametrize('name', accelerator_cases.SECTIONS)
+  @pytest.mark.parametrize(
+    ('gpus', 'small'), [(0, True), (1, False), (4, False)]
+  )
+  def test_a_case_that_fails_is_a_row_with_its_reason(
+    self, tmp_path, capsys, name, gpus, small
+  ):
+    plan = make_plan(tmp_path, gpus, small)
+    cases = []
+
+    def spawn(case):
+      json.dumps(case)
+      cases.append(case)
+      return {'failed': 'out of memory'}
+
+    rows = accelerator_cases.SECTIONS[name](plan, spawn)
+    assert {row.get('failed', 'out of memory') for row in rows} == {
+      'out of memory'
+    }
+    assert all('failed' in row or 'unmeasured' in row for row in rows)
+    assert {case['function'] for case in cases} <= set(devices.FUNCTIONS)
+    accelerator_cases.show(name, rows, ['H'] * gpus, small)
+    assert 'out of memory' in capsys.readouterr().out
+
+  def test_what_needs_a_gpu_is_unmeasured_without_one(self, tmp_path):
+    result = {'loss': {'gradient_norm': 1.0}, 'device': 'CPU:0'}
+
+    def spawn(case):
+      write_changes(case['file'], [1])
+      return result
+
+    update, share = accelerator_cases.check(make_plan(tmp_path), spawn)
+    assert update['difference'] == 0
+    assert share['unmeasured'] == 'needs a GPU'
+
+  def test_weights_that_are_not_on_the_gpu_fail_the_check(self, tmp_path):
+    result = {'loss': {'gradient_norm': 1.0}, 'device': 'CPU:0'}
+    row = accelerator_cases.check(make_plan(tmp_path, 1), lambda _: result)[0]
+    assert row['failed'] == 'the weights were on CPU:0'
+
+  def test_measures_all_that_the_options_offer(self, tmp_path):
+    assert settings.choices_of(('precision', 'jit_compile')) == CHOICES
+    rows = accelerator_cases.learner(make_plan(tmp_path), lambda _: {})
+    assert len(rows) == 6
+    rows = accelerator_cases.learner(
+      make_plan(tmp_path, 1, False), lambda _: {}
+    )
+    assert len(rows) == 24
+
+  @pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+      (['--sections=chekc'], 'no chekc. Choose from: check, '),
+      (['more'], 'unexpected arguments: more'),
+    ],
+  )
+  def test_refuses_what_it_does_not_know(self, arguments, message):
+    result = programs.run([devices.PROGRAM, *arguments], timeout=300)
+    assert result.returncode == 1
+    assert message in result.stdout
+
+  def test_a_case_tells_why_it_failed_in_a_line(self):
+    case = {'function': 'whole', 'level_name': 'pnog'}
+    result = programs.run(
+      [devices.PROGRAM, f'--case={json.dumps(case)}'],
+      timeout=300,
+      stderr=subprocess.PIPE,
+    )
+    line = json.loads(result.stdout.splitlines()[-1])
+    assert line['failed'].startswith('ValueError: ')
+    assert 'pnog' in line['failed']
+    assert 'Traceback' in result.stderr
