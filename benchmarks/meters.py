@@ -67,8 +67,9 @@ def measure(
 
   Returns:
     `steps_per_second`, `cpu_ms_per_step` (milliseconds of all cores for one
-    agent step), `cores_used` (CPU seconds in a second), and by their names the
-    increases per second of what `read` returns.
+    agent step), `cores_used` (CPU seconds in a second), `used_by_others` (the
+    same of all other processes), and by their names the increases per second of
+    what `read` returns.
   """
   start_count = count()
   # Tracing and building are no part of it.
@@ -76,14 +77,16 @@ def measure(
     pass
   group.wait_for_stop(warm_up)
   start, start_count = time.perf_counter(), count()
-  start_cpu, start_numbers = _cpu_seconds(), read()
+  start_cpu, start_all, start_numbers = _cpu_seconds(), _of_all(), read()
   group.wait_for_stop(seconds)
   elapsed, steps = time.perf_counter() - start, count() - start_count
-  cpu, numbers = _cpu_seconds() - start_cpu, read()
+  cpu, of_all = _cpu_seconds() - start_cpu, _of_all() - start_all
+  numbers = read()
   return {
     'steps_per_second': steps / elapsed,
     'cpu_ms_per_step': 1000 * cpu / steps if steps else float('nan'),
     'cores_used': cpu / elapsed,
+    'used_by_others': max(0.0, of_all - cpu) / elapsed,
     **{
       name: {
         kind: (value - start_numbers[name].get(kind, 0)) / elapsed
@@ -97,6 +100,14 @@ def measure(
 def _cpu_seconds() -> float:
   used = resource.getrusage(resource.RUSAGE_SELF)
   return used.ru_utime + used.ru_stime
+
+
+def _of_all() -> float:
+  """Returns CPU seconds of all processes, and of other machines on this one."""
+  times = psutil.cpu_times()._asdict()
+  # What guests use is in what their users do.
+  idle = ('idle', 'iowait', 'guest', 'guest_nice')
+  return sum(seconds for name, seconds in times.items() if name not in idle)
 
 
 def peak_rss_mib() -> float:

@@ -17,6 +17,8 @@ REMEDIES = {
   "Python's lock": '--envs_per_actor, for fewer and larger calls, or actor '
   'processes (--job_name)',
 }
+# Cores that others may use before a measurement is not what it says.
+_OTHERS = 0.1
 # CPU-ms per step, below which a kind of thread is not shown.
 _LITTLE = 0.0005
 
@@ -47,6 +49,9 @@ def summarise(
       kind: 1000 * value / rates['training'] for kind, value in cpu.items()
     },
     'cores_used': statistics.median(one['cores_used'] for one in training),
+    'used_by_others': max(
+      one['used_by_others'] for results in rounds.values() for one in results
+    ),
     'busy': busy,
     'sum_of_parts': of_parts,
     'training_to_sum_of_parts': rates['training'] / of_parts,
@@ -132,6 +137,11 @@ def show(summary: Mapping[str, Any]) -> None:
   screen.print(_costs(columns))
   for one in columns:
     print(f'{one["cores"]} core(s), saturated first: {one["saturated_first"]}.')
+    if one['used_by_others'] > _OTHERS:
+      print(
+        f'{one["cores"]} core(s): other processes used up to '
+        f'{one["used_by_others"]:.2f} cores meanwhile. End them, and repeat.'
+      )
 
 
 def _costs(columns: Sequence[Mapping[str, Any]]) -> table.Table:

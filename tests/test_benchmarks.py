@@ -169,7 +169,12 @@ def test_cpu_time_is_told_by_kind_of_thread():
 
 
 def part(rate, **more):
-  return {'steps_per_second': rate, 'cpu_ms_per_step': 500 / rate, **more}
+  return {
+    'steps_per_second': rate,
+    'cpu_ms_per_step': 500 / rate,
+    'used_by_others': 0.3 if rate == 300 else 0.0,
+    **more,
+  }
 
 
 def training(rate, used, busy, cpu):
@@ -241,6 +246,7 @@ class TestScaling:
     assert '1 core(s)   4 core(s)' in output
     # The same rate on four times the cores.
     assert '1.00        0.25' in output
+    assert 'other processes used up to 0.30 cores' in output
 
 
 @pins
