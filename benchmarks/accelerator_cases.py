@@ -180,6 +180,8 @@ def training(plan: Plan, spawn: Spawn) -> list[Row]:
     result = spawn(case)
     if 'failed' not in result:
       result['per_second'] = result.pop('steps_per_second')
+      stage, share = max(result['busy'].items(), key=lambda item: item[1])
+      result['busiest'] = f'{stage} {share:.2f}'
     rows.append({'preset': preset, **result})
   return rows
 
@@ -214,6 +216,7 @@ _FORMATS = {
   'p99_ms': ('p99 ms', '{:.2f}'),
   'per_second': ('rows or steps/s', '{:,.0f}'),
   'cpu_ms_per_step': ('CPU-ms per step', '{:.3f}'),
+  'busiest': ('busy, s/s', '{}'),
   'first_call_s': ('first call s', '{:.1f}'),
   'peak_mib': ('peak MiB', '{:,.0f}'),
 }

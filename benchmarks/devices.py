@@ -234,7 +234,11 @@ def hold(case: Mapping[str, Any]) -> Result:
   if case['others']:
     # Each starts the next, so that all hold memory at one time.
     others = {'function': 'hold', 'others': case['others'] - 1}
-    children.run(PROGRAM, [f'--case={json.dumps(others)}'], _OTHER_TIMEOUT)
+    result = children.run(
+      PROGRAM, [f'--case={json.dumps(others)}'], _OTHER_TIMEOUT
+    )
+    if 'failed' in result:
+      raise RuntimeError(f'a process beside it: {result["failed"]}')
   float(tf.reduce_sum(held))
   return _peak()
 

@@ -351,6 +351,28 @@ class TestAccelerator:
     row = accelerator_cases.check(make_plan(tmp_path, 1), lambda _: result)[0]
     assert row['failed'] == 'the weights were on CPU:0'
 
+  def test_processes_beside_each_other_that_fail_fail_the_check(
+    self, monkeypatch
+  ):
+    monkeypatch.setattr(
+      devices.children, 'run', lambda *_: {'failed': 'out of memory'}
+    )
+    with pytest.raises(RuntimeError, match='beside it: out of memory'):
+      devices.hold({'others': 1})
+
+  def test_says_which_stage_of_a_training_is_the_busiest(
+    self, tmp_path, capsys
+  ):
+    result = {
+      'steps_per_second': 5.0,
+      'cpu_ms_per_step': 1.0,
+      'busy': {'learner': 0.75, 'environment': 0.5},
+    }
+    rows = accelerator_cases.training(make_plan(tmp_path), lambda _: {**result})
+    assert [row['preset'] for row in rows] == ['paper', 'auto']
+    accelerator_cases.show('training', rows, [], True)
+    assert 'learner 0.75' in capsys.readouterr().out
+
   def test_measures_all_that_the_options_offer(self, tmp_path):
     assert settings.choices_of(('precision', 'jit_compile')) == CHOICES
     rows = accelerator_cases.learner(make_plan(tmp_path), lambda _: {})
