@@ -62,7 +62,7 @@ def environment(config, level, window: Window) -> dict[str, Any]:
 
 def make_policy(agent) -> policies.Direct:
   """Returns what evaluates the agent in the thread that asks."""
-  return policies.Direct(policies.make_step(agent), policies.Seeds(1))
+  return policies.Direct(policies.make_step(agent, policies.Seeds(1)))
 
 
 def inference(config, level, window: Window) -> dict[str, Any]:
