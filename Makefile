@@ -17,6 +17,9 @@ OUTPUT ?= curve.png
 # One more than two cores, as some tests wait for processes of theirs.
 TEST_PROCESSES ?= 3
 
+# Of peers-setup: whose environment to make.
+NAME ?=
+
 # The environment's own, else the first that TensorFlow has wheels for, unless
 # PYTHON says which.
 PYTHONS := $(or $(PYTHON),\
@@ -43,6 +46,9 @@ ifneq ($(unknown_extras),)
   $(error EXTRAS=$(EXTRAS): there is no $(unknown_extras). Choose from: \
     $(all_extras))
 endif
+
+all_peers := $(patsubst benchmarks/peers/requirements-%.txt,%,\
+  $(wildcard benchmarks/peers/requirements-*.txt))
 
 OP_SOURCES := dynamic_batching/build.py $(wildcard dynamic_batching/cc/*)
 UV_VERSION := 0.13.8
@@ -93,6 +99,18 @@ worlds: setup ## Tries all levels of a suite. ARGS='--suite=envpool --output=x.c
 .PHONY: benchmark-batcher
 benchmark-batcher: setup ## Measures the dynamic batcher beside TensorFlow's.
 	$(BIN)/python benchmarks/batcher.py $(ARGS)
+
+.PHONY: benchmark-peers
+benchmark-peers: setup ## Measures what else trains on Pong. ARGS='--peers=rllib'
+	$(BIN)/python benchmarks/peers.py $(ARGS)
+
+.PHONY: peers-setup
+peers-setup: ## Makes the environment of a peer. NAME=sample_factory
+ifeq ($(filter $(NAME),$(all_peers)),)
+	@echo >&2 'make: NAME=$(NAME): choose from: $(all_peers)'; exit 1
+else
+	@$(MAKE) .venv-peers-$(NAME)/.requirements
+endif
 
 .PHONY: test
 test: setup-dev ## Runs all Python tests. ARGS='-k vtrace' runs some.
@@ -158,7 +176,7 @@ pin-extra:
 
 .PHONY: clean
 clean: ## Removes what was built or installed; keeps logs.
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-peers-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	rm -f dynamic_batching/*.so dynamic_batching/.libbatcher.lock
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -185,6 +203,15 @@ $(VENV)/.requirements: requirements.txt $(VENV)/.python-$$(version)
 
 $(VENV)/.requirements-%: requirements-%.txt $(VENV)/.requirements
 	$(pip) install --requirement=$<
+	@touch $@
+
+.venv-peers-%/.requirements: benchmarks/peers/requirements-%.txt
+	@[ '$(version)' != none ] || { echo >&2 \
+	  'make: needs Python 3.10 to 3.13: make peers-setup NAME=$* PYTHON=...'; \
+	  exit 1; }
+	@echo 'Making $(@D) with Python $(version)'
+	@$(python) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --requirement=$<
 	@touch $@
 
 # Without a compiler there is no stamp, so that the next run looks again.
