@@ -176,7 +176,8 @@ pin-extra:
 
 .PHONY: clean
 clean: ## Removes what was built or installed; keeps logs.
-	rm -rf $(VENV) .venv-peers-* build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-peers-* build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .mypy_cache
 	rm -f dynamic_batching/*.so dynamic_batching/.libbatcher.lock
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -212,6 +213,9 @@ $(VENV)/.requirements-%: requirements-%.txt $(VENV)/.requirements
 	@echo 'Making $(@D) with Python $(version)'
 	@$(python) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check install --requirement=$<
+	@[ ! -f benchmarks/peers/unisolated-$*.txt ] || \
+	  $(@D)/bin/python -m pip --disable-pip-version-check install \
+	  --no-build-isolation --requirement=benchmarks/peers/unisolated-$*.txt
 	@touch $@
 
 # Without a compiler there is no stamp, so that the next run looks again.

@@ -90,7 +90,7 @@ PEERS = {
   'sb3_a2c': Peer(
     'Stable-Baselines3, A2C',
     'sb3.py',
-    ('--algorithm=a2c', '--num_envs=16'),
+    ('--algorithm=a2c', '--num_envs=32'),
     'stable_baselines3',
     _STABLE_BASELINES3,
   ),
@@ -104,7 +104,7 @@ PEERS = {
   'envpool_ppo': Peer(
     'PPO on EnvPool',
     'envpool_ppo.py',
-    ('--num_envs=32', '--num_steps=128', '--epochs=1'),
+    ('--num_envs=64', '--num_steps=128', '--epochs=1'),
     'stable_baselines3',
     ('envpool', 'torch'),
   ),
@@ -119,6 +119,18 @@ PEERS = {
     ),
     'sample_factory',
     ('sample-factory', 'torch'),
+  ),
+  'pufferlib': Peer(
+    'PufferLib, PPO',
+    'pufferlib_ppo.py',
+    (
+      '--num_envs=64',
+      '--workers=0',
+      '--horizon=64',
+      '--minibatch_size=1024',
+    ),
+    'pufferlib',
+    ('pufferlib', 'torch'),
   ),
   'rllib': Peer(
     'RLlib, IMPALA',

@@ -1,12 +1,11 @@
 """Trains Stable-Baselines3's PPO or A2C on an Atari game for some minutes.
 
-  python benchmarks/stable_baselines.py --algorithm=ppo --game=Breakout \\
-    --minutes=30 --output=ppo_breakout
+  .venv-peers-stable_baselines3/bin/python benchmarks/stable_baselines.py \\
+    --algorithm=ppo --game=Breakout --minutes=30 --output=ppo_breakout
 
 Settings are those of its "zoo" for Atari. It needs an environment of its own:
 
-  python -m venv sb3
-  sb3/bin/pip install stable-baselines3 ale-py opencv-python-headless
+  make peers-setup NAME=stable_baselines3
 
 `--output` becomes a folder with an episodes.csv as experiment.py writes it, for
 benchmarks/plot.py: raw returns of whole games over frames and seconds.

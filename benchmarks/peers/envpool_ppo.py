@@ -83,12 +83,10 @@ def loss_of(
 def main() -> None:
   """Trains until it is ended."""
   parser = counts.make_parser(__doc__)
-  parser.add_argument('--num_envs', type=int, default=32)
-  parser.add_argument('--num_steps', type=int, default=128)
-  parser.add_argument('--epochs', type=int, default=1)
-  parser.add_argument('--torch_threads', type=int, default=2)
+  parser.add_argument('--num_envs', type=int, required=True)
+  parser.add_argument('--num_steps', type=int, required=True)
+  parser.add_argument('--epochs', type=int, required=True)
   options = parser.parse_args()
-  torch.set_num_threads(options.torch_threads)
   torch.manual_seed(options.seed)
   envs = envpool.make(
     'Pong-v5',

@@ -70,7 +70,6 @@ def make_config(options) -> IMPALAConfig:
       entropy_coeff=0.01,
       vf_loss_coeff=0.5,
       grad_clip=40.0,
-      num_aggregator_actors_per_learner=options.aggregators,
     )
     .debugging(seed=options.seed)
     .reporting(min_time_s_per_iteration=1)
@@ -87,11 +86,10 @@ def trained(result) -> float:
 def main() -> None:
   """Trains until it is ended."""
   parser = counts.make_parser(__doc__)
-  parser.add_argument('--env_runners', type=int, default=2)
-  parser.add_argument('--envs_per_env_runner', type=int, default=16)
-  parser.add_argument('--fragment', type=int, default=20)
-  parser.add_argument('--batch_size', type=int, default=640)
-  parser.add_argument('--aggregators', type=int, default=0)
+  parser.add_argument('--env_runners', type=int, required=True)
+  parser.add_argument('--envs_per_env_runner', type=int, required=True)
+  parser.add_argument('--fragment', type=int, required=True)
+  parser.add_argument('--batch_size', type=int, required=True)
   options = parser.parse_args()
   told = counts.Counts(options.counts)
   # One core each is asked for by the driver and the runners.

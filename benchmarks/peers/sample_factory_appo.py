@@ -83,10 +83,10 @@ def make_config(options, folder: str):
 def main() -> None:
   """Trains until it is ended."""
   parser = counts.make_parser(__doc__)
-  parser.add_argument('--workers', type=int, default=2)
-  parser.add_argument('--envs_per_worker', type=int, default=20)
-  parser.add_argument('--rollout', type=int, default=20)
-  parser.add_argument('--batch_size', type=int, default=640)
+  parser.add_argument('--workers', type=int, required=True)
+  parser.add_argument('--envs_per_worker', type=int, required=True)
+  parser.add_argument('--rollout', type=int, required=True)
+  parser.add_argument('--batch_size', type=int, required=True)
   options = parser.parse_args()
   register_env(counts.GAME, functools.partial(make_env, options.seed))
   global_model_factory().register_encoder_factory(Torso)

@@ -102,16 +102,14 @@ def main() -> None:
   """Trains until it is ended."""
   parser = counts.make_parser(__doc__)
   parser.add_argument('--algorithm', choices=('a2c', 'ppo'), required=True)
-  parser.add_argument('--num_envs', type=int, default=16)
+  parser.add_argument('--num_envs', type=int, required=True)
   parser.add_argument('--epochs', type=int, default=4, help="PPO's.")
   parser.add_argument('--batch_size', type=int, default=256, help="PPO's.")
   parser.add_argument('--processes', action='store_true')
   parser.add_argument(
     '--wrappers', action='store_true', help="Its own chain, not LeanAtari's."
   )
-  parser.add_argument('--torch_threads', type=int, default=2)
   options = parser.parse_args()
-  torch.set_num_threads(options.torch_threads)
   learner = make_algorithm(make_envs(options), options)
   learner.learn(10**12, callback=_Callback(counts.Counts(options.counts)))
 
