@@ -125,7 +125,8 @@ PEERS = {
     'pufferlib_ppo.py',
     (
       '--num_envs=64',
-      '--workers=0',
+      '--workers=2',
+      '--inference_batch=32',
       '--horizon=64',
       '--minibatch_size=1024',
     ),

@@ -22,6 +22,7 @@ import json
 import math
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -125,7 +126,7 @@ def print_report(report: Mapping[str, Any]) -> None:
   rows = table.Table(
     title=f'Pong: training, {report["cores"]} cores of {report["machine"]}, '
     f'{report["date"]}',
-    box=box.SIMPLE,
+    box=box.MARKDOWN,
   )
   rows.add_column('peer')
   for title in ('steps/s', 'of ours', 'CPU-ms/step', 'cores used'):
@@ -168,7 +169,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
   parser.add_argument('--rounds', type=int, default=2, help='Turns of each.')
   parser.add_argument('--output', default='', help='JSON file for the results.')
   parser.add_argument(
-    '--append', action='store_true', help='Adds rounds to those in --output.'
+    '--append', action='store_true', help='Adds to rounds in --output.'
   )
   options = parser.parse_args(argv)
   for name in ('seconds', 'rounds'):
@@ -191,6 +192,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> None:
   """Measures, prints and writes."""
+  # Ends the programs that were started, as Ctrl-C does.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   options = parse(argv)
   report = make_report(options)
   for _ in range(options.rounds):

@@ -1,4 +1,4 @@
-"""PufferLib's PPO, with its own environments in processes or in a loop."""
+"""PufferLib's PPO, with its environments in processes."""
 
 import sys
 
@@ -30,14 +30,7 @@ def make_env(buf=None, seed: int = 0):
 
 
 def make_envs(options):
-  """Returns environments; in processes, some play while others' turn is."""
-  if not options.workers:
-    return pufferlib.vector.make(
-      make_env,
-      backend=pufferlib.vector.Serial,
-      num_envs=options.num_envs,
-      seed=options.seed,
-    )
+  """Returns environments; some play while others' turn is."""
   return pufferlib.vector.make(
     make_env,
     backend=pufferlib.vector.Multiprocessing,
@@ -74,12 +67,8 @@ def main() -> None:
   """Trains until it is ended."""
   parser = counts.make_parser(__doc__)
   parser.add_argument('--num_envs', type=int, required=True)
-  parser.add_argument(
-    '--workers', type=int, required=True, help='Processes; 0: none.'
-  )
-  parser.add_argument(
-    '--inference_batch', type=int, help="Environments at a time, of workers'."
-  )
+  parser.add_argument('--workers', type=int, required=True)
+  parser.add_argument('--inference_batch', type=int, required=True)
   parser.add_argument('--horizon', type=int, required=True)
   parser.add_argument('--minibatch_size', type=int, required=True)
   options = parser.parse_args()
