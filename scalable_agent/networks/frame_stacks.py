@@ -132,16 +132,25 @@ class FrameStack(snt.Module):
     if self._num_frames == 1:
       # A tensor also where numpy came in: BatchApply leaves arrays alone.
       return tf.convert_to_tensor(frames), ()
-    first = tf.reshape(
-      first, tf.concat([tf.shape(first), [1] * len(self._spec.shape)], 0)
+    # Of all columns at once: an observation of `age` steps ago is that of this
+    # column or, where an episode began since, that of its first one. The rows
+    # of the state come before those of column 0.
+    time, batch = tf.unstack(tf.shape(first))
+    rows = tf.reshape(
+      tf.concat([*(frame[None] for frame in state), frames], 0),
+      [-1, *self._spec.shape],
     )
-    stacks = []
-    for t in range(frames.shape[0]):
-      older = [tf.where(first[t], frames[t], frame) for frame in state]
-      window = [*older, frames[t]]
-      state = tuple(window[1:])
-      stacks.append(tf.concat(window, -1))
-    return tf.stack(stacks), state
+    begin = _last_begin(first)
+    now = tf.range(time)[:, None]
+    older = [
+      tf.gather(
+        rows,
+        (tf.maximum(now - age, begin) + len(state)) * batch + tf.range(batch),
+      )
+      for age in range(self._num_frames - 1, 0, -1)
+    ]
+    window = [*older, tf.convert_to_tensor(frames)]
+    return tf.concat(window, -1), tuple(part[-1] for part in window[1:])
 
   def skip(
     self,
@@ -155,6 +164,20 @@ class FrameStack(snt.Module):
       older = (np.where(first[t], frames[t], frame) for frame in state)
       state = (*older, frames[t])[1:]
     return state
+
+
+def _last_begin(first: tf.Tensor) -> tf.Tensor:
+  """Returns the column in which the latest episode began, [T, B] int32.
+
+  Where none did, it is before all that there is.
+
+  Args:
+    first: [T, B] bool.
+  """
+  columns = tf.range(tf.shape(first)[0])
+  begins = tf.where(first, columns[:, None], tf.int32.min)
+  until = columns[:, None] >= columns  # [T, T], of column and earlier one.
+  return tf.reduce_max(tf.where(until[..., None], begins, tf.int32.min), 1)
 
 
 class FrameStacks(snt.Module):
