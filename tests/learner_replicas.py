@@ -171,12 +171,11 @@ def cut(batch, part):
 def logits_of(one):
   """Returns what a policy with the learner's variables computes."""
   batch = make_batches(one.agent, 1)[0]
-  step = policies.make_step(one.agent)
+  step = policies.make_step(one.agent, policies.Seeds(0))
   output, _ = step(
     structures.StepOutput(*[x[0] for x in batch.env_outputs[:-1]], ()),
     batch.agent_outputs.action[0],
     batch.agent_state,
-    np.zeros([2], np.int64),
   )
   return output.policy_logits.numpy()
 
