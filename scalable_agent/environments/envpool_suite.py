@@ -26,6 +26,7 @@ from scalable_agent.environments.suite import (
 from scalable_agent.options import (
   ActionOptions,
   LengthOptions,
+  Part,
   TextOptions,
   option,
 )
@@ -49,6 +50,7 @@ class PoolOptions:
     'machine, the cores divided by the actors; else 1, as steps of other '
     'environments are cheap.',
     minimum=1,
+    part=Part.PROCESS,
     free_in_test=True,
   )
 

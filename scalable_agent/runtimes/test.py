@@ -256,7 +256,11 @@ def _protocol(
   config: options.Config, level: environments.Level
 ) -> dict[str, Any]:
   """Returns what decides how many points an agent makes."""
-  names = {one.name for one in options.declared_by(level.suite.options)}
+  names = {
+    one.name
+    for one in options.declared_by(level.suite.options)
+    if one.part is not options.Part.PROCESS
+  }
   return {
     'policy': config.test.test_policy,
     'episodes': config.test.test_num_episodes,
