@@ -139,6 +139,9 @@ class EnvPoolClassic(EnvPool):
     advantage={'total_environment_frames': 4e5},
     impala={**gymnasium_suite.OF_MANY, 'total_environment_frames': 3e6},
   )
+  # A call takes longer than its steps: more actors of fewer environments each
+  # would wait for Python's lock in the calls around them.
+  frees_the_interpreter = False
 
   def _has(self, env_id: str, family: str) -> bool:
     del family

@@ -441,6 +441,7 @@ class TestResolve:
       ('vizdoom', {'envs_per_actor'}),
       ('envpool', {'num_actors'}),
       ('catch', set()),
+      ('envpool_classic', set()),
       ('gymnasium', set()),
     ],
   )
