@@ -213,11 +213,12 @@ def update(case: Mapping[str, Any]) -> Result:
   variables = one.agent.trainable_variables
   before = [variable.numpy() for variable in variables]
   values = one.update(batch)
-  changes = {
-    variable.name: variable.numpy() - old
+  # By place: layers of one kind share their name.
+  changes = [
+    variable.numpy() - old
     for variable, old in zip(variables, before, strict=True)
-  }
-  np.savez(case['file'], *(changes[variable.name] for variable in variables))
+  ]
+  np.savez(case['file'], *changes)
   return {
     'loss': {name: float(value) for name, value in values.items()},
     'device': variables[0].device,

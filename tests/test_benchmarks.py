@@ -394,6 +394,22 @@ class TestAccelerator:
     assert result.returncode == 1
     assert message in result.stdout
 
+  def test_an_update_tells_the_change_of_every_layer(self, tmp_path):
+    file = str(tmp_path / 'update.npz')
+    case = {
+      'function': 'update',
+      'device': 'CPU',
+      'file': file,
+      'level_name': 'pong',
+      'options': {'batch_size': 1, 'unroll_length': 2, 'network': 'shallow'},
+    }
+    programs.run([devices.PROGRAM, f'--case={json.dumps(case)}'], timeout=300)
+    with np.load(file) as arrays:
+      shapes = sorted(arrays[name].shape for name in arrays.files)
+    # Two of the layers are convolutions.
+    assert len(shapes) == 10
+    assert {(8, 8, 4, 16), (4, 4, 16, 32)} <= set(shapes)
+
   def test_a_case_tells_why_it_failed_in_a_line(self):
     case = {'function': 'whole', 'level_name': 'pnog'}
     result = programs.run(
