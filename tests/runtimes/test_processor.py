@@ -17,7 +17,10 @@ from scalable_agent.runtimes import processor
     ('', False),
   ],
 )
-def test_flags_tell_whether_it_multiplies_bfloat16(tmp_path, text, expected):
+def test_flags_tell_whether_it_multiplies_bfloat16(
+  monkeypatch, tmp_path, text, expected
+):
+  monkeypatch.delenv('TF_ENABLE_ONEDNN_OPTS', raising=False)
   path = tmp_path / 'cpuinfo'
   path.write_text(text)
   assert processor.has_bfloat16(str(path)) is expected
@@ -25,3 +28,13 @@ def test_flags_tell_whether_it_multiplies_bfloat16(tmp_path, text, expected):
 
 def test_where_there_is_no_procfs_it_does_not(tmp_path):
   assert not processor.has_bfloat16(str(tmp_path / 'absent'))
+
+
+@pytest.mark.parametrize(
+  ('value', 'expected'), [('0', False), ('False', False), ('1', True)]
+)
+def test_without_onednn_it_does_not(monkeypatch, tmp_path, value, expected):
+  path = tmp_path / 'cpuinfo'
+  path.write_text('flags\t\t: avx512_bf16\n')
+  monkeypatch.setenv('TF_ENABLE_ONEDNN_OPTS', value)
+  assert processor.has_bfloat16(str(path)) is expected
