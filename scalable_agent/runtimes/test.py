@@ -61,7 +61,9 @@ def prepare(config: options.Config, given: Collection[str]) -> Test:
         f'--video_dir={config.test.video_dir} cannot be made: '
         f'{error.strerror}. Choose a folder that you may write to.'
       ) from error
-  assembly.use_threads(assembly.resolve_machine(config))
+  # Of an older version, a run has `auto` in its config.json.
+  config = assembly.resolve_machine(config)
+  assembly.use_threads(config)
   levels = environments.parse_levels(config.run.level_name, suites, test=True)
   options.check_suite(config, given, levels[0].suite, levels[0].name)
   for level in levels:

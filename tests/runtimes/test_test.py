@@ -12,7 +12,7 @@ import pytest
 import experiment
 import scalable_agent
 from scalable_agent import environments, options, policies
-from scalable_agent.runtimes import assembly, test, training
+from scalable_agent.runtimes import assembly, processor, test, training
 from scalable_agent.storage import checkpointing, files, logdirs
 from tests.configs import make_config, resolve
 
@@ -56,6 +56,16 @@ def run_test(logdir, monkeypatch):
     return written
 
   return run
+
+
+@pytest.mark.parametrize('given', [{}, {'precision': 'auto'}])
+def test_what_follows_the_machine_is_resolved(logdir, monkeypatch, given):
+  monkeypatch.setattr(assembly, 'use_threads', lambda config: None)
+  monkeypatch.setattr(processor, 'has_bfloat16', lambda: True)
+  chosen = {'mode': 'test', 'logdir': logdir} | given
+  config = test.prepare(make_config(**chosen), chosen).config
+  assert config.agent.precision == 'bfloat16'
+  assert config.agent.jit_compile != 'auto'
 
 
 class TestSeeds:
