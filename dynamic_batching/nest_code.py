@@ -13,7 +13,7 @@ Nest = Any
 
 
 class RareError(Exception):
-  """The nest has a node that only tf.nest knows."""
+  """The nest has a node, or a depth, that only tf.nest knows."""
 
 
 def make_reader(
@@ -29,7 +29,7 @@ def make_reader(
     leaf: Type of the leaves.
 
   Raises:
-    RareError: The example holds something else.
+    RareError: The example holds something else, or too deep a nest.
   """
   names: dict[str, Any] = {}
   lines = ['def read(n0):']
@@ -107,6 +107,10 @@ def _parts(node: Nest) -> dict[Any, Nest]:
 def _compile(lines: list[str], names: dict[str, Any]) -> Callable[..., Any]:
   # Of the example, only numbers of nodes are in the source; the rest has names.
   made: dict[str, Any] = {}
-  exec('\n'.join(lines), names, made)
+  try:
+    exec('\n'.join(lines), names, made)
+  except (SyntaxError, RecursionError, MemoryError) as error:
+    # Parentheses within 200 others are too many for Python.
+    raise RareError('nested too deeply') from error
   (function,) = made.values()
   return function

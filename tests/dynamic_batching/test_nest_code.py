@@ -96,6 +96,14 @@ def test_a_node_that_is_rare_is_refused(example):
       make(example, Leaf)
 
 
+def test_a_nest_that_is_too_deep_for_python_is_rare():
+  deep = ONE
+  for _ in range(250):
+    deep = (deep,)
+  with pytest.raises(nest_code.RareError, match='too deeply'):
+    nest_code.make_writer(deep, Leaf)
+
+
 def test_as_many_leaves_are_packed_as_there_are():
   write = nest_code.make_writer((ONE, TWO), Leaf)
   for flat in ([1], [1, 2, 3]):
