@@ -1,6 +1,7 @@
 """Nests of tensors: what fits a nest of specs, and how it lies flat."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -120,9 +121,11 @@ class Structure:
   def _leaves(self, name: str, nest: Nest) -> list[Any]:
     try:
       tf.nest.assert_same_structure(self.specs, nest, check_types=False)
-      return tf.nest.flatten(nest)
+      if _have_same_keys(self.specs, nest):
+        return tf.nest.flatten(nest)
     except (TypeError, ValueError):
-      return _flatten_up_to(name, nest, self.specs)
+      pass
+    return _flatten_up_to(name, nest, self.specs)
 
   def _check_leaf(self, name: str, i: int, value: Any) -> None:
     _check_leaf(f'{name} must have the structure {self.specs} but', i, value)
@@ -144,6 +147,17 @@ def set_shapes(
     tensor.set_shape(spec.shape)
     if spec.shape.rank and like.rank:
       tensor.set_shape(like[:1].concatenate(spec.shape[1:]))
+
+
+def _have_same_keys(one: Nest, two: Nest) -> bool:
+  """Whether dicts are alike where tf.nest looks at their sizes only."""
+  if isinstance(one, Mapping) and isinstance(two, Mapping):
+    return one.keys() == two.keys() and all(
+      _have_same_keys(one[key], two[key]) for key in one
+    )
+  if isinstance(one, (tuple, list)) and isinstance(two, (tuple, list)):
+    return all(map(_have_same_keys, one, two))
+  return True
 
 
 def _flatten_up_to(name: str, nest: Nest, specs: Nest) -> list[Any]:

@@ -204,6 +204,14 @@ def test_inputs_are_checked_against_the_specs(make_batcher):
     batcher.compute(rows(1))
 
 
+@pytest.mark.parametrize('make', [dict, collections.OrderedDict])
+def test_a_dict_of_other_keys_is_refused(make_batcher, make):
+  batcher = make_batcher(([{'a': spec(), 'b': spec()}], spec()))
+  for inputs in ({'a': rows(1), 'c': rows(2)}, {'b': rows(1), 'c': rows(2)}):
+    with pytest.raises(ValueError, match='Inputs must have the structure'):
+      batcher.compute(([make(inputs)], rows(3)))
+
+
 def test_a_call_has_at_least_one_row_and_at_most_the_maximum(make_batcher):
   batcher = make_batcher((spec(), spec()), maximum_batch_size=2)
 
