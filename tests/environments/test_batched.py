@@ -92,6 +92,14 @@ def test_clockwork_columns_are_what_the_design_says():
   np.testing.assert_array_equal(np.stack(environment.actions)[:, 0], range(5))
 
 
+def test_the_rewards_of_a_simulator_stay_its_own():
+  rewards = np.array([7.0], np.float32)
+  end = arrival(terminated=True)
+  played = play(end, arrival()._replace(reward=rewards))
+  np.testing.assert_array_equal(played.reward, [[0], [0], [0]])
+  assert rewards == [7.0]
+
+
 def test_a_simulator_that_exits_does_not_end_the_program_in_peace():
   with pytest.raises(
     RuntimeError, match=r'^scripted has called sys\.exit\(0\)$'

@@ -139,9 +139,25 @@ def test_it_goes_on_from_the_state_of_a_version_that_drew_balls_one_by_one():
   actions = contract.random_actions(environment, 30)
   expected = contract.stack([environment.step(a) for a in actions])
   restored = make(num_envs=2, seed=99)
+  contract.play(restored, 30)
   restored.set_state(state)
   actual = contract.stack([restored.step(a) for a in actions])
   contract.assert_equal(expected, actual)
+
+
+def test_a_state_is_nobodys_but_the_callers():
+  environment = make(num_envs=2)
+  environment.reset()
+  state = environment.get_state()
+  actions = [np.ones([2], np.int32)] * (
+    (catch._BALLS + 2) * (catch.EPISODE_STEPS + 1)
+  )
+  expected = contract.stack([environment.step(a) for a in actions])
+  for _ in range(2):
+    # Balls are drawn anew in the midst of it.
+    environment.set_state(state)
+    actual = contract.stack([environment.step(a) for a in actions])
+    contract.assert_equal(expected, actual)
 
 
 def test_it_renders_the_first_board():

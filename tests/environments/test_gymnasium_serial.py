@@ -128,18 +128,58 @@ def test_an_observation_of_fewer_numbers_is_an_error():
     ours.step(np.zeros([NUM_ENVS], int))
 
 
+class Brief(gymnasium.Env):
+  """Each episode is one step long; counts what it is asked for."""
+
+  observation_space = spaces.Box(-1, 1, (1,))
+  action_space = spaces.Discrete(2)
+
+  def __init__(self):
+    self.calls = []
+
+  def reset(self, *, seed=None, options=None):
+    self.calls.append('reset')
+    return np.zeros([1], np.float32), {}
+
+  def step(self, action):
+    self.calls.append('step')
+    return np.zeros([1], np.float32), 1.0, True, False, {}
+
+  def close(self):
+    self.calls.append('close')
+
+
+def test_whoever_was_started_anew_after_an_end_is_not_started_again():
+  walks = []
+
+  def make():
+    walks.append(Brief())
+    return walks[-1]
+
+  ours = gymnasium_serial.SerialVectorEnv('walk', factories(make))
+  actions = np.zeros([NUM_ENVS], int)
+  for mask in (np.ones([NUM_ENVS], bool), np.array([True, False, False])):
+    ours.reset(seed=[1, 2, 3], options={'reset_mask': mask})
+    ours.step(actions)
+  ours.close()
+  assert [walk.calls for walk in walks] == [
+    ['reset', 'step', 'reset', 'step', 'close'],
+    *[['reset', 'step', 'reset', 'close']] * 2,
+  ]
+
+
 class Sized(gymnasium.Env):
   """As many numbers as it is told."""
 
-  action_space = spaces.Discrete(2)
-
-  def __init__(self, size):
+  def __init__(self, size, actions):
     self.observation_space = spaces.Box(-1, 1, (size,))
+    self.action_space = spaces.Discrete(actions)
 
 
-def test_environments_that_differ_are_refused():
-  sizes = iter([2, 2, 3])
+@pytest.mark.parametrize('other', [(3, 2), (2, 3)])
+def test_environments_that_differ_are_refused(other):
+  sizes = iter([(2, 2), (2, 2), other])
   with pytest.raises(ValueError, match=r'^Two environments of walk differ'):
     gymnasium_serial.SerialVectorEnv(
-      'walk', factories(lambda: Sized(next(sizes)))
+      'walk', factories(lambda: Sized(*next(sizes)))
     )

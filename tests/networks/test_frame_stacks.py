@@ -1,5 +1,7 @@
 """Frame stacks: what the definition says, whatever way they are made."""
 
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -135,6 +137,12 @@ class TestFrameStack:
     *rest, channels = shape
     assert stack.spec.shape == (*rest, num_frames * channels)
     assert stack.spec.dtype == spec.dtype
+
+  def test_bytes_are_not_packed_where_the_last_comes_first(self, monkeypatch):
+    monkeypatch.setattr(sys, 'byteorder', 'big')
+    spec = structures.TensorSpec((7, 9, 1), np.dtype(np.uint8))
+    stack = frame_stacks.make_frame_stack(spec, 4)
+    assert isinstance(stack, frame_stacks.FrameStack)
 
   def test_both_kinds_agree(self):
     spec = structures.TensorSpec((7, 9, 1), np.dtype(np.uint8))

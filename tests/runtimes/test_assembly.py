@@ -208,14 +208,18 @@ def test_an_option_reaches_its_part(assemble, part, option, value, argument):
   assert made[part][0][argument] == value
 
 
+@pytest.mark.parametrize(
+  ('usable', 'threads'), [({1, 4, 5, 6, 7, 9}, 3), ({4}, 1)]
+)
 def test_half_of_the_cores_that_may_be_used_are_for_one_operation(
-  assemble, monkeypatch
+  assemble, monkeypatch, usable, threads
 ):
   # A system without this function lets a process use all.
   monkeypatch.setattr(
-    os, 'sched_getaffinity', lambda process: {1, 4, 5, 6, 7, 9}, raising=False
+    os, 'sched_getaffinity', lambda process: usable, raising=False
   )
-  assert assemble()['set_intra_op_parallelism_threads'] == [{'num_threads': 3}]
+  made = assemble()['set_intra_op_parallelism_threads']
+  assert made == [{'num_threads': threads}]
 
 
 def test_every_actor_has_environments_of_its_own(assemble):
