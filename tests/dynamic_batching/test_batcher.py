@@ -235,8 +235,13 @@ def test_a_call_has_at_least_one_row_and_at_most_the_maximum(make_batcher):
   assert batcher.statistics().waiting_calls == 0
 
 
-def test_only_the_call_whose_shape_differs_is_rejected(make_batcher, threads):
-  batcher = make_batcher(spec(None), spec(None))
+@pytest.mark.parametrize(
+  'specs', [spec(None), tf.TensorSpec(None, tf.int32)], ids=['size', 'rank']
+)
+def test_only_the_call_whose_shape_differs_is_rejected(
+  make_batcher, threads, specs
+):
+  batcher = make_batcher(specs, specs)
   first = threads.start(batcher.compute, tf.zeros([1, 2], tf.int32))
   threads.until(lambda: batcher.statistics().waiting_rows == 1)
   with pytest.raises(

@@ -207,3 +207,51 @@ def test_the_end_is_no_error(make_batcher, threads):
   for server in servers:
     assert threads.result(server) is None
   assert told == []
+
+
+def test_no_batch_is_taken_before_the_last_one_is_answered(
+  make_batcher, threads
+):
+  batcher = make_batcher()
+  began, goes_on = threading.Event(), threading.Event()
+
+  def wait(x):
+    began.set()
+    goes_on.wait(DEADLINE_S)
+    return x
+
+  @tf.function
+  def function(inputs):
+    outputs = tf.numpy_function(wait, [inputs], tf.int32)
+    return tf.ensure_shape(outputs, [None])
+
+  server = threads.start(batcher.serve_forever, function)
+  calls = [threads.start(batcher.compute, rows(0))]
+  assert began.wait(DEADLINE_S)
+  for i in (1, 2):
+    calls.append(threads.start(batcher.compute, rows(i)))
+    threads.until(lambda i=i: batcher.statistics().waiting_rows == i)
+  goes_on.set()
+  assert [int(threads.result(one)[0]) for one in calls] == [0, 1, 2]
+  assert batcher.statistics().batches == 2
+  batcher.close()
+  threads.result(server)
+
+
+def test_nobody_is_told_of_an_error_when_a_batch_is_too_late(
+  make_batcher, threads
+):
+  batcher = make_batcher()
+  told = []
+
+  def close(inputs):
+    batcher.close()
+    return inputs
+
+  server = threads.start(
+    lambda: batcher.serve_forever(close, on_error=told.append)
+  )
+  one = threads.start(batcher.compute, rows(1))
+  assert isinstance(threads.error(one), tf.errors.CancelledError)
+  assert threads.result(server) is None
+  assert not told

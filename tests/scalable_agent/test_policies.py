@@ -98,6 +98,32 @@ def test_many_agents_of_a_process_cause_no_warning(caplog):
   assert 'retracing' not in caplog.text
 
 
+def test_each_call_draws_its_own_seed(agent):
+  step = policies.make_step(agent, policies.Seeds(3))
+  same = policies.Seeds(3)
+  arguments = inputs(agent, 0)
+  for _ in range(2):
+    actual = numpy(step(*arguments))
+    expected = numpy(agent.step(*arguments, same()))
+    np.testing.assert_array_equal(actual[0].action, expected[0].action)
+
+
+def test_neither_policy_shows_the_agent_discounts_or_statistics(agent):
+  seen = []
+
+  def step(env_output, last_action, state):
+    seen.append((env_output.discount, env_output.info))
+    return agent.step(env_output, last_action, state, tf.constant([1, 2]))
+
+  policies.Direct(step)(*inputs(agent, 0))
+  batched = make_batched(agent, step, 'op')
+  serving = in_thread(batched.serve)
+  batched(*inputs(agent, 0))
+  batched.close()
+  serving.result(DEADLINE_S)
+  assert seen == [((), ())] * 2
+
+
 IMPLEMENTATIONS = pytest.mark.parametrize('implementation', ['op', 'fallback'])
 
 
@@ -201,6 +227,28 @@ def test_an_exception_in_the_graph_reaches_callers_and_server(
 
 
 @IMPLEMENTATIONS
+def test_a_thread_that_is_told_to_stop_leaves_the_batcher_to_others(
+  agent, step, implementation
+):
+  batched = make_batched(agent, step, implementation)
+  stop = threading.Event()
+  serving = in_thread(batched.serve, None, stop.is_set)
+  batched(*inputs(agent, 0))
+  stop.set()
+  deadline = time.monotonic() + DEADLINE_S
+  while not serving.done():
+    # It asks after a batch.
+    assert time.monotonic() < deadline
+    call = in_thread(batched, *inputs(agent, 0))
+    wait_until(lambda call=call: call.done() or serving.done())
+  serving.result(DEADLINE_S)
+  other = in_thread(batched.serve)
+  call.result(DEADLINE_S)
+  batched.close()
+  other.result(DEADLINE_S)
+
+
+@IMPLEMENTATIONS
 def test_the_weights_are_live(agent, step, implementation):
   batched = make_batched(agent, step, implementation)
   serving = in_thread(batched.serve)
@@ -291,6 +339,8 @@ def test_seconds_include_the_wait_for_the_device(agent, monkeypatch):
   policy = policies.Direct(step)
   policy(*inputs(agent, 0))
   assert policy.seconds == 5.5
+  policy(*inputs(agent, 1))
+  assert policy.seconds == 11.0
 
 
 @IMPLEMENTATIONS
@@ -322,6 +372,10 @@ def test_seconds_are_those_in_the_agent_and_no_waits_for_callers(
   went_on.set()
   call.result(DEADLINE_S)
   wait_until(lambda: policy.seconds > 0)
-  assert 0.2 <= policy.seconds < time.perf_counter() - start
+  first = policy.seconds
+  assert 0.2 <= first < time.perf_counter() - start
+  policy(*inputs(agent, 1))
+  wait_until(lambda: policy.seconds != first)
+  assert policy.seconds > first
   policy.close()
   serving.result(DEADLINE_S)
