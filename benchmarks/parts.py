@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-import tree
 
 from benchmarks import meters
 from scalable_agent import actor as actor_lib
@@ -102,11 +101,10 @@ def make_batch(
   ).unroll()
   size = config.batches.batch_size
 
-  def columns(path, x: np.ndarray) -> np.ndarray:
-    axis = structures.column_axis(path)
+  def columns(axis: int, x: np.ndarray) -> np.ndarray:
     return np.take(x, np.arange(size) % x.shape[axis], axis)
 
-  return tree.map_structure_with_path(columns, batch)
+  return structures.map_columns(columns, batch)
 
 
 def learner(config, level, window: Window) -> dict[str, Any]:

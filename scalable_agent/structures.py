@@ -109,14 +109,6 @@ class ActorOutput(NamedTuple):
   level: Any
 
 
-def column_axis(path: tuple) -> int:
-  """Returns the axis of the columns of what `path` leads to in an ActorOutput.
-
-  1 of what has a time axis, 0 of the rest.
-  """
-  return 1 if path[0] in ('env_outputs', 'agent_outputs') else 0
-
-
 def map_columns(
   function: Callable[..., Any], *unrolls: ActorOutput
 ) -> ActorOutput:
@@ -125,8 +117,8 @@ def map_columns(
   Without paths, which took most of the time of small batches.
 
   Args:
-    function: from the axis of the columns, see `column_axis`, and the array of
-      each unroll to a new one.
+    function: from the axis of the columns, 1 of what has a time axis, 0 of the
+      rest, and the array of each unroll to a new one.
     *unrolls: of one structure.
   """
   one = unrolls[0]
