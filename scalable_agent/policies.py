@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,7 @@ class Batched:
     maximum_batch_size: int,
     timeout_ms: int,
     implementation: str | None = None,
+    allowed_batch_sizes: Sequence[int] = (),
   ):
     """Creates the batcher.
 
@@ -125,6 +126,7 @@ class Batched:
       maximum_batch_size: rows of one batch at most.
       timeout_ms: after which fewer rows are served; 0 = at once.
       implementation: 'op', 'fallback' or None; see dynamic_batching.Batcher.
+      allowed_batch_sizes: rows to which batches are padded, see there.
     """
     self._step = step
     with tf.device('cpu'):
@@ -155,6 +157,7 @@ class Batched:
       maximum_batch_size=maximum_batch_size,
       timeout_ms=timeout_ms,
       implementation=implementation,
+      allowed_batch_sizes=allowed_batch_sizes,
     )
 
   def __call__(

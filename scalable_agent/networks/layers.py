@@ -25,7 +25,7 @@ def _add_bias(x: tf.Tensor, bias: tf.Tensor):
 
 
 class Conv2D(snt.Conv2D):
-  """A convolution of [N, height, width, channels]."""
+  """A convolution of [N, height, width, channels], with bias, not dilated."""
 
   def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
     """See the base class."""
@@ -40,7 +40,7 @@ class Conv2D(snt.Conv2D):
 
 
 class Linear(snt.Linear):
-  """A layer of [N, features]."""
+  """A layer of [N, features], with bias."""
 
   def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
     """See the base class."""

@@ -66,7 +66,7 @@ class AgentOptions:
     'auto',
     'In what torsos multiply pixels and what becomes of them: float32, or '
     'bfloat16 where the processor can (sums are float32, and so are weights, '
-    'gradients, losses and all else). auto = bfloat16 on processors with '
+    'heads, losses and the optimizer). auto = bfloat16 on processors with '
     'AVX512-BF16 or AMX, but float32 with a GPU, a torso of your own or '
     'TF_ENABLE_ONEDNN_OPTS=0.',
     choices=('auto', 'float32', 'bfloat16'),

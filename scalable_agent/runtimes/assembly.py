@@ -28,6 +28,8 @@ _OF_SOME_LEVELS = (
   'log_epsilon',
   'use_log_softmax',
 )
+# Numbers of rows that XLA may compile something for.
+_MOST_SIZES = 8
 # Of the dynamic batcher, by --batcher.
 _IMPLEMENTATIONS = {'auto': None, 'op': 'op', 'python': 'fallback'}
 
@@ -335,7 +337,27 @@ def make_batched_policy(
     batching.inference_maximum_batch_size,
     batching.inference_timeout_ms,
     _IMPLEMENTATIONS[batching.batcher],
+    _batch_sizes(config, spec),
   )
+
+
+def _batch_sizes(
+  config: options.Config, spec: structures.EnvironmentSpec
+) -> tuple[int, ...]:
+  """Returns the rows that batches are padded to; () where they are not.
+
+  XLA compiles what makes numbers of pixels for each number of rows anew, while
+  all actors wait. Few actors come in few numbers.
+  """
+  compiles = config.agent.jit_compile != 'none' and networks.are_pixels(
+    spec.observation
+  )
+  if not compiles or config.actors.num_actors <= _MOST_SIZES:
+    return ()
+  sizes = [config.actors.envs_per_actor]
+  while sizes[-1] < config.batching.inference_maximum_batch_size:
+    sizes.append(2 * sizes[-1])
+  return tuple(sizes)
 
 
 def make_layout(

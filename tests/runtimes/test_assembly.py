@@ -25,6 +25,8 @@ from scalable_agent.runtimes import assembly, impala_local, processor
 from scalable_agent.storage import checkpointing
 from tests.configs import CATALOG, make_config, resolve
 
+REAL_BATCHED = policies.Batched
+
 PARTS = (
   (actor, 'Actor'),
   (checkpointing, 'Checkpointer'),
@@ -508,3 +510,35 @@ def test_xla_compiles_no_update_of_several_devices():
   config = make_config(jit_compile='all', learner_devices=2, level_name='pong')
   with pytest.raises(ValueError, match='Choose --jit_compile=pixels'):
     options.validate(resolve(config, environments.parse_level('pong').suite))
+
+
+@pytest.mark.parametrize(
+  ('actors', 'jit_compile', 'level', 'sizes'),
+  [
+    (9, 'pixels', 'pong', (3, 6, 12, 24, 48, 96)),
+    (9, 'all', 'pong', (3, 6, 12, 24, 48, 96)),
+    (9, 'none', 'pong', ()),
+    (8, 'pixels', 'pong', ()),
+    (9, 'pixels', 'catch', ()),
+  ],
+)
+def test_many_actors_do_not_have_xla_compile_for_each_number_of_rows(
+  monkeypatch, actors, jit_compile, level, sizes
+):
+  made = mock.MagicMock()
+  monkeypatch.setattr(policies, 'Batched', made)
+  config = make_config(
+    level_name=level,
+    num_actors=actors,
+    envs_per_actor=3,
+    inference_maximum_batch_size=50,
+    jit_compile=jit_compile,
+  )
+  (one,) = environments.parse_levels(level)
+  config = resolve(config, one.suite)
+  spec = assembly.find_spec(config, one)
+  assembly.make_batched_policy(
+    config, spec, mock.MagicMock(), policies.Seeds(1)
+  )
+  bound = inspect.signature(REAL_BATCHED).bind(*made.call_args.args)
+  assert bound.arguments['allowed_batch_sizes'] == sizes
