@@ -63,10 +63,11 @@ class AgentOptions:
     line=Line.AGENT,
   )
   precision: str = option(
-    'auto',
+    'float32',
     'In what torsos multiply pixels and what becomes of them: float32, or '
-    'bfloat16 where the processor can (sums are float32, and so are weights, '
-    'heads, losses and the optimizer). auto = bfloat16 on processors with '
+    'bfloat16 where the processor can, which is faster (sums are float32, and '
+    'so are weights, heads, losses and the optimizer) but may take more frames '
+    'to learn, see docs/results. auto = bfloat16 on processors with '
     'AVX512-BF16 or AMX, but float32 with a GPU, a torso of your own or '
     'TF_ENABLE_ONEDNN_OPTS=0.',
     choices=('auto', 'float32', 'bfloat16'),
