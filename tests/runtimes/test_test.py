@@ -58,13 +58,18 @@ def run_test(logdir, monkeypatch):
   return run
 
 
-@pytest.mark.parametrize('given', [{}, {'precision': 'auto'}])
-def test_what_follows_the_machine_is_resolved(logdir, monkeypatch, given):
+@pytest.mark.parametrize(
+  ('given', 'precision'),
+  [({}, 'float32'), ({'precision': 'auto'}, 'bfloat16')],
+)
+def test_what_follows_the_machine_is_resolved(
+  logdir, monkeypatch, given, precision
+):
   monkeypatch.setattr(assembly, 'use_threads', lambda config: None)
   monkeypatch.setattr(processor, 'has_bfloat16', lambda: True)
   chosen = {'mode': 'test', 'logdir': logdir} | given
   config = test.prepare(make_config(**chosen), chosen).config
-  assert config.agent.precision == 'bfloat16'
+  assert config.agent.precision == precision
   assert config.agent.jit_compile != 'auto'
 
 
