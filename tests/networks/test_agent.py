@@ -61,7 +61,8 @@ def random_state(agent, batch, seed=1):
 
 def make_agent(spec, seed=3, **kwargs):
   tf.random.set_seed(seed)
-  agent = networks.Agent(spec, **kwargs)
+  with tf.name_scope(''):  # See test_weights.
+    agent = networks.Agent(spec, **kwargs)
   # The first policy is nearly uniform by design; these tests need one that
   # shows what went in.
   for variable in agent.trainable_variables:

@@ -10,13 +10,16 @@ from scalable_agent.transport import weights
 def make_variables(seed):
   """Variables of several shapes and dtypes, a scalar and an empty one."""
   rng = np.random.default_rng(seed)
-  return [
-    tf.Variable(rng.normal(size=(3, 4)).astype(np.float32), name='w'),
-    tf.Variable(rng.normal(size=()), dtype=tf.float64, name='scalar'),
-    tf.Variable(np.zeros((0, 2), np.float32), name='empty'),
-    tf.Variable(rng.integers(-9, 9, 5), dtype=tf.int64, name='steps'),
-    tf.Variable(tf.cast(rng.normal(size=[7]), tf.bfloat16), name='half'),
-  ]
+  # A module whose graphs are made in two threads at once may leave its scope in
+  # one of them: tf.Module has one stack of scopes for all.
+  with tf.name_scope(''):
+    return [
+      tf.Variable(rng.normal(size=(3, 4)).astype(np.float32), name='w'),
+      tf.Variable(rng.normal(size=()), dtype=tf.float64, name='scalar'),
+      tf.Variable(np.zeros((0, 2), np.float32), name='empty'),
+      tf.Variable(rng.integers(-9, 9, 5), dtype=tf.int64, name='steps'),
+      tf.Variable(tf.cast(rng.normal(size=[7]), tf.bfloat16), name='half'),
+    ]
 
 
 NUM_BYTES = 3 * 4 * 4 + 8 + 0 + 5 * 8 + 7 * 2
