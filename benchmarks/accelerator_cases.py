@@ -199,7 +199,7 @@ def mirrored(plan: Plan, spawn: Spawn) -> list[Row]:
       # XLA compiles no sums over devices.
       'jit_compile': 'pixels',
     }
-    rows.append(row | spawn(plan.case('mirrored', options, devices=devices)))
+    rows.append(row | spawn(plan.case('learner', options, devices=devices)))
   if most == 1:
     rows.append({'devices': 2, 'unmeasured': 'needs several GPUs'})
   return rows

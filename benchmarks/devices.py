@@ -129,11 +129,11 @@ def inference(case: Mapping[str, Any]) -> Result:
   return _time(call, case['seconds'], rows)
 
 
-def _learner(case: Mapping[str, Any], devices: int = 1):
+def _learner(case: Mapping[str, Any]):
   """Returns options, a learner and a batch for it, the same on all devices."""
   config, level = _config(case)
   # The first use of TensorFlow, as of `learner_devices`.
-  strategy = strategies.make_strategy(None, devices)
+  strategy = strategies.make_strategy(None, case.get('devices', 1))
   env = _environment(config, level, config.batches.batch_size)
   with strategy.scope():
     agent = assembly.make_agent(config, env.spec)
@@ -165,22 +165,9 @@ def learner(case: Mapping[str, Any]) -> Result:
   """Updates of one batch again and again.
 
   Args:
-    case: `seconds`, `options`.
+    case: `seconds`, `options`, and `devices` that share each of them, or one.
   """
   config, one, batch = _learner(case)
-  size = config.batches.batch_size * config.actors.unroll_length
-  return _time(
-    lambda: float(one.update(batch)['gradient_norm']), case['seconds'], size
-  )
-
-
-def mirrored(case: Mapping[str, Any]) -> Result:
-  """The same on several devices, each with as many columns.
-
-  Args:
-    case: `devices`, `seconds`, `options`.
-  """
-  config, one, batch = _learner(case, case['devices'])
   size = config.batches.batch_size * config.actors.unroll_length
   return _time(
     lambda: float(one.update(batch)['gradient_norm']), case['seconds'], size
@@ -245,6 +232,5 @@ def hold(case: Mapping[str, Any]) -> Result:
 
 
 FUNCTIONS = {
-  one.__name__: one
-  for one in (find, inference, learner, mirrored, whole, update, hold)
+  one.__name__: one for one in (find, inference, learner, whole, update, hold)
 }

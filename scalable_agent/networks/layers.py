@@ -24,29 +24,31 @@ def _add_bias(x: tf.Tensor, bias: tf.Tensor):
   return tf.nn.bias_add(x, tf.cast(bias, x.dtype)), gradient
 
 
-class Conv2D(snt.Conv2D):
+class _OfItsInput(snt.Module):
+  """A layer with bias that takes the type of its input, not of its weights."""
+
+  def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
+    """See the layer's own class."""
+    if inputs.dtype == tf.float32:
+      return super().__call__(inputs)
+    if not hasattr(self, 'w'):
+      super().__call__(tf.cast(inputs, tf.float32))
+    outputs = self._multiply(inputs, tf.cast(self.w, inputs.dtype))
+    return _add_bias(outputs, tf.convert_to_tensor(self.b))
+
+  def _multiply(self, inputs: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    raise NotImplementedError
+
+
+class Conv2D(_OfItsInput, snt.Conv2D):
   """A convolution of [N, height, width, channels], with bias, not dilated."""
 
-  def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
-    """See the base class."""
-    if inputs.dtype == tf.float32:
-      return super().__call__(inputs)
-    if not hasattr(self, 'w'):
-      super().__call__(tf.cast(inputs, tf.float32))
-    outputs = tf.nn.conv2d(
-      inputs, tf.cast(self.w, inputs.dtype), self.stride, self.conv_padding
-    )
-    return _add_bias(outputs, tf.convert_to_tensor(self.b))
+  def _multiply(self, inputs: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    return tf.nn.conv2d(inputs, weights, self.stride, self.conv_padding)
 
 
-class Linear(snt.Linear):
+class Linear(_OfItsInput, snt.Linear):
   """A layer of [N, features], with bias."""
 
-  def __call__(self, inputs: tf.Tensor) -> tf.Tensor:
-    """See the base class."""
-    if inputs.dtype == tf.float32:
-      return super().__call__(inputs)
-    if not hasattr(self, 'w'):
-      super().__call__(tf.cast(inputs, tf.float32))
-    outputs = tf.matmul(inputs, tf.cast(self.w, inputs.dtype))
-    return _add_bias(outputs, tf.convert_to_tensor(self.b))
+  def _multiply(self, inputs: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    return tf.matmul(inputs, weights)
