@@ -25,8 +25,13 @@ class Counts:
     self._file.flush()
 
 
-def make_parser(doc: str) -> argparse.ArgumentParser:
-  """Returns a parser with what each program takes."""
+def make_parser(doc: str, *numbers: str) -> argparse.ArgumentParser:
+  """Returns a parser with what each program takes.
+
+  Args:
+    doc: of the program.
+    *numbers: names of the whole numbers that it needs beside.
+  """
   parser = argparse.ArgumentParser(
     description=doc.splitlines()[0],
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -35,4 +40,6 @@ def make_parser(doc: str) -> argparse.ArgumentParser:
     '--counts', required=True, help='File to append counts to.'
   )
   parser.add_argument('--seed', type=int, default=1, help='Of everything.')
+  for name in numbers:
+    parser.add_argument(f'--{name}', type=int, required=True)
   return parser

@@ -82,10 +82,7 @@ def loss_of(
 
 def main() -> None:
   """Trains until it is ended."""
-  parser = counts.make_parser(__doc__)
-  parser.add_argument('--num_envs', type=int, required=True)
-  parser.add_argument('--num_steps', type=int, required=True)
-  parser.add_argument('--epochs', type=int, required=True)
+  parser = counts.make_parser(__doc__, 'num_envs', 'num_steps', 'epochs')
   options = parser.parse_args()
   torch.manual_seed(options.seed)
   envs = envpool.make(

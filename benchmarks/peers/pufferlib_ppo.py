@@ -65,12 +65,14 @@ def make_settings(options) -> dict:
 
 def main() -> None:
   """Trains until it is ended."""
-  parser = counts.make_parser(__doc__)
-  parser.add_argument('--num_envs', type=int, required=True)
-  parser.add_argument('--workers', type=int, required=True)
-  parser.add_argument('--inference_batch', type=int, required=True)
-  parser.add_argument('--horizon', type=int, required=True)
-  parser.add_argument('--minibatch_size', type=int, required=True)
+  parser = counts.make_parser(
+    __doc__,
+    'num_envs',
+    'workers',
+    'inference_batch',
+    'horizon',
+    'minibatch_size',
+  )
   options = parser.parse_args()
   torch.manual_seed(options.seed)
   np.random.seed(options.seed)

@@ -85,11 +85,9 @@ def trained(result) -> float:
 
 def main() -> None:
   """Trains until it is ended."""
-  parser = counts.make_parser(__doc__)
-  parser.add_argument('--env_runners', type=int, required=True)
-  parser.add_argument('--envs_per_env_runner', type=int, required=True)
-  parser.add_argument('--fragment', type=int, required=True)
-  parser.add_argument('--batch_size', type=int, required=True)
+  parser = counts.make_parser(
+    __doc__, 'env_runners', 'envs_per_env_runner', 'fragment', 'batch_size'
+  )
   options = parser.parse_args()
   told = counts.Counts(options.counts)
   # One core each is asked for by the driver and the runners.

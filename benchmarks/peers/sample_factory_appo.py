@@ -82,11 +82,9 @@ def make_config(options, folder: str):
 
 def main() -> None:
   """Trains until it is ended."""
-  parser = counts.make_parser(__doc__)
-  parser.add_argument('--workers', type=int, required=True)
-  parser.add_argument('--envs_per_worker', type=int, required=True)
-  parser.add_argument('--rollout', type=int, required=True)
-  parser.add_argument('--batch_size', type=int, required=True)
+  parser = counts.make_parser(
+    __doc__, 'workers', 'envs_per_worker', 'rollout', 'batch_size'
+  )
   options = parser.parse_args()
   register_env(counts.GAME, functools.partial(make_env, options.seed))
   global_model_factory().register_encoder_factory(Torso)

@@ -1,5 +1,9 @@
 """What the tests of the batcher share: no test may hang or sleep."""
 
+import os
+import signal
+
+import psutil
 import pytest
 import tensorflow as tf
 
@@ -20,6 +24,21 @@ class Threads:
 
   def until(self, condition):
     waiting.wait_until(condition)
+
+  def interrupt(self, process):
+    """Sends Ctrl-C to a program once it has written that it waits, and does.
+
+    Returns:
+      The line that it writes then.
+    """
+    line = self.result(self.start(process.stdout.readline))
+    assert line == 'waits\n'
+    answer = self.start(process.stdout.readline)
+    # Python does not hear of a signal in the moment before it waits.
+    main_thread = psutil.Process(process.pid)
+    self.until(lambda: main_thread.status() == psutil.STATUS_SLEEPING)
+    os.kill(process.pid, signal.SIGINT)
+    return self.result(answer)
 
 
 @pytest.fixture
