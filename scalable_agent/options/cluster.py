@@ -43,11 +43,68 @@ class ClusterOptions:
   )
   learner_address: str = option(
     '',
-    'Where the learners listen to their actors: host:port, separated by '
-    'commas; or slurm, for the tasks of a Slurm step, learners first; or '
-    'kubernetes, for the pods of a Job named learner. Default: of TF_CONFIG '
-    'if it has a job named learner, else localhost:8000 and the ports that '
-    'follow. Learners reach each other 1000 ports above.',
+    'Where actors find the learners: host:port, separated by commas; '
+    'unix:/path of one learner for actors on its host; or slurm, for the tasks '
+    'of a Slurm step, learners first. Default: of TF_CONFIG if it names '
+    'learners, else localhost:8000 and the ports that follow. Learners reach '
+    'each other 1000 ports above.',
+    part=Part.PLACE,
+    idle_with=_ALONE,
+  )
+  listen_address: str = option(
+    '',
+    'Where this learner listens, host:port, if not at its --learner_address: '
+    'behind a NAT, in a container. Default: the same.',
+    part=Part.PLACE,
+    idle_with=_ALONE,
+  )
+  cluster_token_file: str = option(
+    '',
+    'File with the secret that all processes of a run share, readable by its '
+    'owner alone; learner 0 makes it if it is missing, the others wait for it. '
+    'Default: cluster_token in --logdir.',
+    part=Part.PLACE,
+    idle_with=_ALONE,
+  )
+  insecure_loopback: bool = option(
+    False,
+    'Do without the secret, where learners listen to nobody but this machine: '
+    'then every user of it may act, and read the weights.',
+    part=Part.PLACE,
+    idle_with=_ALONE,
+  )
+  tls_certificate: str = option(
+    '',
+    'File (PEM) with the certificate that this process shows to others; all '
+    'that is sent is encrypted then. Actors need one only if learners have '
+    '--tls_authority.',
+    part=Part.PLACE,
+    idle_with=_ALONE,
+  )
+  tls_key: str = option(
+    '',
+    'File (PEM) with the private key of --tls_certificate.',
+    part=Part.PLACE,
+    idle_with=_ALONE,
+  )
+  tls_authority: str = option(
+    '',
+    'File (PEM) with the certificates by which this process knows others: '
+    'actors need it where learners have --tls_certificate; with it, learners '
+    'take only actors that show one, too.',
+    part=Part.PLACE,
+    idle_with=_ALONE,
+  )
+  tls_name: str = option(
+    '',
+    "Name that learners' certificates are for, if it is not the host of "
+    '--learner_address: behind a tunnel, or for an IP address.',
+    part=Part.PLACE,
+    idle_with=_ALONE,
+  )
+  cluster_proxy: bool = option(
+    False,
+    'Have actors reach learners over the proxy that http_proxy names.',
     part=Part.PLACE,
     idle_with=_ALONE,
   )
@@ -73,4 +130,4 @@ class ClusterOptions:
   @property
   def is_distributed(self) -> bool:
     """Whether options say that other processes take part; TF_CONFIG apart."""
-    return self.task >= 0 or self.learner_address in ('slurm', 'kubernetes')
+    return self.task >= 0 or self.learner_address == 'slurm'
