@@ -23,12 +23,16 @@ class Computed(NamedTuple):
 class GradientQueue(queues.ClosableQueue):
   """Gradients in, the oldest first out.
 
-  `put` never waits, so the capacity binds those who ask before they put: see
-  `transport.learner_service`.
+  `put` blocks while `capacity` of them wait, which is what slows actors down to
+  the pace of the learner.
   """
 
   def __init__(self, capacity: int):
-    """Initialises an empty queue of those that `capacity` may wait in."""
+    """Initialises an empty queue.
+
+    Args:
+      capacity: sets of gradients that may wait.
+    """
     super().__init__(capacity)
     self._waiting: collections.deque[Computed] = collections.deque()
 
@@ -37,8 +41,11 @@ class GradientQueue(queues.ClosableQueue):
       return len(self._waiting)
 
   def put(self, computed: Computed) -> None:
-    """Adds gradients; raises queues.Closed."""
+    """Adds gradients once there is room; raises queues.Closed."""
     with self._condition:
+      self._condition.wait_for(
+        lambda: self._closed or len(self._waiting) < self._capacity
+      )
       self._check_open()
       self._waiting.append(computed)
       self._condition.notify_all()
@@ -53,4 +60,5 @@ class GradientQueue(queues.ClosableQueue):
       self._note_fill(len(self._waiting))
       self._condition.wait_for(lambda: self._closed or self._waiting)
       self._check_open()
+      self._condition.notify_all()
       return self._waiting.popleft()

@@ -14,9 +14,8 @@ class ClosableQueue:
   and notify all of what may have ended another's wait. `put` begins with
   `_check_open`, `get` with `_note_fill`; both check after a wait.
 
-  The capacity is a promise of whoever puts, not of this class: `UnrollQueue`
-  blocks them, `GradientQueue` leaves it to `transport.admission` to let no more
-  of them send. What waits when the queue is closed is given up.
+  `put` blocks while more wait than the capacity. What waits when the queue is
+  closed is given up.
   """
 
   def __init__(self, capacity: int):

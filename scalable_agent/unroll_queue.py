@@ -106,9 +106,7 @@ class UnrollQueue(queues.ClosableQueue):
       # columns that are too few for a batch.
       self._waiting.extend(_Waiting(u, 0, counts=False) for u in snapshot)
 
-  def put(
-    self, unroll: structures.ActorOutput, actor: int = 0, wait: bool = True
-  ) -> None:
+  def put(self, unroll: structures.ActorOutput, actor: int = 0) -> None:
     """Adds an unroll of [T + 1, E] columns.
 
     It may be learned from at once; what waits for room is the caller.
@@ -116,7 +114,6 @@ class UnrollQueue(queues.ClosableQueue):
     Args:
       unroll: to add.
       actor: that it is of.
-      wait: blocks while the queue is full.
 
     Raises:
       queues.Closed: the queue is closed.
@@ -126,11 +123,8 @@ class UnrollQueue(queues.ClosableQueue):
       waiting = _Waiting(unroll, actor)
       self._waiting.append(waiting)
       self._condition.notify_all()
-      if wait:
-        self._condition.wait_for(
-          lambda: self._closed or self._has_room(waiting)
-        )
-        self._check_open()
+      self._condition.wait_for(lambda: self._closed or self._has_room(waiting))
+      self._check_open()
 
   @overload
   def get(self) -> structures.ActorOutput: ...

@@ -1,12 +1,16 @@
-"""Addresses of processes, host:port: their syntax and whether they work here.
+"""Addresses of processes: their syntax and whether they work here.
+
+host:port, or unix:/path for processes of one host.
 
 Every function that refuses one raises ValueError with a message of one line.
 """
 
 import errno
 import ipaddress
+import os
 import re
 import socket
+import stat
 from collections.abc import Sequence
 
 from absl import logging
@@ -29,7 +33,38 @@ _REASONS = {
   ),
 }
 
+_UNIX = 'unix:'
+# Bytes of a path that Linux, and others, have room for.
+_MAX_PATH = 100
 _ELSEWHERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def is_unix(address: str) -> bool:
+  """Whether an address is a socket in the file system."""
+  return address.startswith(_UNIX)
+
+
+def path_of(address: str) -> str:
+  """Returns the path of a unix:/path."""
+  return address.removeprefix(_UNIX)
+
+
+def check(address: str, source: str = '--learner_address') -> None:
+  """Raises ValueError if an address is malformed.
+
+  Args:
+    address: host:port, [host]:port or unix:/path.
+    source: option or environment variable that it is from, for the message.
+  """
+  if not is_unix(address):
+    split(address, source)
+    return
+  path = path_of(address)
+  if not os.path.isabs(path) or len(os.fsencode(path)) > _MAX_PATH:
+    raise ValueError(
+      f'{source}: {address!r} is no address. Write unix:/path, absolute and at '
+      f'most {_MAX_PATH} bytes long.'
+    )
 
 
 def split(address: str, source: str = '--learner_address') -> tuple[str, int]:
@@ -47,7 +82,7 @@ def split(address: str, source: str = '--learner_address') -> tuple[str, int]:
   if not match or not 1 <= int(match[3]) <= MAX_PORT:
     raise ValueError(
       f'{source}: {address!r} is no address. Write host:port, with an IPv6 '
-      f'host in brackets and a port from 1 to {MAX_PORT}.'
+      f'host in brackets and a port from 1 to {MAX_PORT}, or unix:/path.'
     )
   return match[1] or match[2], int(match[3])
 
@@ -61,13 +96,25 @@ def collectives_of(learners: Sequence[str], source: str) -> tuple[str, ...]:
   """Returns where learners that listen at `learners` reach each other.
 
   Args:
-    learners: host:port of each.
+    learners: address of each.
     source: option or environment variable that they are from.
+
+  Returns:
+    host:port of each; () for a single one, which has nobody to reach.
 
   Raises:
     ValueError: an address is malformed, occurs twice, is a collective's, or
-      stands for all interfaces where learners have to find each other.
+      is one where other learners cannot find it.
   """
+  if len(learners) == 1:
+    check(learners[0], source)
+    return ()
+  for address in learners:
+    if is_unix(address):
+      raise ValueError(
+        f'{source}: {address} is for a single learner, as learners reach each '
+        'other over TCP. Give host:port for each.'
+      )
   places = [split(address, source) for address in learners]
   for index, place in enumerate(places):
     if place in places[:index]:
@@ -76,12 +123,12 @@ def collectives_of(learners: Sequence[str], source: str) -> tuple[str, ...]:
         'address of its own.'
       )
     host, port = place
-    if len(places) > 1 and _is_unspecified(host):
+    if _is_unspecified(host):
       raise ValueError(
         f'{source}: {learners[index]} is where to listen, but no place where '
         'another learner finds this one. Name its host.'
       )
-    if len(places) > 1 and (host, port + COLLECTIVE_OFFSET) in places:
+    if (host, port + COLLECTIVE_OFFSET) in places:
       raise ValueError(
         f'{source}: {join(host, port + COLLECTIVE_OFFSET)} is taken: there '
         f'learner {index} ({learners[index]}) reaches the other learners, '
@@ -90,36 +137,32 @@ def collectives_of(learners: Sequence[str], source: str) -> tuple[str, ...]:
   return tuple(join(host, port + COLLECTIVE_OFFSET) for host, port in places)
 
 
-def check_resolvable(address: str, source: str = '--learner_address') -> None:
-  """Raises ValueError if the name of the host is not known here."""
+def check_free(address: str, source: str = '--learner_address') -> None:
+  """Raises ValueError if this process could not listen at `address`.
+
+  It says why, which gRPC does not.
+
+  Args:
+    address: of this host; the host may be 0.0.0.0 or [::].
+    source: option or environment variable that it is from.
+  """
+  if is_unix(address):
+    _check_path(address, source)
+    return
   host, port = address.rsplit(':', 1)
   try:
-    socket.getaddrinfo(host.strip('[]'), int(port), type=socket.SOCK_STREAM)
+    places = socket.getaddrinfo(
+      host.strip('[]'), int(port), type=socket.SOCK_STREAM
+    )
   except (OSError, UnicodeError) as error:
     raise ValueError(
       f'{source}: the host of {address} cannot be found '
       f'({getattr(error, "strerror", None) or error}). Correct the name, or '
       'give the IP address.'
     ) from error
-
-
-def check_free(address: str, source: str = '--learner_address') -> None:
-  """Raises ValueError if this process could not listen at `address`.
-
-  gRPC shares ports (SO_REUSEPORT): a second server would start as if all were
-  well, and would get some of the calls that are meant for the first.
-
-  Args:
-    address: host:port of this host; the host may be 0.0.0.0 or [::].
-    source: option or environment variable that it is from.
-  """
-  check_resolvable(address, source)
-  host, port = address.rsplit(':', 1)
   failure: OSError | None = None
   num_bound = 0
-  for family, kind, _, _, place in socket.getaddrinfo(
-    host.strip('[]'), int(port), type=socket.SOCK_STREAM
-  ):
+  for family, kind, _, _, place in places:
     try:
       _bind(family, kind, place)
       num_bound += 1
@@ -134,6 +177,30 @@ def check_free(address: str, source: str = '--learner_address') -> None:
     ) from failure
 
 
+def _check_path(address: str, source: str) -> None:
+  """gRPC would take the path from a server that listens there."""
+  path = path_of(address)
+  with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    if probe.connect_ex(path) == 0:
+      raise ValueError(
+        f'{source}: cannot listen at {address}: another process does. End it, '
+        'or choose another path.'
+      )
+  try:
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+      raise ValueError(
+        f'{source}: cannot listen at {address}: there is a file of this name. '
+        'Choose another path.'
+      )
+  except FileNotFoundError:
+    folder = os.path.dirname(path)
+    if not os.access(folder, os.W_OK):
+      raise ValueError(
+        f'{source}: cannot listen at {address}: {folder} is no folder that '
+        'this user can write in. Choose another path.'
+      ) from None
+
+
 def _bind(family, kind, place) -> None:
   with socket.socket(family, kind) as listener:
     # Connections of a process that ended shortly before do not count.
@@ -146,15 +213,21 @@ def _bind(family, kind, place) -> None:
     listener.listen(1)
 
 
-def warn_of_reach(address: str) -> None:
+def is_local(address: str) -> bool:
+  """Whether only processes of this machine can connect to an address."""
+  return is_unix(address) or _is_loopback(split(address)[0])
+
+
+def warn_of_reach(address: str, encrypted: bool) -> None:
   """Logs a warning, once, if others than meant can or cannot connect.
 
   Args:
-    address: host:port at which this process is about to listen.
+    address: at which this process is about to listen.
+    encrypted: whether with TLS.
   """
-  host, _ = split(address)
-  if _is_loopback(host):
+  if is_local(address):
     return
+  host, _ = split(address)
   ips = _look_up(host)
   if ips and all(_is_loopback(ip) for ip in ips):
     # Debian gives the name of the host itself 127.0.1.1.
@@ -166,12 +239,13 @@ def warn_of_reach(address: str) -> None:
       host,
       ', '.join(sorted(ips)),
     )
-  else:
+  elif not encrypted:
     logging.log_first_n(
       logging.WARNING,
-      'Whoever can reach %s can read the weights and send trajectories: the '
-      'channel has neither passwords nor encryption. Keep it inside of a '
-      'network that you trust; see docs/distributed.md.',
+      'What is sent to and from %s is not encrypted: whoever can listen on the '
+      'way reads the token, the weights and what is played. Give '
+      '--tls_certificate, or keep it inside of a network that you trust; see '
+      'docs/distributed.md.',
       1,
       address,
     )

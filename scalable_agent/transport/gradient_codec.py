@@ -8,15 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import tree
 
 from scalable_agent import gradients, structures
-from scalable_agent.transport import protocol, rpc, weights
-from scalable_agent.transport.malformed import Malformed, check_steps
-
-# Of a piece of them.
-MAX_BYTES = rpc.MAX_BYTES - protocol.GRADIENTS.size
+from scalable_agent.transport import malformed, packing
 
 
 class Layout:
@@ -41,7 +36,7 @@ class Layout:
     """
     self.unroll_length = unroll_length
     self._action_space = spec.action_space
-    self._specs = specs
+    self._specs = tree.map_structure(packing.spec_of, specs)
     # Of one step of one environment.
     self._steps = _reported(
       structures.step_output_spec(spec),
@@ -50,35 +45,34 @@ class Layout:
 
   def describe(self) -> list[list]:
     """Returns [name, shape, dtype] of every array, as JSON-able data."""
-    named = {'gradients': self._specs, 'unroll': self._steps}
-    return [
-      [
-        '/'.join(map(str, path)),
-        [int(n) for n in one.shape],
-        tf.as_dtype(one.dtype).name,
-      ]
-      for path, one in tree.flatten_with_path(named)
-    ]
+    return packing.describe({'gradients': self._specs, 'unroll': self._steps})
 
   def num_bytes(self, columns: int) -> int:
     """Returns the length of what `write` makes of an unroll of E columns."""
-    return weights.num_bytes(tree.flatten(self._arrays(columns)))
+    return packing.num_bytes(tree.flatten(self._arrays(columns)))
 
   def write(
-    self, given: gradients.Gradients, unroll: structures.ActorOutput
+    self,
+    given: gradients.Gradients,
+    unroll: structures.ActorOutput,
+    header: bytes = b'',
   ) -> bytes:
-    """Returns the bytes of gradients and of the unroll that they are of."""
+    """Returns a header, the bytes of gradients, and of their unroll."""
     steps = _reported(unroll.env_outputs, unroll.agent_outputs)
-    return weights.to_bytes(tree.flatten((given, steps)))
+    specs = self._arrays(len(unroll.level))
+    return packing.pack(
+      tree.flatten(specs), tree.flatten((given, steps)), header
+    )
 
   def read(
-    self, data: bytes, columns: int, level: int
+    self, message: bytes, offset: int, columns: int, level: int
   ) -> tuple[gradients.Gradients, structures.ActorOutput]:
     """Returns what `write` was given.
 
     Args:
-      data: of gradients, which may be any numbers but for their metric
-        `num_transitions`: it must be the unroll's.
+      message: of `write`, with gradients that may be any numbers but for their
+        metric `num_transitions`: it must be the unroll's.
+      offset: bytes of its header.
       columns: E, of the unroll.
       level: index of the level that was played.
 
@@ -90,17 +84,16 @@ class Layout:
       Malformed: the bytes are none of these, or of an unroll that no actor
         makes.
     """
-    arrays = self._arrays(columns)
-    try:
-      values = weights.from_bytes(tree.flatten(arrays), data)
-    except ValueError as error:
-      raise Malformed(str(error)) from error
-    given, (env_outputs, agent_outputs) = tree.unflatten_as(arrays, values)
-    self._check(env_outputs, agent_outputs)
+    specs = self._arrays(columns)
+    arrays = packing.unpack(tree.flatten(specs), message, offset)
+    given, (env_outputs, agent_outputs) = tree.unflatten_as(specs, arrays)
+    malformed.check_steps(env_outputs)
+    malformed.check_actions(agent_outputs.action, self._action_space)
+    malformed.check_finite(env_outputs.info)
     count = gradients.num_transitions(env_outputs.step_type)
     said = float(given.metrics['num_transitions'])
     if said != count:
-      raise Malformed(f'{said} transitions in an unroll of {count}')
+      raise malformed.Malformed(f'{said} transitions in an unroll of {count}')
     return given, structures.ActorOutput(
       agent_state=(),
       env_outputs=env_outputs,
@@ -110,16 +103,10 @@ class Layout:
     )
 
   def _arrays(self, columns: int) -> Any:
-    steps = self.unroll_length + 1, columns
     return self._specs, tree.map_structure(
-      lambda x: tf.TensorSpec((*steps, *x.shape), tf.as_dtype(x.dtype)),
+      lambda x: packing.with_axes(x, self.unroll_length + 1, columns),
       self._steps,
     )
-
-  def _check(self, env_outputs, agent_outputs) -> None:
-    check_steps(env_outputs, agent_outputs, self._action_space)
-    if not np.isfinite(env_outputs.info.episode_return).all():
-      raise Malformed('an episode return that is not finite')
 
 
 def _reported(env_outputs: Any, agent_outputs: Any) -> Sequence[Any]:

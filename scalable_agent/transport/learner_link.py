@@ -1,6 +1,7 @@
 """An actor's link to its learner: it registers, and again after a failure.
 
-What is the same whatever it sends; see `unroll_link` and `gradient_link`.
+It needs no TensorFlow: an actor may wait for its learner, or be refused, before
+that is loaded, and one that is environments only never does.
 """
 
 import threading
@@ -12,11 +13,13 @@ from absl import logging
 
 import scalable_agent
 from scalable_agent.transport import protocol, rpc, weights
+from scalable_agent.transport.credentials import NONE, Credentials
 
-# Seconds to wait for an answer. To the first call it is shorter, so that a
-# wrong address is told soon; later a message of 4 MiB may take its time.
+# Seconds to wait for the answer to the first call, so that a wrong address is
+# told soon. Later ones wait as long as the learner gives signs of life.
 _FIRST_TIMEOUT = 8.0
-_TIMEOUT = 30.0
+# Seconds in which a learner is told of a failure, or is not.
+_LAST_TIMEOUT = 5.0
 # Seconds between two attempts to reach a learner.
 _RETRY = 1.0
 # Characters of what the learner is told of a failure.
@@ -41,22 +44,23 @@ class Welcome(NamedTuple):
   Attributes:
     frames: environment frames that it has learned from.
     starts: registrations with this task before.
+    inference: 'actor' or 'learner': who evaluates the agent.
+    options: that this actor has left open, by name.
   """
 
   frames: int
   starts: int
+  inference: str
+  options: dict[str, Any]
 
 
 class LearnerLink:
   """For one thread. Every method may raise Over, Stopped and LinkError.
 
   Attributes:
-    sent_unrolls: taken by the learner so far, or their gradients.
+    sent: messages of its cargo that the learner has taken so far.
     reconnects: how often the link was lost.
-    cargo: what it sends, in the plural.
   """
-
-  cargo = ''
 
   def __init__(
     self,
@@ -65,28 +69,37 @@ class LearnerLink:
     options: Mapping[str, Any],
     reconnect_timeout: float,
     stopping: threading.Event,
+    credentials: Credentials = NONE,
+    proxy: bool = False,
   ):
     """Initialises; does not connect yet.
 
     Args:
-      address: host:port of the learner.
+      address: of the learner.
       task: of this actor.
-      options: that the learner must have, too, by name.
+      options: that the learner must have, too, by name; protocol.AUTO for what
+        it is to say.
       reconnect_timeout: seconds to wait for a learner that does not answer.
       stopping: set by whoever wants this process to stop.
+      credentials: that the learner asks for.
+      proxy: see rpc.Client.
     """
     self._address = address
     self._task = task
     self._options = dict(options)
     self._reconnect_timeout = reconnect_timeout
     self._stopping = stopping
-    self._client = rpc.Client(address, _FIRST_TIMEOUT)
+    self._credentials = credentials
+    self._proxy = proxy
+    self._client = self._make_client()
     self._session = -1
     self._variables: Sequence[Any] = ()
     self._version = -1
     self._begin_message: dict[str, Any] = {}
-    self.sent_unrolls = 0
+    self.sent = 0
     self.reconnects = 0
+    # A call may last: whoever stops this process need not wait for its end.
+    threading.Thread(target=self._hang_up, daemon=True).start()
 
   def register(self) -> Welcome:
     """Waits for the learner and introduces this actor.
@@ -97,10 +110,61 @@ class LearnerLink:
     """
     return self._register(first=True)
 
+  def begin(self, variables: Sequence[Any] = (), **message: Any) -> None:
+    """Agrees on what will be sent, and on what is fetched.
+
+    Args:
+      variables: of the agent, to be set by `update_weights`.
+      **message: more that the learner compares.
+
+    Raises:
+      LinkError: the learner has another level, network or loss.
+    """
+    self._variables = variables
+    self._begin_message = {'weights': weights.describe(variables), **message}
+    self._persist(self._begin)
+
   def update_weights(self) -> int:
     """Sets the variables to the newest weights; returns their version."""
     self._persist(self._fetch_weights)
     return self._version
+
+  def send(self, method: str, write: Callable[[bytes], bytes]) -> bool:
+    """Sends something, and waits until the learner has room for it.
+
+    What is under way when the link fails is lost: the weights that it was made
+    with may be unknown to the learner that comes back.
+
+    Args:
+      method: that takes it.
+      write: makes it, given its header.
+
+    Returns:
+      Whether it was taken; if not, there is a new link.
+    """
+
+    def attempt():
+      header = protocol.VERSIONED.pack(self._session, self._version)
+      self._client.call(method, write(header))
+      self.sent += 1
+
+    return self._attempt(attempt)
+
+  def ask(self, method: str, write: Callable[[bytes], bytes]) -> bytes | None:
+    """Returns the answer to a question; None if there is a new link.
+
+    Args:
+      method: that answers it.
+      write: makes it, given its header.
+    """
+    answers: list[bytes] = []
+
+    def attempt():
+      header = protocol.SESSION.pack(self._session)
+      answers.append(self._client.call(method, write(header)))
+      self.sent += 1
+
+    return answers[0] if self._attempt(attempt) else None
 
   def report_failure(self, message: str) -> None:
     """Tells the learner why this actor ends, if it is there."""
@@ -110,68 +174,24 @@ class LearnerLink:
       self._client.call(
         'failed',
         protocol.to_json(session=self._session, message=message[:_MAX_FAILURE]),
+        _LAST_TIMEOUT,
       )
-    except (rpc.Unreachable, rpc.Refused) as error:
+    except (rpc.Unreachable, rpc.Refused, rpc.Again, rpc.Closed) as error:
       logging.warning('The learner could not be told: %s', error)
 
-  # For those that say what is sent.
-
-  def _agree(self, variables: Sequence[Any], **message: Any) -> None:
-    """Agrees on what will be sent, and on the variables of the agent."""
-    self._variables = variables
-    self._begin_message = {'weights': weights.describe(variables), **message}
-    self._persist(self._begin)
-
-  def _deliver(self, transfer: Callable[[], None]) -> None:
-    """Waits until the learner has room, and has `transfer` call it.
-
-    What is under way when the link fails is lost: the weights that it was made
-    with may be unknown to the learner that comes back.
-    """
-
-    def attempt():
-      self._wait_for_room()
-      transfer()
-      self.sent_unrolls += 1
-
-    self._attempt(attempt)
-
-  def _restart(self) -> None:
-    """Forgets what a learner knew before this link was made."""
-
-  # One attempt each; they raise rpc.Unreachable and rpc.Refused.
+  # One attempt each; they raise what `rpc.Client.call` does.
 
   def _begin(self) -> None:
     message = protocol.to_json(session=self._session, **self._begin_message)
     self._client.call('begin', message)
 
   def _fetch_weights(self) -> None:
-    parts: list[bytes] = []
-    version, count = -1, 1
-    while len(parts) < count:
-      request = protocol.WEIGHTS_REQUEST.pack(
-        self._session, self._version, version, len(parts)
-      )
-      answer = self._client.call('weights', request)
-      version, count, over = protocol.WEIGHTS_ANSWER.unpack_from(answer)
-      if over:
-        raise Over
-      parts.append(answer[protocol.WEIGHTS_ANSWER.size :])
-    if count:
-      weights.assign(self._variables, b''.join(parts))
+    request = protocol.VERSIONED.pack(self._session, self._version)
+    answer = self._client.call('weights', request)
+    (version,) = protocol.WEIGHTS_ANSWER.unpack_from(answer)
+    if version != self._version:
+      weights.assign(self._variables, answer, protocol.WEIGHTS_ANSWER.size)
       self._version = version
-
-  def _wait_for_room(self) -> None:
-    request = protocol.SESSION.pack(self._session)
-    while True:
-      answer = self._client.call('ready', request)
-      wait_ms, over = protocol.READY_ANSWER.unpack(answer)
-      if over:
-        raise Over
-      if not wait_ms:
-        return
-      if self._stopping.wait(wait_ms / 1000):
-        raise Stopped
 
   # Persistence.
 
@@ -190,7 +210,6 @@ class LearnerLink:
     while True:
       self._register(first=False)
       self._version = -1
-      self._restart()
       if not self._begin_message or self._succeeds(self._begin):
         return False
 
@@ -199,18 +218,32 @@ class LearnerLink:
       attempt()
     except rpc.Unreachable as error:
       logging.warning('Lost the learner: %s', error)
+    except rpc.Again as reason:
+      logging.warning('The learner says: %s. Registering again.', reason)
+    except rpc.Over:
+      raise Over from None
+    except rpc.Closed:
+      raise Stopped from None
     except rpc.Refused as refused:
-      if str(refused) not in protocol.COME_BACK:
-        raise self._refused(refused) from refused
-      logging.warning('The learner says: %s. Registering again.', refused)
+      raise self._refused(refused) from refused
     else:
       return True
-    if self._stopping.wait(_RETRY):
-      raise Stopped
+    self._pause()
     return False
 
+  def _pause(self) -> None:
+    if self._stopping.wait(_RETRY):
+      raise Stopped
+
+  def _make_client(self) -> rpc.Client:
+    return rpc.Client(self._address, self._credentials, self._proxy)
+
+  def _hang_up(self) -> None:
+    """Ends the call under way once this process is to stop."""
+    self._stopping.wait()
+    self._client.close()
+
   def _register(self, first: bool) -> Welcome:
-    self._client = rpc.Client(self._address, _FIRST_TIMEOUT)
     request = protocol.to_json(
       protocol=protocol.VERSION,
       version=scalable_agent.__version__,
@@ -220,19 +253,29 @@ class LearnerLink:
     deadline = time.monotonic() + self._reconnect_timeout
     waiting = False
     while True:
+      # One of its own for each attempt, without the delays of those before.
+      self._client.close()
+      self._client = self._make_client()
       if self._stopping.is_set():
         raise Stopped
       try:
-        answer = protocol.from_json(self._client.call('register', request))
+        answer = protocol.from_json(
+          self._client.call('register', request, _FIRST_TIMEOUT)
+        )
         break
+      except rpc.Closed:
+        raise Stopped from None
+      except rpc.Over:
+        raise Over from None
       except rpc.Refused as refused:
         raise self._refused(refused) from refused
-      except rpc.Unreachable as error:
-        if first and error.strange:
+      except (rpc.Unreachable, rpc.Again) as error:
+        if first and getattr(error, 'strange', False):
           raise LinkError(
             f'--learner_address={self._address} takes connections but does '
-            'not answer as a learner does: another program listens there, or '
-            'the learner hangs. Check the address.'
+            'not answer as a learner does: another program listens there, the '
+            f'learner hangs, or one of both sides uses TLS ({error}). Check '
+            'the address, and --tls_authority.'
           ) from error
         if time.monotonic() > deadline:
           raise LinkError(
@@ -242,18 +285,22 @@ class LearnerLink:
         if not waiting:
           waiting = True
           print(
-            f'Actor {self._task} waits for the learner at {self._address}.',
+            f'Actor {self._task} waits for the learner at {self._address} '
+            f'({error}).',
             flush=True,
           )
-      if self._stopping.wait(_RETRY):
-        raise Stopped
+      self._pause()
     self._session = int(answer['session'])
-    self._client.timeout = _TIMEOUT
     print(
       f'Actor {self._task} is connected to the learner at {self._address}.',
       flush=True,
     )
-    return Welcome(int(answer['frames']), int(answer['starts']))
+    return Welcome(
+      int(answer['frames']),
+      int(answer['starts']),
+      str(answer['inference']),
+      dict(answer['options']),
+    )
 
   def _refused(self, refused: rpc.Refused) -> LinkError:
     return LinkError(

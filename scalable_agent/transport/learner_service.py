@@ -1,17 +1,17 @@
 """What a learner answers to its actors; see `protocol`.
 
-What is the same whatever actors send; what they do is for `unroll_service` and
-`gradient_service`.
+What is the same whatever actors send; what they do is for `unroll_service`,
+`gradient_service` and `step_service`.
 
-Nothing here waits: calls are answered by a few threads, and one that waited for
-room in the queue would keep others from fetching weights. An actor with an
-unroll is told to send it, or when to ask again. That is the back-pressure.
+A call may wait: for room in the queue, which is what slows actors down to the
+pace of the learner.
 """
 
+import contextlib
 import struct
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from absl import logging
@@ -19,24 +19,26 @@ from absl import logging
 import scalable_agent
 from scalable_agent import queues
 from scalable_agent.transport import (
-  admission,
+  malformed,
+  packing,
   protocol,
   rpc,
   sessions,
   weights,
 )
 
+# Of one actor.
+_MOST_COLUMNS = 2**16
+
 
 class Layout(Protocol):
   """Which arrays actors send."""
 
-  @property
-  def unroll_length(self) -> int: ...
   def describe(self) -> list[list]: ...
 
 
 class LearnerService:
-  """Registers actors, hands out weights, and says who may send.
+  """Registers actors, and hands out weights.
 
   Attributes:
     num_expected: actors that belong to this learner.
@@ -44,6 +46,8 @@ class LearnerService:
 
   # Of what is sent, under which it is counted.
   cargo = ''
+  # Who evaluates the agent.
+  inference = 'actor'
   # What is known of an actor.
   make_actor: Callable[..., Any] = sessions.Actor
 
@@ -85,11 +89,8 @@ class LearnerService:
     self._sessions = sessions.Sessions(self.make_actor, clock)
     self._lock = threading.Lock()  # Held for moments only.
     self._snapshot = weights.Snapshot(-1, ())
-    self._pieces = weights.Pieces()
+    self._packed = weights.Packed()
     self._frames = 0
-    self._admission = admission.Admission(
-      lambda: len(queue), queue.capacity, clock
-    )
     self._finished = False
     self._failures = 0
     self._bytes = {self.cargo: 0, 'weight': 0}
@@ -101,7 +102,6 @@ class LearnerService:
       'register': self._register,
       'begin': self._begin,
       'weights': self._weights,
-      'ready': self._ready,
       'failed': self._failed,
     }
 
@@ -153,11 +153,13 @@ class LearnerService:
     options = values.get('options')
     if not isinstance(options, dict):
       raise rpc.Refused('an actor without options')
+    # What an actor leaves open is the learner's to say.
+    left_open = {n: v for n, v in self._options.items() if _is_open(options, n)}
     differ = [
       f'--{name} is {own} at the learner and {options.get(name)} at actor '
       f'{task}'
       for name, own in self._options.items()
-      if options.get(name) != own
+      if name not in left_open and options.get(name) != own
     ]
     if differ:
       raise rpc.Refused(
@@ -174,96 +176,86 @@ class LearnerService:
         f'{self._index}. Give all processes the same --learner_address.'
       )
     actor = self._sessions.begin(task)
-    self._admission.leave(task)
     return protocol.to_json(
-      session=actor.session, frames=self._frames, starts=actor.starts
+      session=actor.session,
+      frames=self._frames,
+      starts=actor.starts,
+      options=left_open,
+      inference=self.inference,
     )
 
   def _begin(self, request: bytes) -> bytes:
     values = _parse(request)
-    actor = self._sessions.find(values.get('session'))
-    differences = (
-      protocol.difference(
-        self._layout.describe(), values.get('layout'), f'{self.cargo}s'
-      ),
-      protocol.difference(
-        self._weights_description, values.get('weights'), 'weights'
-      ),
-    )
-    for difference in filter(None, differences):
-      raise rpc.Refused(
-        f'{difference}. Is the level or --network another version there?'
+    with self._sessions.call(values.get('session')) as actor:
+      differences = (
+        protocol.difference(
+          self._layout.describe(), values.get('layout'), f'{self.cargo}s'
+        ),
+        protocol.difference(
+          self._weights_description, values.get('weights'), 'weights'
+        ),
       )
-    columns = values.get('columns')
-    if not isinstance(columns, int) or not 1 <= columns <= 2**16:
-      raise rpc.Refused(f'--envs_per_actor={columns} cannot be')
-    self._begun(actor, columns)
-    actor.columns = columns
-    logging.info(
-      'Actor %d has joined%s.', actor.task, ' again' if actor.starts else ''
-    )
+      for difference in filter(None, differences):
+        raise rpc.Refused(
+          f'{difference}. Is the level or --network another version there?'
+        )
+      columns = values.get('columns')
+      if not isinstance(columns, int) or not 1 <= columns <= _MOST_COLUMNS:
+        raise rpc.Refused(f'--envs_per_actor={columns} cannot be')
+      self._begun(actor, columns)
+      actor.columns = columns
+      logging.info(
+        'Actor %d has joined%s.', actor.task, ' again' if actor.starts else ''
+      )
     return protocol.to_json()
 
   def _weights(self, request: bytes) -> bytes:
-    session, has, version, index = unpack(protocol.WEIGHTS_REQUEST, request)
-    actor = self._sessions.find(session)
-    if self._finished:
-      actor.told = True
-      return protocol.WEIGHTS_ANSWER.pack(has, 0, True)
-    if version == -1:
+    session, has = header_of(protocol.VERSIONED, request)
+    with self._sessions.call(session) as actor:
+      self._check_going_on(actor)
       snapshot = self._snapshot
       if snapshot.version == has:
-        return protocol.WEIGHTS_ANSWER.pack(has, 0, False)
-      # Kept until this actor has all of it, however slow its network is.
-      limit = rpc.MAX_BYTES - protocol.WEIGHTS_ANSWER.size
-      actor.pieces = self._pieces.of(snapshot, limit)
-    held, pieces = actor.pieces
-    if version not in (-1, held) or index >= len(pieces):
-      raise rpc.Refused(f'there is no piece {index} of weights {version}')
-    version = held
-    piece = pieces[index]
-    if index == len(pieces) - 1:
-      actor.pieces = (-1, [])
-    with self._lock:
-      self._bytes['weight'] += len(piece)
-    return protocol.WEIGHTS_ANSWER.pack(version, len(pieces), False) + piece
-
-  def _ready(self, request: bytes) -> bytes:
-    (session,) = unpack(protocol.SESSION, request)
-    actor = self._sessions.find(session)
-    if self._finished:
-      actor.told = True
-      return protocol.READY_ANSWER.pack(0, True)
-    if not actor.columns:
-      raise rpc.Refused(f'actor {actor.task} has not begun')
-    wait = self._admission.ask(actor.task)
-    if not wait:
-      actor.may_send = actor.columns
-    return protocol.READY_ANSWER.pack(int(wait * 1000), False)
+        return protocol.WEIGHTS_ANSWER.pack(has)
+      version, data = self._packed.of(snapshot)
+      with self._lock:
+        self._bytes['weight'] += len(data)
+      return protocol.WEIGHTS_ANSWER.pack(version) + data
 
   # What actors send.
 
   def _begun(self, actor: Any, columns: int) -> None:
-    """Takes note of an actor that may send, of so many columns."""
+    """Takes note of an actor that sends so many columns; may refuse it."""
 
-  def _gone(self, actor: Any) -> None:
-    """Takes note of an actor that has failed."""
+  @contextlib.contextmanager
+  def _sending(self, session: int) -> Iterator[Any]:
+    """Yields the actor of a session that sends something.
+
+    Raises:
+      rpc.Over, rpc.Again: it is to stop, or to come back.
+      rpc.Refused: it has not begun, or has sent something else.
+    """
+    with self._sessions.call(session) as actor:
+      self._check_going_on(actor)
+      if not actor.columns:
+        raise rpc.Refused(f'actor {actor.task} has not begun')
+      try:
+        yield actor
+      except malformed.Malformed as error:
+        raise rpc.Refused(
+          f'actor {actor.task} sent no {self.cargo}: {error}'
+        ) from error
+      except queues.Closed:
+        self._check_going_on(actor)
+        raise rpc.Again(protocol.STOPPING) from None
+
+  def _check_going_on(self, actor: Any) -> None:
+    if self._finished:
+      actor.told = True
+      raise rpc.Over('training is over')
 
   def _check_version(self, version: int) -> None:
     if not 0 <= version <= self._snapshot.version:
-      raise rpc.Refused('a policy version that does not exist')
-
-  def _enqueue(self, actor: Any, columns: int, put: Callable[[], None]) -> None:
-    """Has what an actor has sent wait for the learner; under its lock."""
-    try:
-      put()
-    except queues.Closed:
-      if not self._finished:
-        raise rpc.Refused(protocol.STOPPING) from None
-    # Not before it counts as waiting in the queue, or its place would seem
-    # free for a moment.
-    actor.may_send -= columns
-    self._admission.arrived(actor.task, more=actor.may_send > 0)
+      raise malformed.Malformed('a policy version that does not exist')
 
   def _record(self, num_bytes: int, agent_steps: int) -> None:
     with self._lock:
@@ -275,16 +267,18 @@ class LearnerService:
 
   def _failed(self, request: bytes) -> bytes:
     values = _parse(request)
-    actor = self._sessions.find(values.get('session'))
-    with self._lock:
-      self._failures += 1
-      actor.columns = actor.may_send = 0
-      self._gone(actor)
-      self._admission.leave(actor.task)
+    with self._sessions.call(values.get('session')) as actor:
+      with self._lock:
+        self._failures += 1
+      actor.columns = 0
       actor.told = True  # It will not ask again.
-    message = rpc.printable(str(values.get('message')))
-    logging.error('Actor %d failed: %s', actor.task, message)
+      message = rpc.printable(str(values.get('message')))
+      logging.error('Actor %d failed: %s', actor.task, message)
     return protocol.to_json()
+
+
+def _is_open(options: Mapping[str, Any], name: str) -> bool:
+  return options.get(name) == protocol.AUTO
 
 
 def _parse(request: bytes) -> dict[str, Any]:
@@ -294,8 +288,9 @@ def _parse(request: bytes) -> dict[str, Any]:
     raise rpc.Refused(f'not a message of an actor: {error}') from error
 
 
-def unpack(header: struct.Struct, request: bytes) -> tuple:
+def header_of(header: struct.Struct, request: bytes) -> tuple:
   """Returns the fields of a header; raises rpc.Refused if there is none."""
-  if len(request) < header.size:
-    raise rpc.Refused('not a message of an actor')
-  return header.unpack_from(request)
+  try:
+    return packing.header_of(header, request)
+  except malformed.Malformed as error:
+    raise rpc.Refused(f'not a message of an actor: {error}') from error

@@ -1,19 +1,18 @@
 """What actors and learners say to each other.
 
 ```
-actor                                learner
-register  who I am, my options  ---> refused, or a session
-begin     my arrays and weights ---> refused, or welcome
-weights   the version I have    ---> newer weights, in pieces     <-- before
-...                                  (or: nothing newer)              each
-ready     an unroll is here     ---> send it, or wait so long         unroll
-unroll    a piece of it         ---> taken, or begin the stream anew
-gradients a piece of those of   ---> taken                        (instead
-          an unroll                                               of unroll)
-failed    why I must stop       ---> noted
+actor                                 learner
+register   who I am, my options  ---> refused, or a session
+begin      my arrays and weights ---> refused, or welcome
+weights    the version I have    ---> newer ones, if any         <-- before each
+unroll     all of it             ---> taken, once there is room      unroll
+gradients  those of an unroll    ---> the same                  <-- instead
+step       what environments show --> what to do next           <-- instead of
+failed     why I must stop       ---> noted                         both above
 ```
 
-Control messages are JSON objects, bulk data follows a fixed header.
+Control messages are JSON objects; bulk data is the memory of arrays, of which
+both sides know the shapes, behind a fixed header.
 """
 
 import json
@@ -22,29 +21,21 @@ from collections.abc import Sequence
 from typing import Any
 
 # Of the messages; the version of the package is compared, too.
-VERSION = 1
+VERSION = 2
 
 # Session of the actor.
 SESSION = struct.Struct('<Q')
-# Session, version that the actor has (-1: none), version and index of the
-# piece that it wants (-1: of the newest).
-WEIGHTS_REQUEST = struct.Struct('<QqqI')
-# Version, number of its pieces (0: nothing newer), whether training is over.
-WEIGHTS_ANSWER = struct.Struct('<qI?')
-# Session, index of the stream.
-UNROLL = struct.Struct('<QI')
-# Session, version of the weights that they are of, index of the piece.
-GRADIENTS = struct.Struct('<QqI')
-# To `ready`: milliseconds to wait (0: send it), whether training is over.
-READY_ANSWER = struct.Struct('<I?')
+# Session, and the version of the weights: that the actor has, -1 for none; or
+# that an unroll, or gradients, are of.
+VERSIONED = struct.Struct('<Qq')
+# Version of the weights that follow; none follow if it is what the actor has.
+WEIGHTS_ANSWER = struct.Struct('<q')
 
-TAKEN = b'taken'
-RESTART = b'restart'
-
-# Refusals after which an actor registers anew.
+# What is answered to actors after which they register anew.
 UNKNOWN = 'this actor is not registered'
 STOPPING = 'the learner is stopping'
-COME_BACK = (UNKNOWN, STOPPING)
+# The value of an option that an actor leaves to its learner.
+AUTO = 'auto'
 
 
 def level_of(actor: int, num_learners: int, deal: Sequence[int]) -> int:

@@ -1,51 +1,87 @@
-"""Calls between processes: bytes in, bytes out, over TensorFlow's gRPC.
+"""Calls between processes: bytes in, bytes out, over gRPC.
 
-Everything travels as one string tensor, because TensorFlow writes the elements
-of other tensors one by one, as integers of variable length: slower, and up to
-twice as many bytes for uint8.
-Nothing that comes in is ever run or unpickled.
+The gRPC that `tf.distribute` speaks as well, but without TensorFlow's messages
+around the bytes. Nothing that comes in is ever run or unpickled, and nothing is
+read of a call that does not show the token.
 """
 
 import contextlib
-import itertools
 import os
-import re
+import pathlib
 import resource
 import socket
-import stat
 import threading
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from concurrent import futures
 from typing import Any
 
-import tensorflow as tf
+import grpc
 from absl import logging
 
 from scalable_agent.distribution import addresses
+from scalable_agent.transport.credentials import NONE, Credentials
 
-# gRPC's limit on a message, less what TensorFlow puts around the bytes.
-MAX_BYTES = 4 * 2**20 - 2**10
+# What gRPC would write to standard error, the exceptions say, too. The resolver
+# of the system knows more names than gRPC's own.
+os.environ.setdefault('GRPC_VERBOSITY', 'NONE')
+os.environ.setdefault('GRPC_DNS_RESOLVER', 'native')
 
-_OK = b'+'
-_REFUSED = b'-'
-_STRING = tf.TensorSpec([], tf.string)
+# Of a message. gRPC keeps what has come of one, not what one claims to be.
+MAX_BYTES = 256 * 2**20
+
+_SERVICE = 'scalable_agent.Learner'
 # Refusals that a server writes into its log; a stranger must not fill the disk.
 _MAX_LOGGED = 100
 # Characters of one of them: it may quote what a stranger has sent.
-_MAX_REFUSAL = 4000
-# Seconds to connect, and without a sign of the other host's kernel.
+_MAX_REFUSAL = 2000
+# Descriptors that strangers leave to checkpoints and reports.
+_SPARE_DESCRIPTORS = 256
+# Calls at a time of one connection.
+_MAX_CALLS = 16
+# Seconds after which a peer that is silent is asked for a sign, and for it.
+_KEEPALIVE, _SILENCE = 10, 20
 _TCP_TIMEOUT = 3.0
-_SILENCE = 20.0
-# How a client of HTTP/2 begins, and the frame that both sides send first.
-_PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
-_SETTINGS = b'\0\0\0\4\0\0\0\0\0'
-# Clients of one name are one to TensorFlow: the end of one is that of all. The
-# default is the address.
-_NAMES = map('client_{}'.format, itertools.count())
+_BOTH_ENDS = (
+  ('grpc.max_receive_message_length', MAX_BYTES),
+  ('grpc.max_send_message_length', MAX_BYTES),
+  ('grpc.keepalive_time_ms', _KEEPALIVE * 1000),
+  ('grpc.keepalive_timeout_ms', _SILENCE * 1000),
+)
+_SERVER_OPTIONS = (
+  *_BOTH_ENDS,
+  # A second server on the port would get some of the calls of the first.
+  ('grpc.so_reuseport', 0),
+  ('grpc.max_concurrent_streams', _MAX_CALLS),
+  # Of strangers: connections that say nothing.
+  ('grpc.server_handshake_timeout_ms', 10_000),
+  ('grpc.max_connection_idle_ms', 60_000),
+  # Clients ask for signs as often.
+  ('grpc.http2.min_recv_ping_interval_without_data_ms', _KEEPALIVE * 500),
+)
+_CLIENT_OPTIONS = (
+  *_BOTH_ENDS,
+  # A connection of its own, and of each attempt: no delays of earlier ones.
+  ('grpc.use_local_subchannel_pool', 1),
+  # Refusals are longer than gRPC's default.
+  ('grpc.max_metadata_size', 16 * _MAX_REFUSAL),
+)
 
 
 class Refused(Exception):
   """The other side was reached and said no; the message is its answer."""
+
+
+class Over(Exception):
+  """The other side says that there is nothing more to do."""
+
+
+class Again(Exception):
+  """The other side does not know this one any more, or is about to stop."""
+
+
+class Closed(Exception):
+  """This client was closed."""
 
 
 class Unreachable(Exception):
@@ -60,67 +96,122 @@ class Unreachable(Exception):
     self.strange = strange
 
 
-class Server:
-  """Answers calls until the process ends: the library offers no way to stop.
+# What handlers raise to answer, and how it travels.
+_CODES = {
+  Refused: grpc.StatusCode.FAILED_PRECONDITION,
+  Over: grpc.StatusCode.OUT_OF_RANGE,
+  Again: grpc.StatusCode.ABORTED,
+}
+_ANSWERS = {code: kind for kind, code in _CODES.items()}
+_NO_TOKEN = grpc.StatusCode.UNAUTHENTICATED
 
-  Handlers run in as many threads as there are cores, so none may wait: a few
-  that do would keep all others from being answered. Nor may they call a
-  tf.function: it would wait for one of these very threads, all of them for
-  ever when that many calls do so at once.
+
+class Server:
+  """Answers calls until `stop`.
+
+  Handlers may wait, each in a thread of its own.
 
   Attributes:
     refusals: number of calls that were not answered as asked.
   """
 
   def __init__(
-    self, address: str, handlers: Mapping[str, Callable[[bytes], bytes]]
+    self,
+    address: str,
+    handlers: Mapping[str, Callable[[bytes], bytes]],
+    credentials: Credentials = NONE,
+    most_calls: int = 64,
   ):
     """Starts to listen.
 
     Args:
-      address: host:port to listen on; check that it is free before, see
-        `addresses.check_free`: gRPC would share a port with another server.
+      address: host:port, or unix:/path, to listen on.
       handlers: by name of the method. They get the request and return the
-        answer, at most MAX_BYTES, or raise Refused; whatever else they raise
-        is logged, and the caller gets a Refused, too.
+        answer, at most MAX_BYTES, or raise Refused, Over or Again; whatever
+        else they raise is logged, and the caller gets a Refused, too.
+      credentials: of this side; calls without its token are not read.
+      most_calls: that are answered at a time; more come back later.
+
+    Raises:
+      ValueError: this process cannot listen there.
     """
     self.refusals = 0
+    self._credentials = credentials
     self._lock = threading.Lock()
-    # Connections of strangers must not use up what checkpoints need.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-      resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    self._server = tf.distribute.experimental.rpc.Server.create('grpc', address)
-    for name, handler in handlers.items():
-      self._server.register(name, self._as_function(name, handler))
+    self._threads = futures.ThreadPoolExecutor(most_calls, 'rpc')
+    self._server = grpc.server(
+      self._threads,
+      interceptors=[_Doorman(credentials, self._turn_away)],
+      options=(*_SERVER_OPTIONS, *_bounded_connections()),
+      maximum_concurrent_rpcs=most_calls,
+    )
+    self._server.add_generic_rpc_handlers(
+      [
+        grpc.method_handlers_generic_handler(
+          _SERVICE,
+          {
+            name: grpc.unary_unary_rpc_method_handler(
+              self._answering(name, handler)
+            )
+            for name, handler in handlers.items()
+          },
+        )
+      ]
+    )
+    self._bind(address)
     self._server.start()
 
-  def _as_function(self, name: str, handler: Callable[[bytes], bytes]):
-    def answer(request: Any) -> bytes:
+  def _bind(self, address: str) -> None:
+    # Says why not, which gRPC does not.
+    addresses.check_free(address)
+    secret = self._credentials.of_server()
+    try:
+      if secret is None:
+        self._server.add_insecure_port(address)
+      else:
+        self._server.add_secure_port(address, secret)
+    except RuntimeError as error:
+      raise ValueError(
+        f'--learner_address: cannot listen at {address}: {error}'
+      ) from error
+    if addresses.is_unix(address):
+      path = pathlib.Path(address.partition(':')[2])
+      path.chmod(0o600)
+
+  def stop(self, grace: float = 1.0) -> None:
+    """Takes no more calls, and waits for those under way.
+
+    Args:
+      grace: seconds after which they are cut off.
+    """
+    self._server.stop(grace).wait()
+    self._threads.shutdown(wait=False)
+
+  def _answering(self, name: str, handler: Callable[[bytes], bytes]):
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
       try:
-        # The library checks the type of what comes in, but not its shape.
-        if not isinstance(request, bytes):
-          raise Refused('expected one string')
-        return _OK + handler(request)
+        return handler(request)
+      except (Over, Again) as kind:
+        code, text = _CODES[type(kind)], str(kind)
       except Refused as refused:
-        return self._refuse(str(refused), f'{name} refused: {refused}')
+        code, text = _CODES[Refused], str(refused)
+        self._note(f'{name} refused: {refused}')
       except Exception as error:
-        return self._refuse(
-          f'{type(error).__name__}: {error}',
-          f'{name} failed: {traceback.format_exc()}',
-        )
+        code, text = _CODES[Refused], f'{type(error).__name__}: {error}'
+        self._note(f'{name} failed: {traceback.format_exc()}')
+      context.abort(code, printable(text))
+      raise AssertionError  # `abort` has raised.
 
-    # Without autograph: it would translate the handler.
-    @tf.function(input_signature=[_STRING], autograph=False)
-    def function(request):
-      answered = tf.numpy_function(answer, [request], tf.string)
-      answered.set_shape([])
-      return answered
+    return answer
 
-    return function
+  def _turn_away(self, request: Any, context: grpc.ServicerContext) -> bytes:
+    """Answers one without the token: no more than that."""
+    del request  # Not read.
+    self._note(f'A call without the token of this run, from {context.peer()}.')
+    context.abort(_NO_TOKEN, '')
+    raise AssertionError
 
-  def _refuse(self, answer: str, entry: str) -> bytes:
-    """Returns the bytes of a refusal, with an entry in the log."""
+  def _note(self, entry: str) -> None:
     with self._lock:
       self.refusals += 1
       count = self.refusals
@@ -128,7 +219,32 @@ class Server:
       logging.warning('%s', printable(entry))
     if count == _MAX_LOGGED:
       logging.warning('Further refusals are counted, not logged.')
-    return _REFUSED + printable(answer).encode()
+
+
+class _Doorman(grpc.ServerInterceptor):
+  """Looks at the token before any byte of a request is read."""
+
+  def __init__(self, credentials: Credentials, turn_away: Callable[..., Any]):
+    self._credentials = credentials
+    # Of a stream of requests, as gRPC reads the one of others by itself.
+    self._refusal = grpc.stream_unary_rpc_method_handler(turn_away)
+
+  def intercept_service(self, continuation, handler_call_details):
+    if self._credentials.admits(handler_call_details.invocation_metadata):
+      return continuation(handler_call_details)
+    return self._refusal
+
+
+def _bounded_connections() -> list[tuple[str, int]]:
+  """Returns how many there may be: fewer than this process may open files."""
+  _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+  with contextlib.suppress(ValueError, OSError):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+  soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if soft == resource.RLIM_INFINITY:
+    return []
+  most = max(soft - _SPARE_DESCRIPTORS, _SPARE_DESCRIPTORS)
+  return [('grpc.max_allowed_incoming_connections', min(most, 2**31 - 1))]
 
 
 def printable(text: str) -> str:
@@ -139,135 +255,107 @@ def printable(text: str) -> str:
 
 
 class Client:
-  """Calls one server; not thread-safe. Connects, and reconnects, by itself.
+  """Calls one server; connects, and reconnects, by itself.
 
-  Attributes:
-    timeout: seconds to wait for an answer.
+  One thread may call at a time, any other may `close` it.
   """
 
-  def __init__(self, address: str, timeout: float):
+  def __init__(
+    self,
+    address: str,
+    credentials: Credentials = NONE,
+    proxy: bool = False,
+  ):
     """Initialises; does not connect yet.
 
     Args:
-      address: host:port.
-      timeout: seconds to wait for an answer.
+      address: host:port, or unix:/path.
+      credentials: of this side.
+      proxy: whether to go over the one that http_proxy names.
     """
     self._address = address
-    self.timeout = timeout
-    self._client: Any = None
+    self._metadata = credentials.metadata()
+    self._closed = False
+    options = [*_CLIENT_OPTIONS, ('grpc.enable_http_proxy', int(proxy))]
+    if credentials.name:
+      options.append(('grpc.ssl_target_name_override', credentials.name))
+    secret = credentials.of_channel()
+    self._channel = (
+      grpc.insecure_channel(address, options)
+      if secret is None
+      else grpc.secure_channel(address, secret, options)
+    )
+    self._methods: dict[str, Any] = {}
 
-  def call(self, method: str, request: bytes = b'') -> bytes:
+  def call(
+    self, method: str, request: bytes = b'', timeout: float | None = None
+  ) -> bytes:
     """Returns the answer to a request.
 
+    Args:
+      method: name of its handler.
+      request: at most MAX_BYTES.
+      timeout: seconds to wait for the answer; None: as long as the other side
+        gives signs of life.
+
     Raises:
-      Refused: the server said no.
+      Refused: the server said no; Over, Again: see there.
       Unreachable: there was no answer. Whether the call took effect is unknown.
+      Closed: by `close`.
       ValueError: the request is longer than MAX_BYTES.
     """
     if len(request) > MAX_BYTES:
       raise ValueError(
-        f'a request of {len(request)} bytes; gRPC takes at most {MAX_BYTES}'
+        f'a request of {len(request)} bytes; at most {MAX_BYTES} are taken'
       )
-    if self._client is None:
-      self._connect()
-    result = self._client.call(
-      method,
-      args=[tf.constant(request)],
-      output_specs=_STRING,
-      timeout_in_ms=int(self.timeout * 1000),
+    if method not in self._methods:
+      self._methods[method] = self._channel.unary_unary(f'/{_SERVICE}/{method}')
+    try:
+      return self._methods[method](
+        request, timeout=timeout, metadata=self._metadata
+      )
+    except ValueError as error:  # Of a channel that is closed.
+      raise Closed from error
+    except grpc.RpcError as error:
+      if self._closed:
+        raise Closed from error
+      raise self._meaning(error.code(), error.details() or '') from error
+
+  def close(self) -> None:
+    """Has the call under way, and all later ones, raise Closed."""
+    self._closed = True
+    self._channel.close()
+
+  def _meaning(self, code: grpc.StatusCode, text: str) -> Exception:
+    if code in _ANSWERS:
+      return _ANSWERS[code](text)
+    if code == _NO_TOKEN:
+      return Refused(
+        'this process does not show the token of the run. Give all processes '
+        'the same --cluster_token_file'
+      )
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and 'larger than max' in text:
+      return Refused(f'a message of more than {MAX_BYTES} bytes: {text}')
+    strange = (
+      code == grpc.StatusCode.UNIMPLEMENTED
+      or 'Failed parsing HTTP/2' in text
+      or 'handshake failed' in text
+      or (code == grpc.StatusCode.DEADLINE_EXCEEDED and _accepts(self._address))
     )
-    if not result.is_ok():
-      code, message = result.get_error()
-      text = message.numpy().decode(errors='replace')
-      if int(code) == tf.errors.RESOURCE_EXHAUSTED:
-        raise Refused(f'an answer of more than {MAX_BYTES} bytes: {text}')
-      # Not the answer of a handler, which refuses in its own way: the server is
-      # gone, or about to go.
-      raise self._unreachable(text)
-    answer = result.get_value().numpy()
-    if not answer.startswith(_OK):
-      raise Refused(answer[1:].decode(errors='replace'))
-    return answer[1:]
-
-  def _connect(self) -> None:
-    # While nobody listens, gRPC would wait for longer and longer between two
-    # attempts, and say nothing of the reason.
-    place = addresses.split(self._address)
-    try:
-      greeting = _greet(place)
-      infos = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)
-    except OSError as error:
-      raise Unreachable(f'{self._address}: {error}') from error
-    if greeting is None or greeting[3:4] not in (_SETTINGS[3:4], b''):
-      raise Unreachable(
-        f'{self._address}: what listens there does not speak gRPC', strange=True
-      )
-    if not greeting:
-      # A tunnel with nobody at its other end.
-      raise Unreachable(f'{self._address}: the connection was closed')
-    try:
-      self._client = tf.distribute.experimental.rpc.Client.create(
-        'grpc',
-        self._address,
-        name=next(_NAMES),
-        timeout_in_ms=int(self.timeout * 1000),
-      )
-    except tf.errors.OpError as error:
-      raise self._unreachable(error.message) from error
-    _limit_silence({info[4][:2] for info in infos})
-
-  def _unreachable(self, text: str) -> Unreachable:
-    # A channel of its own for the next attempt, without this one's delays.
-    self._client = None
-    # Without the name of TensorFlow's node before it, and gRPC's form of it.
-    reason = re.sub(r'^\{\{.*?\}\}\s*', '', text).partition('\n')[0]
-    return Unreachable(
-      f'{self._address}: {reason}', strange='not registered' in reason
-    )
+    return Unreachable(f'{self._address}: {_brief(text)}', strange)
 
 
-def _greet(place: tuple[str, int]) -> bytes | None:
-  """Returns what answers the first bytes of HTTP/2: a frame of settings.
-
-  Returns:
-    The first bytes; none if the connection was closed, None if nothing came.
-  """
-  with socket.create_connection(place, _TCP_TIMEOUT) as connection:
-    try:
-      connection.sendall(_PREFACE + _SETTINGS)
-      return connection.recv(len(_SETTINGS))
-    except ConnectionError:
-      return b''
-    except TimeoutError:
-      return None
+def _brief(text: str) -> str:
+  """Returns what gRPC says, without what it says around it."""
+  return text.rpartition('last error: ')[2].partition('\n')[0] or 'no answer'
 
 
-def _limit_silence(peers: Collection[tuple]) -> None:
-  """Has connections end whose other end does not acknowledge what was sent.
-
-  A call does not end at its deadline while a part of its request waits for room
-  in the socket: where the host is gone without a word, that takes the kernel a
-  quarter of an hour, and after a cut as long again as the cut was. gRPC's
-  servers end such connections after 20 s, its clients only if told to, which
-  TensorFlow offers no way to.
-
-  Args:
-    peers: address and port of the other ends.
-  """
-  descriptors = '/proc/self/fd'
-  if not hasattr(socket, 'TCP_USER_TIMEOUT') or not os.path.isdir(descriptors):
-    return  # Not Linux.
-  for descriptor in map(int, os.listdir(descriptors)):
-    # Some are closed by now, or sockets without a peer.
-    with contextlib.suppress(OSError):
-      if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        continue
-      with socket.socket(fileno=os.dup(descriptor)) as connection:
-        if connection.family not in (socket.AF_INET, socket.AF_INET6):
-          continue
-        address, port, *_ = connection.getpeername()
-        # gRPC's sockets are of IPv6, with IPv4 inside.
-        if (address.removeprefix('::ffff:'), port) in peers:
-          connection.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_SILENCE * 1000)
-          )
+def _accepts(address: str) -> bool:
+  """Whether anything takes connections at an address."""
+  if addresses.is_unix(address):
+    return True
+  try:
+    with socket.create_connection(addresses.split(address), _TCP_TIMEOUT):
+      return True
+  except OSError:
+    return False

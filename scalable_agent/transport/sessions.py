@@ -1,10 +1,11 @@
 """Which actors a learner knows, and when it last heard of them."""
 
+import contextlib
 import math
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from scalable_agent.transport import protocol, rpc
@@ -13,23 +14,34 @@ from scalable_agent.transport import protocol, rpc
 _SILENCE = 30.0
 
 
+# Processes whose place was taken that are remembered, of each task.
+_REMEMBERED = 16
+
+
 class Actor:
-  """What the learner knows of one actor."""
+  """What the learner knows of one actor.
+
+  Attributes:
+    task: of the actor.
+    session: by which it is known since it registered.
+    starts: registrations with this task before.
+    columns: E; 0 as long as it has not begun, and once it has failed.
+    told: whether it knows that there is nothing more to do.
+  """
 
   def __init__(self, task: int, session: int, previous: 'Actor | None'):
     self.task = task
     self.session = session
-    # Sessions of processes whose place was taken.
-    self.replaced: frozenset[int] = (
-      previous.replaced | {previous.session} if previous else frozenset()
-    )
-    self.starts: int = previous.starts + 1 if previous else 0
-    self.lock = threading.Lock()  # Of what it is sending.
-    self.columns = 0  # 0: has not begun, or has failed.
-    self.may_send = 0  # Columns.
-    self.pieces: tuple[int, list[bytes]] = (-1, [])
-    self.seen = 0.0
+    self.replaced: tuple[int, ...] = ()
+    self.starts = 0
+    if previous:
+      replaced = (*previous.replaced, previous.session)
+      self.replaced = replaced[-_REMEMBERED:]
+      self.starts = previous.starts + 1
+    self.columns = 0
     self.told = False
+    self.seen = 0.0
+    self.calling = threading.Lock()  # Held during a call.
 
 
 class Sessions:
@@ -66,12 +78,24 @@ class Sessions:
       self._actors[task] = actor
     return actor
 
-  def find(self, session: Any) -> Any:
-    """Returns the actor of a session, which has been heard of just now.
+  @contextlib.contextmanager
+  def call(self, session: Any) -> Iterator[Any]:
+    """Yields the actor of a session, which calls as long as this lasts.
 
     Raises:
-      rpc.Refused: there is none.
+      rpc.Again: there is none any more.
+      rpc.Refused: another process has its task, or it calls already.
     """
+    actor = self._find(session)
+    if not actor.calling.acquire(blocking=False):
+      raise rpc.Refused(f'actor {actor.task} calls twice at a time')
+    try:
+      yield actor
+    finally:
+      actor.seen = self._clock()
+      actor.calling.release()
+
+  def _find(self, session: Any) -> Any:
     if not isinstance(session, int):
       raise rpc.Refused('a message without a session')
     with self._lock:
@@ -83,7 +107,7 @@ class Sessions:
           raise rpc.Refused(
             f'another process with --task={actor.task} has taken its place'
           )
-    raise rpc.Refused(protocol.UNKNOWN)
+    raise rpc.Again(protocol.UNKNOWN)
 
   def all_told(self, least: int) -> bool:
     """Whether those that were heard of lately know that training is over.
@@ -99,6 +123,9 @@ class Sessions:
   def silence(self) -> float:
     """Returns seconds since any actor was heard of; infinite if none was."""
     with self._lock:
+      # One whose call lasts is heard of.
+      if any(actor.calling.locked() for actor in self._all()):
+        return 0.0
       heard = [actor.seen for actor in self._all()]
     return self._clock() - max(heard, default=-math.inf)
 
@@ -111,4 +138,4 @@ class Sessions:
     return self._actors.values()
 
   def _is_heard_of(self, actor: Actor) -> bool:
-    return self._clock() - actor.seen < _SILENCE
+    return actor.calling.locked() or self._clock() - actor.seen < _SILENCE

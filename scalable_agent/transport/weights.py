@@ -1,10 +1,10 @@
-"""Weights, and other arrays in a fixed order, as bytes in pieces that fit."""
+"""The weights that actors fetch, as bytes, made once for all of them."""
 
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
+from scalable_agent.transport import packing
 
 
 class Snapshot(NamedTuple):
@@ -19,19 +19,20 @@ class Snapshot(NamedTuple):
   values: Sequence[Any]
 
 
-class Pieces:
-  """The newest snapshot in pieces, made once for all who ask; thread-safe."""
+class Packed:
+  """The bytes of the newest snapshot; thread-safe."""
 
   def __init__(self) -> None:
     self._lock = threading.Lock()
-    self._latest: tuple[int, list[bytes]] = (-1, [])
+    self._latest: tuple[int, bytes] = (-1, b'')
 
-  def of(self, snapshot: Snapshot, max_bytes: int) -> tuple[int, list[bytes]]:
-    """Returns the version of a snapshot, or of a newer one, and its pieces."""
+  def of(self, snapshot: Snapshot) -> tuple[int, bytes]:
+    """Returns the version of a snapshot, or of a newer one, and its bytes."""
     with self._lock:
       if self._latest[0] < snapshot.version:
-        data = to_bytes(snapshot.values)
-        self._latest = snapshot.version, split(data, max_bytes)
+        specs = [packing.spec_of(value) for value in snapshot.values]
+        data = packing.pack(specs, snapshot.values)
+        self._latest = snapshot.version, data
       return self._latest
 
 
@@ -40,49 +41,18 @@ def describe(variables: Sequence[Any]) -> list[list]:
   return [[v.name, [int(n) for n in v.shape], v.dtype.name] for v in variables]
 
 
-def to_bytes(values: Sequence[Any]) -> bytes:
-  """Returns the memory of all values, one behind the other."""
-  return b''.join(np.asarray(value).tobytes() for value in values)
-
-
-def split(data: bytes, max_bytes: int) -> list[bytes]:
-  """Returns pieces of at most `max_bytes` that make up `data`."""
-  return [data[i : i + max_bytes] for i in range(0, len(data), max_bytes)]
-
-
-def from_bytes(like: Sequence[Any], data: bytes) -> list[np.ndarray]:
-  """Returns what `to_bytes` was given, as views of the bytes.
+def assign(variables: Sequence[Any], data: bytes, offset: int = 0) -> None:
+  """Sets all variables to those of a snapshot.
 
   Args:
-    like: whatever has the shapes and TensorFlow's dtypes of the values.
-    data: of all of them.
+    variables: of the agent.
+    data: a header and the snapshot's bytes.
+    offset: bytes of the header.
 
   Raises:
-    ValueError: the bytes are those of other values.
+    Malformed: the bytes are those of other variables; nothing is set.
   """
-  values, offset = [], 0
-  size = num_bytes(like)
-  if size != len(data):
-    raise ValueError(f'{len(data)} bytes instead of {size}')
-  for one in like:
-    dtype = one.dtype.as_numpy_dtype
-    flat = np.frombuffer(data, dtype, int(np.prod(one.shape)), offset)
-    values.append(flat.reshape(one.shape))
-    offset += flat.nbytes
-  return values
-
-
-def num_bytes(like: Sequence[Any]) -> int:
-  """Returns the length of what `to_bytes` makes of such values."""
-  return sum(int(np.prod(one.shape)) * one.dtype.size for one in like)
-
-
-def assign(variables: Sequence[Any], data: bytes) -> None:
-  """Sets all variables to what `to_bytes` was given.
-
-  Raises:
-    ValueError: the bytes are those of other variables; nothing is set.
-  """
-  values = from_bytes(variables, data)
+  specs = [packing.spec_of(variable) for variable in variables]
+  values = packing.unpack(specs, data, offset)
   for variable, value in zip(variables, values, strict=True):
     variable.assign(value)
