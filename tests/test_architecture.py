@@ -94,7 +94,7 @@ MUST_NOT_IMPORT = {
 }
 
 RPC_USER = 'scalable_agent.transport.rpc'
-EXPERIMENTAL_USERS = (RPC_USER, 'scalable_agent.distribution.cluster')
+EXPERIMENTAL_USERS = (RPC_USER,)
 RPC = 'tensorflow.distribute.experimental.rpc'
 
 # (module, name) of every other use of tf.*.experimental. Only ever remove.

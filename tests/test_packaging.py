@@ -22,9 +22,9 @@ DISTRIBUTIONS = {
 }
 # Extras of pyproject.toml.
 EXTRAS = ('envpool', 'minigrid', 'mujoco', 'vizdoom')
-# Who uses them asks for them: one has no wheels, the other few have a use for.
+# 'deepmind_lab' has no wheels, so that its users ask for it themselves;
 # 'stable_baselines3' is a peer to compare with, in an environment of its own.
-OPTIONAL = {'deepmind_lab', 'kubernetes', 'stable_baselines3'}
+OPTIONAL = {'deepmind_lab', 'stable_baselines3'}
 
 
 def normalized(name):

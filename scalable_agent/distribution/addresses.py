@@ -22,7 +22,8 @@ MAX_PORT = 65535 - COLLECTIVE_OFFSET
 
 _REASONS = {
   errno.EADDRINUSE: (
-    'another process listens on this port. End it, or choose another port'
+    'another process listens on this port. End it, or choose another port in '
+    '--learner_address or TF_CONFIG'
   ),
   errno.EADDRNOTAVAIL: (
     'no network interface of this host has this address. Start the learner on '

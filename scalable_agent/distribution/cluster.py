@@ -64,9 +64,9 @@ def resolve(
 ) -> tuple[Config, Cluster] | None:
   """Returns who is where, None where everything is on a single machine.
 
-  Flags decide. Where they leave something open, TF_CONFIG does, if it has a
-  job named `learner`; or else Slurm or Kubernetes, but only if
-  --learner_address says so, as a program inside of them may well be alone.
+  Flags decide. Where they leave something open, TF_CONFIG does, if it has
+  learners; or else Slurm, but only if --learner_address says so, as a program
+  inside of it may well be alone.
 
   Args:
     config: resolved options.
@@ -79,7 +79,6 @@ def resolve(
   Raises:
     ValueError: names the option or environment variable that is malformed, or
       both where they contradict each other.
-    TimeoutError: the pods of the learners do not run in time.
   """
   if config.run.mode != 'train':
     return None
@@ -121,8 +120,6 @@ def _find_placement(
   own = config.cluster
   if own.learner_address == 'slurm':
     return schedulers.from_slurm(own.num_learners)
-  if own.learner_address == 'kubernetes':
-    return schedulers.from_kubernetes(own.num_learners, own.reconnect_timeout)
   placement = schedulers.from_tf_config()
   if placement is None and own.task >= 0:
     return schedulers.Placement('--learner_address', _listed(own))

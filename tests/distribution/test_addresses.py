@@ -109,7 +109,8 @@ class TestCheckFree:
     with pytest.raises(
       ValueError,
       match=rf'^--learner_address: cannot listen at {host}:{port}: another '
-      r'process listens on this port\. End it, or choose another port\.$',
+      r'process listens on this port\. End it, or choose another port in '
+      r'--learner_address or TF_CONFIG\.$',
     ):
       addresses.check_free(f'{host}:{port}')
 

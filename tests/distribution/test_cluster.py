@@ -1,22 +1,26 @@
-"""Who is where, by flags, TF_CONFIG, Slurm and Kubernetes."""
+"""Who is where, by flags, TF_CONFIG and Slurm."""
 
 import json
 import os
+import pathlib
+import re
+import subprocess
 import sys
-import types
 
 import pytest
 
+from scalable_agent.distribution import addresses, schedulers
 from scalable_agent.distribution import cluster as cluster_lib
-from scalable_agent.distribution import schedulers
 from tests.configs import make_config
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
   """No scheduler, whatever runs the tests."""
   for name in list(os.environ):
-    if name.startswith(('SLURM', 'JOB_COMPLETION')) or name == 'TF_CONFIG':
+    if name.startswith('SLURM') or name == 'TF_CONFIG':
       monkeypatch.delenv(name)
 
 
@@ -159,7 +163,8 @@ class TestTfConfig:
     'cluster',
     [
       {},
-      {'chief': ['a:1'], 'worker': ['b:1']},
+      {'worker': ['b:1', 'c:1']},
+      {'chief': ['a:1'], 'ps': ['b:1']},
       {'actor': ['c:1']},
       {'learner': []},
     ],
@@ -168,6 +173,36 @@ class TestTfConfig:
     self, monkeypatch, cluster
   ):
     set_tf_config(monkeypatch, cluster, 'worker', 0)
+    assert resolve() is None
+
+  @pytest.mark.parametrize(
+    ('kind', 'index', 'job_name', 'task'),
+    [
+      ('chief', 0, 'learner', 0),
+      ('worker', 1, 'actor', 1),
+      ('Worker', '1', 'actor', 1),
+    ],
+  )
+  @pytest.mark.parametrize(
+    'cluster',
+    [
+      {'chief': ['a:1'], 'worker': ['b:1', 'c:1'], 'evaluator': ['d:1']},
+      {'Chief': ['a:1'], 'Worker': ['b:1', 'c:1'], 'PS': ['d:1']},
+      {'master': {'0': 'a:1'}, 'worker': {'1': 'c:1'}},
+    ],
+  )
+  def test_the_chief_of_kubeflow_learns_and_its_workers_act(
+    self, monkeypatch, cluster, kind, index, job_name, task
+  ):
+    value = {'cluster': cluster, 'task': {'type': kind, 'index': index}}
+    value['environment'] = 'cloud'
+    monkeypatch.setenv('TF_CONFIG', json.dumps(value))
+    _, found = cluster_lib.resolve(make_config(num_actors=8), ())
+    assert found.learners == ('a:1',)
+    assert (found.job_name, found.task, found.num_actors) == (job_name, task, 2)
+
+  def test_an_empty_one_is_none(self, monkeypatch):
+    monkeypatch.setenv('TF_CONFIG', '')
     assert resolve() is None
 
   @pytest.mark.parametrize(
@@ -202,7 +237,18 @@ class TestTfConfig:
     ('cluster', 'task', 'message'),
     [
       (CLUSTER, ('actor', 3), '^TF_CONFIG: actor 3 is not one of --num_actors'),
-      (CLUSTER, ('chief', 0), "^TF_CONFIG: .* type 'chief'"),
+      (
+        CLUSTER,
+        ('evaluator', 0),
+        "^TF_CONFIG: .* type 'evaluator'.*Start only",
+      ),
+      (CLUSTER, ('ps', '0'), "^TF_CONFIG: .* type 'ps'"),
+      (CLUSTER, (7, 0), '^TF_CONFIG=.* cannot be read'),
+      (
+        CLUSTER | {'chief': ['f:1']},
+        ('chief', 0),
+        '^TF_CONFIG has the jobs .* two of them are learners. Leave one',
+      ),
       (CLUSTER, (None, None), '^TF_CONFIG does not say which task'),
       (CLUSTER, ('actor', 'x'), '^TF_CONFIG=.* cannot be read'),
       ({'learner': ['a:0']}, ('learner', 0), "^TF_CONFIG: 'a:0' is no address"),
@@ -214,6 +260,8 @@ class TestTfConfig:
       ([], ('learner', 0), '^TF_CONFIG=.* cannot be read'),
       ('abc', ('learner', 0), '^TF_CONFIG=.* cannot be read'),
       ({'learner': 3}, ('learner', 0), '^TF_CONFIG=.* cannot be read'),
+      ({'learner': [3]}, ('learner', 0), '^TF_CONFIG=.* cannot be read'),
+      ({'learner': {'x': 'a:1'}}, ('learner', 0), '^TF_CONFIG=.* be read'),
     ],
   )
   def test_mistakes_are_named(self, monkeypatch, cluster, task, message):
@@ -222,12 +270,20 @@ class TestTfConfig:
     with pytest.raises(ValueError, match=message):
       cluster_lib.resolve(config, ())
 
-  def test_what_is_no_json_is_refused(self, monkeypatch):
-    monkeypatch.setenv('TF_CONFIG', '{')
-    refuse('^TF_CONFIG={ cannot be read: .*Correct or unset it')
+  @pytest.mark.parametrize('text', ['{', '[]', '{"task": 3}'])
+  def test_what_is_of_another_form_is_refused(self, monkeypatch, text):
+    monkeypatch.setenv('TF_CONFIG', text)
+    refuse(rf'^TF_CONFIG={re.escape(text)} cannot be read: .*Correct or unset')
+
+  def test_workers_that_do_not_know_their_chief_are_refused(self, monkeypatch):
+    # With `enableDynamicWorker`, Kubeflow's TFJob tells them no more than this.
+    text = '{"sparseCluster": {"worker": {"0": "a:1"}, "ps": []}}'
+    monkeypatch.setenv('TF_CONFIG', text)
+    refuse('^TF_CONFIG=.* where the learner is. Leave enableDynamicWorker')
 
 
 STEP = {
+  'SLURM_JOB_ID': '2413',
   'SLURM_PROCID': '0',
   'SLURM_STEP_NUM_TASKS': '5',
   'SLURM_STEP_NODELIST': 'n[9-11]',
@@ -242,23 +298,28 @@ def set_step(monkeypatch, **changed):
 
 class TestSlurm:
   @pytest.mark.parametrize(
-    ('rank', 'node', 'job_name', 'task'),
+    ('rank', 'node', 'local', 'job_name', 'task'),
     [
-      (0, 'n9', 'learner', 0),
-      (2, 'n10', 'learner', 2),
-      (3, 'n10', 'actor', 0),
-      (4, 'n11', 'actor', 1),
+      (0, 'n9', 0, 'learner', 0),
+      (2, 'n10', 0, 'learner', 2),
+      (3, 'n10', 1, 'actor', 0),
+      (4, 'n11', 0, 'actor', 1),
     ],
   )
   def test_the_first_tasks_of_a_step_are_learners(
-    self, monkeypatch, rank, node, job_name, task
+    self, monkeypatch, rank, node, local, job_name, task
   ):
-    set_step(monkeypatch, SLURM_PROCID=str(rank), SLURMD_NODENAME=node)
+    set_step(
+      monkeypatch,
+      SLURM_PROCID=str(rank),
+      SLURMD_NODENAME=node,
+      SLURM_LOCALID=str(local),
+    )
     config, cluster = cluster_lib.resolve(
       make_config(num_actors=8, num_learners=3, learner_address='slurm'),
       ('num_learners', 'learner_address'),
     )
-    assert cluster.learners == ('n9:8000', 'n9:8001', 'n10:8000')
+    assert cluster.learners == ('n9:8130', 'n9:8131', 'n10:8130')
     assert cluster.num_actors == config.actors.num_actors == 2
     assert (cluster.job_name, cluster.task) == (job_name, task)
     assert (config.cluster.job_name, config.cluster.task) == (job_name, task)
@@ -267,11 +328,12 @@ class TestSlurm:
     set_step(monkeypatch)
     assert resolve() is None
 
-  def test_the_gpus_are_left_to_slurm(self, monkeypatch):
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '5')
-    set_step(monkeypatch)
-    resolve(learner_address='slurm')
-    assert os.environ['CUDA_VISIBLE_DEVICES'] == '5'
+  def test_all_components_of_a_job_have_the_ports_of_the_first(
+    self, monkeypatch
+  ):
+    set_step(monkeypatch, SLURM_JOB_ID_HET_GROUP_0='2412')
+    _, cluster = resolve(learner_address='slurm')
+    assert cluster.learners == ('n9:8120',)
 
   @pytest.mark.parametrize(
     ('changed', 'given', 'message'),
@@ -288,9 +350,17 @@ class TestSlurm:
         {},
         'SLURM_PROCID=0 runs on SLURMD_NODENAME=n10, not on n9.*=block',
       ),
+      (
+        {'SLURMD_NODENAME': 'n9', 'SLURM_LOCALID': '1'},
+        {},
+        'SLURM_PROCID=0 .*is SLURM_LOCALID=1, not 0, there.*=block',
+      ),
       ({'SLURM_PROCID': 'x'}, {}, 'this is no step of Slurm'),
+      ({'SLURM_PROCID': '5'}, {}, 'this is no step of Slurm'),
       ({'SLURM_STEP_NODELIST': 'n[9'}, {}, 'this is no step of Slurm'),
       ({'SLURM_STEP_NUM_TASKS': '7'}, {}, 'this is no step of Slurm'),
+      ({'SLURM_STEP_TASKS_PER_NODE': '5'}, {}, 'this is no step of Slurm'),
+      ({'SLURM_STEP_TASKS_PER_NODE': '2x2,1'}, {}, 'PER_NODE=2x2,1 cannot'),
     ],
   )
   def test_mistakes_are_named(self, monkeypatch, changed, given, message):
@@ -307,151 +377,74 @@ class TestSlurm:
     )
 
 
-class FakeApi:
-  """Pods of one namespace, as the client of Kubernetes shows them.
-
-  Attributes:
-    answers: what each call returns in turn, the last one again and again.
-  """
-
-  def __init__(self, *answers):
-    self.answers = list(answers)
-
-  def list_namespaced_pod(self, namespace, label_selector):
-    assert (namespace, label_selector) == ('mine', 'job-name=learner')
-    answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-    if isinstance(answer, Exception):
-      raise answer
-    return types.SimpleNamespace(items=[pod(*fields) for fields in answer])
-
-
-def pod(name, ip, phase='Running'):
-  return types.SimpleNamespace(
-    metadata=types.SimpleNamespace(name=name),
-    status=types.SimpleNamespace(phase=phase, pod_ip=ip, host_ip='192.0.2.9'),
-  )
-
-
-class ApiException(Exception):
-  status = 403
-  reason = 'Forbidden'
-
-
-class ConfigException(Exception):
-  pass
-
-
-@pytest.fixture
-def kubernetes(monkeypatch, tmp_path):
-  """A client of Kubernetes; its pods are set with `kubernetes.pods(...)`."""
-  module = types.ModuleType('kubernetes')
-  module.config = types.SimpleNamespace(
-    load_incluster_config=lambda: None, ConfigException=ConfigException
-  )
-  module.client = types.SimpleNamespace(ApiException=ApiException)
-
-  def pods(*answers):
-    api = FakeApi(*answers)
-    module.client.CoreV1Api = lambda: api
-
-  module.pods = pods
-  (tmp_path / 'namespace').write_text('mine')
-  monkeypatch.setitem(sys.modules, 'kubernetes', module)
-  monkeypatch.setattr(schedulers, '_NAMESPACE', str(tmp_path / 'namespace'))
-  monkeypatch.setattr(schedulers, '_POLL_SECONDS', 0.001)
-  return module
-
-
-class TestKubernetes:
-  def test_learners_are_the_pods_of_their_job_in_its_order(self, kubernetes):
-    kubernetes.pods(
-      [
-        ('learner-10-aa', '10.0.0.10'),
-        *((f'learner-{i}-zz', f'10.0.0.{i}') for i in range(10)),
-        ('learner-3-old', '10.0.0.99', 'Failed'),
-      ]
-    )
-    _, cluster = resolve(
-      learner_address='kubernetes', num_learners=11, task=1, job_name='actor'
-    )
-    assert cluster.learners == tuple(f'10.0.0.{i}:8000' for i in range(11))
-
-  def test_ipv6_is_put_into_brackets(self, kubernetes):
-    kubernetes.pods([('learner-0-x', 'fd00::1')])
-    _, cluster = resolve(learner_address='kubernetes', task=0)
-    assert cluster.learners == ('[fd00::1]:8000',)
-
-  def test_the_job_tells_the_task(self, kubernetes, monkeypatch):
-    monkeypatch.setenv('JOB_COMPLETION_INDEX', '3')
-    kubernetes.pods([('learner-0-x', '10.0.0.1')])
-    config, cluster = resolve(learner_address='kubernetes', job_name='actor')
-    assert config.cluster.task == cluster.task == 3
-    refuse(
-      r'^--task=2 contradicts Kubernetes \(JOB_COMPLETION_INDEX=3\)',
-      learner_address='kubernetes',
-      job_name='actor',
-      task=2,
-    )
-
-  def test_all_learners_are_waited_for(self, kubernetes):
-    kubernetes.pods(
-      [],
-      [('learner-0-x', '10.0.0.1'), ('learner-1-x', None, 'Pending')],
-      [('learner-0-x', '10.0.0.1'), ('learner-1-x', '10.0.0.2')],
-    )
-    _, cluster = resolve(learner_address='kubernetes', task=0, num_learners=2)
-    assert cluster.learners == ('10.0.0.1:8000', '10.0.0.2:8000')
-
+class TestHosts:
   @pytest.mark.parametrize(
-    ('pods', 'reason'),
+    ('hosts', 'names'),
     [
-      ([], '0 of --num_learners=2 run'),
-      ([('learner-1-x', None, 'Pending')], 'learner-000001-x.*Pending'),
+      ('n1', 'n1'),
+      ('a,b', 'a b'),
+      ('n[1-3,07-09,12]', 'n1 n2 n3 n07 n08 n09 n12'),
+      ('n[9-11],m', 'n9 n10 n11 m'),
+      ('r[1-2]n[01-02]', 'r1n01 r1n02 r2n01 r2n02'),
+      ('n[1-2]-ib,n[098-100]x.y', 'n1-ib n2-ib n098x.y n099x.y n100x.y'),
     ],
   )
-  def test_a_learner_that_never_comes_is_named(self, kubernetes, pods, reason):
-    kubernetes.pods(pods)
-    with pytest.raises(TimeoutError, match=rf'after 0\.01 s: .*{reason}'):
-      resolve(
-        learner_address='kubernetes',
-        task=0,
-        num_learners=2,
-        reconnect_timeout=0.01,
-      )
+  def test_all_forms_of_a_list_are_expanded(self, hosts, names):
+    assert schedulers.expand_hosts(hosts) == names.split()
 
-  def test_more_pods_than_learners_are_refused(self, kubernetes):
-    kubernetes.pods([('learner-0-x', '10.0.0.1'), ('learner-1-x', '10.0.0.2')])
-    refuse(
-      '2 pods have the label job-name=learner, but --num_learners=1',
-      learner_address='kubernetes',
-      task=0,
-    )
+  @pytest.mark.parametrize(
+    'hosts', ['', 'a,', 'n[1', 'n1]', 'n[]', 'n[1-]', 'n[a]', 'n[1[2]]']
+  )
+  def test_what_is_no_list_is_refused(self, hosts):
+    with pytest.raises(ValueError, match='is no list of'):
+      schedulers.expand_hosts(hosts)
 
-  def test_who_may_not_list_pods_is_told_so(self, kubernetes):
-    kubernetes.pods(ApiException())
-    refuse(
-      r'cannot be listed \(403 Forbidden\)\. Allow its service account',
-      learner_address='kubernetes',
-    )
+  def test_slurm_itself_is_asked_where_it_is(self, tmp_path, monkeypatch):
+    scontrol = tmp_path / 'scontrol'
+    scontrol.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path))
+    assert schedulers.expand_hosts('n[1-2]') == ['show', 'hostnames', 'n[1-2]']
 
-  def test_outside_of_a_pod_addresses_are_asked_for(self, kubernetes):
-    def fail():
-      raise ConfigException('no host')
+  def test_where_slurm_fails_hosts_are_expanded_here(
+    self, tmp_path, monkeypatch
+  ):
+    scontrol = tmp_path / 'scontrol'
+    scontrol.write_text('#!/bin/sh\nexit 1\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path))
+    assert schedulers.expand_hosts('n[1-2]') == ['n1', 'n2']
 
-    kubernetes.config.load_incluster_config = fail
-    refuse(
-      r'this is no pod .*\(no host\)\. List the addresses',
-      learner_address='kubernetes',
-    )
 
-  def test_a_missing_client_is_named(self, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'kubernetes', None)
-    refuse('pip install kubernetes$', learner_address='kubernetes')
+class TestPorts:
+  def test_jobs_in_a_row_share_no_port(self):
+    taken = set()
+    for job in range(10**6, 10**6 + schedulers.NUM_PORT_RANGES):
+      first = schedulers.base_port(job)
+      for port in range(first, first + schedulers.PORTS_PER_JOB):
+        assert port not in taken
+        assert port + addresses.COLLECTIVE_OFFSET not in taken
+        taken |= {port, port + addresses.COLLECTIVE_OFFSET}
 
-  def test_a_pod_alone_is_no_distributed_run(self, monkeypatch):
-    monkeypatch.setenv('KUBERNETES_SERVICE_HOST', '10.0.0.1')
-    monkeypatch.setenv('JOB_COMPLETION_INDEX', '0')
-    assert resolve() is None
+  def test_ports_are_below_those_of_outgoing_connections(self):
+    firsts = {
+      schedulers.base_port(job) for job in range(schedulers.NUM_PORT_RANGES)
+    }
+    assert min(firsts) == schedulers.BASE_PORT == 8000
+    highest = max(firsts) + schedulers.PORTS_PER_JOB - 1
+    assert highest + addresses.COLLECTIVE_OFFSET == 31999
+
+
+def test_who_is_where_is_known_without_tensorflow():
+  program = (
+    'import sys\n'
+    'from scalable_agent.distribution import addresses, cluster, schedulers\n'
+    'print([name for name in sys.modules if name.startswith("tensorflow")])'
+  )
+  shown = subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True
+  )
+  assert (shown.stdout, shown.stderr) == ('[]\n', '')
 
 
 class TestCheck:
