@@ -19,6 +19,7 @@ class Cluster(NamedTuple):
     task: index of this process among the learners, or among the actors.
     num_actors: actor processes of the run.
     source: option or environment variable that told the addresses.
+    listen_address: where this learner listens, if elsewhere; '' else.
   """
 
   learners: tuple[str, ...]
@@ -27,29 +28,36 @@ class Cluster(NamedTuple):
   task: int
   num_actors: int
   source: str = '--learner_address'
+  listen_address: str = ''
 
   @property
-  def own_address(self) -> str:
-    """Where this learner listens, or the learner that this actor serves."""
+  def is_chief(self) -> bool:
+    """Whether this is the learner that reads and writes the logdir."""
+    return self.job_name == 'learner' and self.task == 0
+
+  @property
+  def learner_address(self) -> str:
+    """The learner that this actor serves, or where actors find this learner."""
     if self.job_name == 'actor':
-      return self.learner_of(self.task)
+      return self.learners[self.task % len(self.learners)]
     return self.learners[self.task]
 
-  def learner_of(self, actor: int) -> str:
-    """Returns the address of the learner that an actor serves."""
-    return self.learners[actor % len(self.learners)]
+  @property
+  def listens_at(self) -> str:
+    """Where this learner listens."""
+    return self.listen_address or self.learner_address
 
-  def check(self) -> None:
-    """Raises ValueError if this process cannot do its part from here.
+  def check_place(self, encrypted: bool) -> None:
+    """Raises ValueError if this learner cannot listen where it has to.
 
-    A learner has to be able to listen, an actor to find its learner's host.
     Warns of an address that other hosts can reach, or cannot by mistake.
+
+    Args:
+      encrypted: whether it uses TLS.
     """
-    if self.job_name == 'actor':
-      addresses.check_resolvable(self.own_address, self.source)
-      return
-    addresses.check_free(self.own_address, self.source)
-    addresses.warn_of_reach(self.own_address)
+    source = '--listen_address' if self.listen_address else self.source
+    addresses.check_free(self.listens_at, source)
+    addresses.warn_of_reach(self.listens_at, encrypted)
     if len(self.learners) > 1:
       logging.warning(
         'TensorFlow listens to the other learners on port %s of all network '
@@ -110,8 +118,22 @@ def resolve(
     task=own.task,
     num_actors=config.actors.num_actors,
     source=source,
+    listen_address=own.listen_address if own.job_name == 'learner' else '',
   )
+  if cluster.listen_address:
+    addresses.check(cluster.listen_address, '--listen_address')
+  if own.insecure_loopback:
+    _check_local(cluster)
   return config, cluster
+
+
+def _check_local(cluster: Cluster) -> None:
+  for address in (*cluster.learners, cluster.listen_address):
+    if address and not addresses.is_local(address):
+      raise ValueError(
+        f'--insecure_loopback does without a secret, and others can reach '
+        f'{address}. Leave it out, or choose localhost or unix:/path.'
+      )
 
 
 def _find_placement(

@@ -120,6 +120,7 @@ class Server:
     address: str,
     handlers: Mapping[str, Callable[[bytes], bytes]],
     credentials: Credentials = NONE,
+    source: str = '--learner_address',
     most_calls: int = 64,
   ):
     """Starts to listen.
@@ -130,6 +131,7 @@ class Server:
         answer, at most MAX_BYTES, or raise Refused, Over or Again; whatever
         else they raise is logged, and the caller gets a Refused, too.
       credentials: of this side; calls without its token are not read.
+      source: option or environment variable that the address is from.
       most_calls: that are answered at a time; more come back later.
 
     Raises:
@@ -158,12 +160,12 @@ class Server:
         )
       ]
     )
-    self._bind(address)
+    self._bind(address, source)
     self._server.start()
 
-  def _bind(self, address: str) -> None:
+  def _bind(self, address: str, source: str) -> None:
     # Says why not, which gRPC does not.
-    addresses.check_free(address)
+    addresses.check_free(address, source)
     secret = self._credentials.of_server()
     try:
       if secret is None:
@@ -172,7 +174,7 @@ class Server:
         self._server.add_secure_port(address, secret)
     except RuntimeError as error:
       raise ValueError(
-        f'--learner_address: cannot listen at {address}: {error}'
+        f'{source}: cannot listen at {address}: {error}'
       ) from error
     if addresses.is_unix(address):
       path = pathlib.Path(address.partition(':')[2])
