@@ -1,5 +1,4 @@
 """What survives a process: checkpoints, the folder of a run, files."""
 
-from scalable_agent.storage import checkpointing, files, logdirs
-
+# Modules that are not imported here: only checkpoints need TensorFlow.
 __all__ = ('checkpointing', 'files', 'logdirs')

@@ -1,27 +1,17 @@
 """What actors and learners say to each other, and how."""
 
-from scalable_agent.transport import (
-  gradient_codec,
-  gradient_link,
-  gradient_service,
-  learner_link,
-  protocol,
-  rpc,
-  unroll_codec,
-  unroll_link,
-  unroll_service,
-  weights,
-)
-
+# Modules that are not imported here: only what is sent needs TensorFlow.
 __all__ = (
+  'credentials',
   'gradient_codec',
-  'gradient_link',
   'gradient_service',
   'learner_link',
   'protocol',
+  'rendezvous',
   'rpc',
+  'step_codec',
+  'step_service',
   'unroll_codec',
-  'unroll_link',
   'unroll_service',
   'weights',
 )
