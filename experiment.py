@@ -164,7 +164,7 @@ def train(config: options.Config, given: set[str]) -> None:
       options.check_given(config, given)
   _load_tensorflow()
   from scalable_agent.distribution import cluster as cluster_lib
-  from scalable_agent.runtimes import assembly, cores
+  from scalable_agent.runtimes import assembly, cores, worlds
   from scalable_agent.storage import files
 
   with _one_line_errors(ValueError, OSError, runtimes.Ended):
@@ -176,7 +176,7 @@ def train(config: options.Config, given: set[str]) -> None:
     options.check_given(config, given)
     config = assembly.resolve_machine(config)
     assembly.use_threads(config)
-    assembly.check_levels(config, levels)
+    worlds.check_levels(config, levels)
     config = assembly.resolve_network(config, levels, given)
     algorithm = options.algorithm_of(config)
     run = algorithm.prepare(config, levels, cluster, given)

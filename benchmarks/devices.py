@@ -16,7 +16,7 @@ import tree
 from benchmarks import children, meters, parts, settings
 from scalable_agent import structures
 from scalable_agent.distribution import strategies
-from scalable_agent.runtimes import assembly, training
+from scalable_agent.runtimes import assembly, training, worlds
 
 Result = dict[str, Any]
 # That runs a case.
@@ -58,7 +58,7 @@ def _config(case: Mapping[str, Any], **given: Any):
 
 def _environment(config, level, most: int):
   num_envs = min(most, _MOST_ENVS)
-  return assembly.make_environment(config, level, num_envs, config.run.seed)
+  return worlds.make_environment(config, level, num_envs, config.run.seed)
 
 
 def _time(call: Callable[[], Any], seconds: float, size: int) -> Result:

@@ -19,6 +19,7 @@ from scalable_agent.runtimes import (
   impala_local,
   threads,
   training,
+  worlds,
 )
 
 
@@ -37,7 +38,7 @@ class Window(NamedTuple):
 def _environments(config, level) -> list[environments.BatchedEnvironment]:
   actors = config.actors
   return [
-    assembly.make_environment(
+    worlds.make_environment(
       config, level, actors.envs_per_actor, seed=i * actors.envs_per_actor
     )
     for i in range(actors.num_actors)

@@ -32,7 +32,7 @@ from scalable_agent import (
   structures,
   unroll_queue,
 )
-from scalable_agent.runtimes import assembly, cores
+from scalable_agent.runtimes import assembly, cores, worlds
 from scalable_agent.transport import rpc, unroll_link, unroll_service, weights
 
 CALLS = ('unroll', 'weights', 'ready')
@@ -56,7 +56,7 @@ def _parts():
   )
   config = assembly.resolve_machine(config)
   assembly.use_threads(config)
-  spec = assembly.find_spec(config, levels[0])
+  spec = worlds.find_spec(config, levels[0])
   return config, spec, assembly.make_agent(config, spec)
 
 

@@ -134,9 +134,9 @@ def _config(level: environments.Level) -> Any:
 
 
 def _make(config: Any, level: environments.Level) -> Any:
-  from scalable_agent.runtimes import assembly
+  from scalable_agent.runtimes import worlds
 
-  return assembly.make_environment(config, level, _NUM_ENVS, seed=1)
+  return worlds.make_environment(config, level, _NUM_ENVS, seed=1)
 
 
 def _play(environment: Any, output: Any, steps: int) -> tuple[int, Any]:

@@ -21,7 +21,7 @@ from scalable_agent import (
 )
 from scalable_agent.environments import Level
 from scalable_agent.options import option
-from scalable_agent.runtimes import Algorithm, assembly, training
+from scalable_agent.runtimes import Algorithm, training, worlds
 from scalable_agent.storage import logdirs
 
 # The suite.
@@ -134,7 +134,7 @@ class OneStep(Algorithm):
     lock = logdirs.prepare_logdir(config.run.logdir, config)
     print(options.describe(config, given, levels[0].suite))
     num_envs = config.actors.envs_per_actor
-    environment = assembly.make_environment(
+    environment = worlds.make_environment(
       config, levels[0], num_envs, config.run.seed
     )
     run = training.Training(config, levels, environment.spec)

@@ -20,6 +20,7 @@ __all__ = (
   'make_catalog',
   'test',
   'training',
+  'worlds',
 )
 
 # All there are; --plugin adds to them.

@@ -6,7 +6,7 @@ from typing import Any
 
 from scalable_agent import environments, evaluation, policies
 from scalable_agent.options import Config, EvaluationOptions
-from scalable_agent.runtimes import assembly, test, threads, training
+from scalable_agent.runtimes import assembly, test, threads, training, worlds
 
 # As pytorch-a3c's guard, which counts rewarded ones as well: a policy that does
 # the same for ever, such as never to press FIRE, would play for ever, too.
@@ -55,7 +55,7 @@ class Evaluator:
 
   def _play(self, number: int, group: threads.ThreadGroup) -> None:
     index = number % len(self._levels)
-    environment = assembly.make_environment(
+    environment = worlds.make_environment(
       self._config,
       self._levels[index],
       num_envs=1,

@@ -11,7 +11,13 @@ from absl import logging
 
 from scalable_agent import environments, policies
 from scalable_agent.options import Config
-from scalable_agent.runtimes import assembly, interruption, threads, training
+from scalable_agent.runtimes import (
+  assembly,
+  interruption,
+  threads,
+  training,
+  worlds,
+)
 from scalable_agent.storage import checkpointing, files, logdirs
 
 # Seconds between two looks at signals and reports.
@@ -113,7 +119,7 @@ class LocalRun:
     self._config = config
     self._levels = levels
     self._num_envs = config.actors.envs_per_actor
-    self._deal = assembly.deal(config, levels)
+    self._deal = worlds.deal(config, levels)
     seed = config.run.seed if replayable else _environment_seed(config)
     self._make_environment = functools.partial(
       _make_environment,
@@ -222,7 +228,7 @@ def _make_environment(
       has had those of the index.
   """
   num_envs = config.actors.envs_per_actor
-  return assembly.make_environment(
+  return worlds.make_environment(
     config,
     levels[index % len(levels)],
     num_envs,

@@ -13,7 +13,7 @@ import numpy as np
 import scalable_agent
 from scalable_agent import environments, evaluation, networks, options
 from scalable_agent.reports import windows
-from scalable_agent.runtimes import assembly, interruption, training
+from scalable_agent.runtimes import assembly, interruption, training, worlds
 from scalable_agent.storage import checkpointing, files, logdirs
 
 
@@ -287,7 +287,7 @@ def _environment(
   config: options.Config, level: environments.Level, num_envs: int
 ) -> contextlib.closing[environments.BatchedEnvironment]:
   return contextlib.closing(
-    assembly.make_environment(
+    worlds.make_environment(
       config,
       level,
       num_envs,

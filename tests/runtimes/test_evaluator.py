@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scalable_agent import environments, evaluation
-from scalable_agent.runtimes import assembly, evaluator, test, training
+from scalable_agent.runtimes import evaluator, test, training, worlds
 from tests import runs
 
 OPTIONS = {
@@ -53,7 +53,7 @@ class World:
   def __init__(self, logdir, monkeypatch):
     config, levels = runs.prepare(logdir, **OPTIONS)
     self.config = config
-    self._make = assembly.make_environment
+    self._make = worlds.make_environment
     with_spec = self._make(config, levels[0], num_envs=1, seed=1)
     with_spec.close()
     self.training = training.Training(config, levels, with_spec.spec)
@@ -62,7 +62,7 @@ class World:
     )
     self.made, self.open, self.played, self.recorded = [], [], [], []
     self.play = lambda: evaluation.Episode(1.0, 9)
-    monkeypatch.setattr(assembly, 'make_environment', self._make_environment)
+    monkeypatch.setattr(worlds, 'make_environment', self._make_environment)
     monkeypatch.setattr(evaluation, 'play_episode', self._play_episode)
     self.training.metrics.record_evaluation = self._record
 

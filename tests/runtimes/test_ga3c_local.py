@@ -16,7 +16,7 @@ from tensorboard.compat.proto import event_pb2
 
 from scalable_agent import objectives, optimizers
 from scalable_agent.options import algorithm_of, check_given, validate
-from scalable_agent.runtimes import assembly, ga3c_local, local_run, training
+from scalable_agent.runtimes import ga3c_local, local_run, training, worlds
 from tests import runs, waiting
 from tests.configs import make_config, resolve
 from tests.runs import (
@@ -420,7 +420,7 @@ class TestThatNumbersChange:
   def made(self, monkeypatch):
     """All environments that are made, those that are closed with True."""
     made = {}
-    make = assembly.make_environment
+    make = worlds.make_environment
 
     def record(*args, **kwargs):
       environment = make(*args, **kwargs)
@@ -435,7 +435,7 @@ class TestThatNumbersChange:
       environment.close = close_once
       return environment
 
-    monkeypatch.setattr(assembly, 'make_environment', record)
+    monkeypatch.setattr(worlds, 'make_environment', record)
     return made
 
   @pytest.mark.nightly

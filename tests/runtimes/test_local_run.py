@@ -26,6 +26,7 @@ from scalable_agent.runtimes import (
   local_run,
   serial,
   training,
+  worlds,
 )
 from scalable_agent.storage import files, nest_files
 from tests import full_disk, runs
@@ -865,7 +866,7 @@ def test_the_options_of_the_level_reach_the_emulator(
 ):
   level = environments.parse_level(level_name)
   config = resolve(make_config(**ATARI), level.suite, level.options)
-  environment = assembly.make_environment(config, level, 1, seed=1)
+  environment = worlds.make_environment(config, level, 1, seed=1)
   assert environment.spec.observation.shape == (36, 36, 1)
   assert environment.spec.frames_per_step == frames_per_step
   environment.close()

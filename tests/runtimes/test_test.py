@@ -12,7 +12,7 @@ import pytest
 import experiment
 import scalable_agent
 from scalable_agent import environments, options, policies
-from scalable_agent.runtimes import assembly, processor, test, training
+from scalable_agent.runtimes import assembly, processor, test, training, worlds
 from scalable_agent.storage import checkpointing, files, logdirs
 from tests.configs import make_config, resolve
 
@@ -25,7 +25,7 @@ def logdir(tmp_path):
   )
   config = resolve(config, 'catch')
   logdirs.write_config(config.run.logdir, config)
-  environment = assembly.make_environment(
+  environment = worlds.make_environment(
     config, environments.parse_level('catch'), 1, seed=1
   )
   agent = assembly.make_agent(config, environment.spec)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from scalable_agent.runtimes import assembly, training
+from scalable_agent.runtimes import training, worlds
 from tests import runs
 
 OPTIONS = {
@@ -21,7 +21,7 @@ OPTIONS = {
 
 def make_training(logdir, chief=True, **options):
   config, levels = runs.prepare(logdir, **(OPTIONS | options))
-  environment = assembly.make_environment(config, levels[0], 1, seed=1)
+  environment = worlds.make_environment(config, levels[0], 1, seed=1)
   environment.close()
   return training.Training(config, levels, environment.spec, chief=chief)
 
