@@ -11,7 +11,6 @@ reads flags.
 import contextlib
 import os
 import sys
-import tempfile
 
 from absl import app, flags, logging
 
@@ -90,36 +89,6 @@ def parse_flags(argv: list[str]) -> list[str]:
     return app.parse_flags_with_usage(argv)
 
 
-def _load_tensorflow() -> None:
-  """Imports TensorFlow and looks for devices, without their start-up notes.
-
-  TensorFlow's libraries write them to file descriptor 2 when they are loaded,
-  once for each of their copies of absl's log, before any log level is read.
-  Set TF_CPP_MIN_LOG_LEVEL to see them.
-  """
-  # Else the first process on a GPU takes all of its memory, and no other
-  # learner, actor or test can use it. Read when TensorFlow finds the GPUs.
-  os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
-  if 'TF_CPP_MIN_LOG_LEVEL' in os.environ:
-    return
-  os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
-  sys.stderr.flush()
-  stderr = os.dup(2)
-  with tempfile.TemporaryFile() as notes:
-    os.dup2(notes.fileno(), 2)
-    try:
-      import tensorflow as tf
-
-      tf.config.list_physical_devices()
-    except Exception:
-      notes.seek(0)
-      os.write(stderr, notes.read())
-      raise
-    finally:
-      os.dup2(stderr, 2)
-      os.close(stderr)
-
-
 def _translate(
   config: options.Config, arguments: list[str], given: set[str]
 ) -> tuple[dict, dict]:
@@ -147,6 +116,10 @@ def train(config: options.Config, given: set[str]) -> None:
     config: options as given.
     given: names of the options that stand on the command line.
   """
+  # Mistakes are told before anything heavy is imported.
+  from scalable_agent.distribution import cluster as cluster_lib
+  from scalable_agent.runtimes import cores
+
   with _one_line_errors():
     levels = environments.parse_levels(
       config.run.level_name, config.catalog.suites
@@ -155,30 +128,20 @@ def train(config: options.Config, given: set[str]) -> None:
     options.check_suite(config, given, suite, levels[0].name)
     implied = environments.implied_options(levels, config)
     config = options.resolve(config, suite, implied)
-    of_cluster = {
-      one.name for one in options.declared_by(options.ClusterOptions)
-    }
-    if not given & of_cluster and 'TF_CONFIG' not in os.environ:
-      # On a single machine for sure: mistakes need not wait for TensorFlow.
-      options.validate(config)
-      options.check_given(config, given)
-  _load_tensorflow()
-  from scalable_agent.distribution import cluster as cluster_lib
-  from scalable_agent.runtimes import assembly, cores, worlds
-  from scalable_agent.storage import files
-
-  with _one_line_errors(ValueError, OSError, runtimes.Ended):
     config, cluster = cluster_lib.resolve(config, given) or (config, None)
     if cluster is None:
       usable = cores.usable_cores()
       config = options.follow_cores(config, suite, given, usable)
     options.validate(config)
     options.check_given(config, given)
-    config = assembly.resolve_machine(config)
-    assembly.use_threads(config)
+  from scalable_agent.runtimes import startup, worlds
+  from scalable_agent.storage import files
+
+  with _one_line_errors(ValueError, OSError, runtimes.Ended):
     worlds.check_levels(config, levels)
-    config = assembly.resolve_network(config, levels, given)
     algorithm = options.algorithm_of(config)
+    if not algorithm.begins_without_tensorflow(cluster):
+      config = startup.resolve(config, levels, given)
     run = algorithm.prepare(config, levels, cluster, given)
   failures = runtimes.Ended, files.WriteError, files.UnreadableError
   with _one_line_errors(*failures):
@@ -187,7 +150,9 @@ def train(config: options.Config, given: set[str]) -> None:
 
 def test(config: options.Config, given: set[str]) -> None:
   """Tests the agent in the logdir, or shows how it plays."""
-  _load_tensorflow()
+  from scalable_agent.runtimes import startup
+
+  startup.load_tensorflow()
   from scalable_agent.runtimes import test as test_runtime
   from scalable_agent.storage import files
 

@@ -81,9 +81,7 @@ def _config(logdir: str = 'unused'):
   config = options.resolve(config, levels[0].suite, levels[0].options)
   if _NUM.value:
     config = config.replace(num_actors=_NUM.value, task=0)
-  config = assembly.resolve_machine(config)
-  assembly.use_threads(config)
-  return assembly.resolve_network(config, levels), levels
+  return assembly.resolve(config, levels), levels
 
 
 def _cluster(job_name: str, task: int) -> cluster_lib.Cluster:

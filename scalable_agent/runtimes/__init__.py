@@ -18,6 +18,7 @@ __all__ = (
   'assembly',
   'cores',
   'make_catalog',
+  'startup',
   'test',
   'training',
   'worlds',

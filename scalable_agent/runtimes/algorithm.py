@@ -109,6 +109,20 @@ class Algorithm:
       config: options, resolved or not; None passes.
     """
 
+  def begins_without_tensorflow(
+    self, cluster: 'cluster_lib.Cluster | None'
+  ) -> bool:
+    """Returns whether this process may turn out to need no TensorFlow.
+
+    If so, `prepare` must neither import it nor read what `startup.resolve`
+    has yet to resolve; its training calls that where it does need it.
+
+    Args:
+      cluster: who is where; None for everything in this process.
+    """
+    del cluster
+    return False
+
   def prepare(
     self,
     config: Config,
@@ -119,7 +133,7 @@ class Algorithm:
     """Makes everything that the user may have to be told is wrong.
 
     Args:
-      config: resolved and validated.
+      config: resolved and validated; see `begins_without_tensorflow`.
       levels: of the run, alike to the agent.
       cluster: who is where; None for everything in this process.
       given: names of the options that the user set.

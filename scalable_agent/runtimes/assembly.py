@@ -35,6 +35,28 @@ _MOST_SIZES = 8
 _IMPLEMENTATIONS = {'auto': None, 'op': 'op', 'python': 'fallback'}
 
 
+def resolve(
+  config: options.Config,
+  levels: Sequence[environments.Level],
+  given: Collection[str] = (),
+) -> options.Config:
+  """Returns `config` with what machine and levels decide; sets threads.
+
+  Must run before TensorFlow's first operation.
+
+  Args:
+    config: resolved but for that.
+    levels: of the run.
+    given: names of the options that the user set.
+
+  Raises:
+    ValueError: see `resolve_network`.
+  """
+  config = resolve_machine(config)
+  use_threads(config)
+  return resolve_network(config, levels, given)
+
+
 def resolve_machine(config: options.Config) -> options.Config:
   """Returns `config` with what stands for what this machine is good at.
 

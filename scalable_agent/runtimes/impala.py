@@ -15,7 +15,7 @@ from scalable_agent.options import (
   systems,
 )
 from scalable_agent.runtimes import processes
-from scalable_agent.runtimes.algorithm import Algorithm
+from scalable_agent.runtimes.algorithm import Algorithm, Ended
 
 # The learning rate decays to zero. The torso is the suite's.
 _TABLE_G1 = systems.general_values('impala_atari') | {
@@ -96,6 +96,10 @@ class Impala(Algorithm):
         'size, raise --envs_per_actor, or use actor threads: --num_actors=1.'
       )
 
+  def begins_without_tensorflow(self, cluster: Any) -> bool:
+    """Actors do; see base class."""
+    return cluster is not None and cluster.job_name == 'actor'
+
   def prepare(
     self,
     config: Config,
@@ -106,9 +110,8 @@ class Impala(Algorithm):
     """See base class."""
     if cluster is None:
       return _prepare_local(config, levels, given)
-    return processes.prepare(
-      config, levels, cluster, given, _make_learner, _act
-    )
+    act = functools.partial(_act, given)
+    return processes.prepare(config, levels, cluster, given, _make_learner, act)
 
 
 def _prepare_local(config, levels, given) -> Callable[[], None]:
@@ -139,8 +142,14 @@ def _make_learner(config, levels, cluster) -> Any:
   return impala_learner.Run(config, levels, cluster, strategy)
 
 
-def _act(config, levels, cluster) -> None:
+def _act(given, config, levels, cluster) -> None:
   """One of the actor processes."""
+  from scalable_agent.runtimes import startup
+
+  try:
+    config = startup.resolve(config, levels, given)
+  except (ValueError, OSError) as error:
+    raise Ended(str(error)) from error
   from scalable_agent.runtimes import impala_actor
 
   impala_actor.act(config, levels, cluster)

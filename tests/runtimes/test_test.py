@@ -12,7 +12,14 @@ import pytest
 import experiment
 import scalable_agent
 from scalable_agent import environments, options, policies
-from scalable_agent.runtimes import assembly, processor, test, training, worlds
+from scalable_agent.runtimes import (
+  assembly,
+  processor,
+  startup,
+  test,
+  training,
+  worlds,
+)
 from scalable_agent.storage import checkpointing, files, logdirs
 from tests.configs import make_config, resolve
 
@@ -209,7 +216,7 @@ def test_a_full_disk_after_the_games_costs_the_file_only(
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
   monkeypatch.setattr(assembly, 'use_threads', lambda config: None)
-  monkeypatch.setattr(experiment, '_load_tensorflow', lambda: None)
+  monkeypatch.setattr(startup, 'load_tensorflow', lambda: None)
   monkeypatch.setattr(files, 'write_json', full)
   config = make_config(mode='test', logdir=logdir, test_num_episodes=1)
   with pytest.raises(SystemExit) as ended:
