@@ -93,6 +93,30 @@ MUST_NOT_IMPORT = {
   ),
 }
 
+# What a process needs before it knows whether it evaluates the agent: rooms and
+# files that do not even import TENSORFLOW through others, but in functions.
+WITHOUT_TENSORFLOW = (
+  'experiment',
+  'scalable_agent.actor',
+  'scalable_agent.distribution.addresses',
+  'scalable_agent.distribution.rendezvous',
+  'scalable_agent.environments',
+  'scalable_agent.options',
+  'scalable_agent.runtimes.cores',
+  'scalable_agent.runtimes.impala',
+  'scalable_agent.runtimes.interruption',
+  'scalable_agent.runtimes.processes',
+  'scalable_agent.runtimes.processor',
+  'scalable_agent.runtimes.startup',
+  'scalable_agent.runtimes.worlds',
+  'scalable_agent.storage.files',
+  'scalable_agent.structures',
+  'scalable_agent.suites',
+  'scalable_agent.transport.malformed',
+  'scalable_agent.transport.protocol',
+)
+TENSORFLOW = ('tensorflow', 'keras', 'sonnet', 'tensorboard')
+
 RPC_USER = 'scalable_agent.transport.rpc'
 EXPERIMENTAL_USERS = (RPC_USER,)
 RPC = 'tensorflow.distribute.experimental.rpc'
@@ -316,6 +340,28 @@ def module_of(target: str, modules: set[str]) -> str:
   return module or target
 
 
+def find_way(
+  module: str, goals: tuple[str, ...], imports: dict[str, set[str]]
+) -> list[str]:
+  """Returns modules that import each other up to one of `goals`, [] if none.
+
+  Args:
+    module: the first of them.
+    goals: packages.
+    imports: what each module imports when it is imported itself.
+  """
+  ways = [[module]]
+  seen = {module}
+  for way in ways:
+    for target in sorted(imports.get(way[-1], ())):
+      if is_in(target, goals):
+        return [*way, target]
+      if target not in seen:
+        seen.add(target)
+        ways.append([*way, target])
+  return []
+
+
 def find_cycle(imports: dict[str, set[str]]) -> list[str]:
   """Returns the modules of some cycle of imports in order, [] if none."""
   done: set[str] = set()
@@ -397,6 +443,33 @@ def test_imports_have_no_cycle():
     imports[module] = (targets & MODULES) - {module}
   cycle = find_cycle(imports)
   assert not cycle, ' -> '.join(cycle)
+
+
+def imports_at_once() -> dict[str, set[str]]:
+  """Returns what each file imports when it is imported, its rooms included."""
+  imports = {}
+  for module, path in FILES.items():
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    found = find_imports(tree, module, path.name == '__init__.py')
+    targets = {
+      module_of(one.target, MODULES)
+      for one in found
+      if one.at_module_level and not one.for_types
+    }
+    for target in (module, *targets):
+      rooms = target.split('.')
+      targets |= {'.'.join(rooms[:n]) for n in range(1, len(rooms))} & MODULES
+    imports[module] = targets - {module}
+  return imports
+
+
+def test_what_comes_before_the_agent_imports_no_tensorflow():
+  assert set(WITHOUT_TENSORFLOW) <= MODULES
+  imports = imports_at_once()
+  for module in MODULES:
+    if is_in(module, WITHOUT_TENSORFLOW):
+      way = find_way(module, TENSORFLOW, imports)
+      assert not way, ' -> '.join(way)
 
 
 def test_every_allowed_experimental_name_is_still_used():
@@ -592,3 +665,16 @@ def test_what_is_allowed_passes(module, source):
 )
 def test_cycles_are_found(imports, cycle):
   assert find_cycle(imports) == cycle
+
+
+@pytest.mark.parametrize(
+  ('imports', 'way'),
+  [
+    ({'a': {'b', 'c'}, 'b': {'a'}, 'c': {'os'}}, []),
+    ({'a': {'b', 'c'}, 'c': {'goal.part'}}, ['a', 'c', 'goal.part']),
+    ({'a': {'b'}, 'b': {'c', 'goal'}, 'c': {'goal'}}, ['a', 'b', 'goal']),
+    ({'b': {'goal'}}, []),
+  ],
+)
+def test_ways_of_imports_are_found(imports, way):
+  assert find_way('a', ('goal',), imports) == way
