@@ -38,6 +38,21 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
 """
 
 
+ACTOR = """
+import sys
+
+import experiment
+from absl import app
+from scalable_agent.runtimes import processes
+
+def act(act, config, levels, cluster):
+  print(cluster.job_name, cluster.task, 'tensorflow' in sys.modules)
+
+processes._act = act
+app.run(experiment.main, sys.argv, flags_parser=experiment.parse_flags)
+"""
+
+
 def run(program, *argv):
   """Returns what a program in an interpreter of its own prints."""
   result = subprocess.run(
@@ -55,6 +70,12 @@ def run(program, *argv):
 @pytest.mark.parametrize('level', ['pong', 'catch', 'CartPole-v1'])
 def test_environments_are_made_and_stepped_without_tensorflow(level):
   assert json.loads(run(PROGRAM, level, *HEAVY)) == []
+
+
+def test_an_actor_of_impala_gets_to_its_work_without_tensorflow():
+  flags = ['--job_name=actor', '--task=1', '--num_actors=2']
+  said = run(ACTOR, *flags, '--level_name=catch,catch_hidden')
+  assert said == 'actor 1 False\n'
 
 
 class Cluster:
