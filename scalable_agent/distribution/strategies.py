@@ -1,22 +1,20 @@
 """Which devices and learners share a batch, as a tf.distribute strategy."""
 
+import os
 import signal
 import threading
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Callable
 
 import tensorflow as tf
 
-from scalable_agent.distribution import addresses, rendezvous
+from scalable_agent.distribution import addresses
 from scalable_agent.distribution.cluster import Cluster
 
 
 def make_strategy(
   cluster: Cluster | None,
   learner_devices: int,
-  timeout: float = 300.0,
-  options: Mapping[str, Any] = MappingProxyType({}),
+  meet: Callable[[], None] = lambda: None,
 ) -> tf.distribute.Strategy:
   """Returns the strategy under which this process creates its learner.
 
@@ -26,14 +24,13 @@ def make_strategy(
   Args:
     cluster: who is where; None on a single machine.
     learner_devices: GPUs of this learner, or logical devices of the CPU.
-    timeout: seconds to wait for the other learners.
-    options: in which all learners must agree, by name.
+    meet: returns when all learners are about to make theirs; see
+      `transport.rendezvous`. May raise more than what follows.
 
   Raises:
     ValueError: there are fewer GPUs, several learners ask for several devices
       of the CPU each, or the port of the collectives is taken.
     RuntimeError: TensorFlow was used before.
-    TimeoutError: another learner did not come.
   """
   if cluster is not None and cluster.job_name == 'actor':
     return tf.distribute.get_strategy()
@@ -51,8 +48,7 @@ def make_strategy(
       cluster,
       gpus[first : first + learner_devices],
       learner_devices,
-      timeout,
-      options,
+      meet,
     )
   if learner_devices == 1:
     return tf.distribute.get_strategy()
@@ -84,7 +80,7 @@ def _split_cpu(num_devices: int) -> None:
     ) from error
 
 
-def _make_multi_worker(cluster, gpus, learner_devices, timeout, options):
+def _make_multi_worker(cluster, gpus, learner_devices, meet):
   if not gpus and learner_devices > 1:
     raise ValueError(
       f'--learner_devices={learner_devices} with --num_learners='
@@ -111,7 +107,10 @@ def _make_multi_worker(cluster, gpus, learner_devices, timeout, options):
     num_accelerators={'GPU': len(gpus)} if gpus else {},
     rpc_layer='grpc',
   )
-  rendezvous.meet(cluster.collectives, cluster.task, timeout, options)
+  # Of TensorFlow's own channels; a proxy would be no learner.
+  hosts = [addresses.split(place)[0] for place in cluster.collectives]
+  os.environ.setdefault('no_grpc_proxy', ','.join(hosts))
+  meet()
   # TensorFlow takes note of SIGTERM, for its checkpoints at preemption, and
   # goes on: neither `kill` nor the end of a pod would end this process.
   on_terminate = signal.getsignal(signal.SIGTERM)

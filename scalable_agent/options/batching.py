@@ -1,4 +1,4 @@
-"""How actor threads share inference; an actor process has its own."""
+"""How actors share inference, but for processes that have their own."""
 
 import dataclasses
 from typing import Any
@@ -6,11 +6,10 @@ from typing import Any
 from scalable_agent.options.declaration import option
 
 _IDLE: dict[str, Any] = {
-  'idle_with': {'num_actors': (0,)},
-  'idle_distributed': 'in which each actor evaluates its own policy',
+  'idle_with': {'num_actors': (0,), 'inference': ('actor',)},
 }
-_IDLE_WITHOUT = _IDLE | {
-  'idle_with': {'num_actors': (0,), 'batcher': ('none',)}
+_IDLE_WITHOUT: dict[str, Any] = {
+  'idle_with': {**_IDLE['idle_with'], 'batcher': ('none',)}
 }
 
 

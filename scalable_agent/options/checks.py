@@ -50,11 +50,6 @@ def _reasons_without_effect(one: Option, config: Config) -> Iterator[str]:
         f'has no effect with --{owner}={value}. Leave it out, or change '
         f'--{owner}.'
       )
-  if one.idle_distributed and config.cluster.is_distributed:
-    yield (
-      f'has no effect on a distributed run, {one.idle_distributed}. Leave it '
-      'out.'
-    )
 
 
 def check_suite(

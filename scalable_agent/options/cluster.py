@@ -127,7 +127,36 @@ class ClusterOptions:
     idle_with=_ALONE,
   )
 
+  def check(self) -> None:
+    """Refuses what contradicts itself."""
+    if self.insecure_loopback and self.cluster_token_file:
+      raise ValueError(
+        f'--insecure_loopback does without the secret in --cluster_token_file='
+        f'{self.cluster_token_file}. Leave one of them out.'
+      )
+    if bool(self.tls_certificate) != bool(self.tls_key):
+      raise ValueError(
+        f'--tls_certificate={self.tls_certificate} and --tls_key='
+        f'{self.tls_key} belong together. Give both, or neither.'
+      )
+
   @property
   def is_distributed(self) -> bool:
     """Whether options say that other processes take part; TF_CONFIG apart."""
     return self.task >= 0 or self.learner_address == 'slurm'
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceOptions:
+  """A distributed run."""
+
+  inference: str = option(
+    'auto',
+    'Who evaluates the agent: actor = each actor process, with weights that it '
+    'fetches before each unroll; learner = the learner, behind the dynamic '
+    'batcher, for actors that are environments only. auto = learner where it '
+    'has a GPU. Actors follow what their learner has.',
+    choices=('auto', 'actor', 'learner'),
+    part=Part.ACTING,
+    idle_with=_ALONE,
+  )

@@ -81,7 +81,6 @@ class Option:
   idle_with: Mapping[str, tuple[Any, ...]] = dataclasses.field(
     default_factory=dict
   )
-  idle_distributed: str = ''
   name: str = ''
   kind: type = str
   group: type = object
@@ -168,8 +167,6 @@ def option(default: Any, help: str, **declaration: Any) -> Any:
       free_in_test: whether a test may differ from the training.
       line: of the summary at the start, None for none.
       idle_with: values of other options with which this one means nothing.
-      idle_distributed: why it means nothing in a distributed run, a clause
-        that begins with 'in which'; '' if it means something there.
   """
   metadata = {_KEY: Option(default, help, **declaration)}
   return dataclasses.field(default=default, metadata=metadata)

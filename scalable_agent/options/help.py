@@ -67,8 +67,6 @@ def _sentences(one: Option, catalog: Catalog) -> Iterator[str]:
     yield 'Only with --mode=test or play.'
   for owner, values in one.idle_with.items():
     yield f'No effect with --{owner}={_list(values)}.'
-  if one.idle_distributed:
-    yield f'No effect on a distributed run, {one.idle_distributed}.'
 
 
 def _list(values: tuple) -> str:

@@ -117,18 +117,20 @@ def _check_cluster(config: Config) -> None:
     )
 
 
-def _make_learner(config, levels, cluster) -> Any:
+def _make_learner(config, levels, cluster, own) -> Any:
   """The learner process."""
   from scalable_agent.runtimes import a3c_learner
 
-  return a3c_learner.Run(config, levels, cluster)
+  return a3c_learner.Run(config, levels, cluster, own)
 
 
-def _act(config, levels, cluster) -> None:
+def _act(config, levels, cluster, own) -> None:
   """One of the actor processes."""
-  from scalable_agent.runtimes import a3c_actor
+  from scalable_agent.runtimes import a3c_actor, actor_process
 
-  a3c_actor.act(config, levels, cluster)
+  actor_process.act(
+    config, levels, cluster, own, config.differentiating(), a3c_actor.work
+  )
 
 
 A3C = AsynchronousAdvantageActorCritic()

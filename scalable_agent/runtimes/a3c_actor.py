@@ -4,43 +4,38 @@ They are clipped here, as in one process; the optimizer and its statistics are
 the learner's.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 
-from scalable_agent import environments, networks, options, structures
-from scalable_agent.distribution import cluster as cluster_lib
-from scalable_agent.runtimes import actor_process, differentiation
-from scalable_agent.transport import gradient_link
+from scalable_agent import networks, structures
+from scalable_agent.runtimes import agent_actor, differentiation
+from scalable_agent.runtimes.actor_process import Job
 
 
-def act(
-  config: options.Config,
-  levels: Sequence[environments.Level],
-  cluster: cluster_lib.Cluster,
-) -> None:
-  """Acts until the learner has learned enough; see `actor_process.act`."""
-  actor_process.act(
-    config,
-    levels,
-    cluster,
-    gradient_link.GradientLink,
-    config.differentiating(),
-    begin,
-  )
+def work(job: Job) -> None:
+  """Acts, and sends gradients; see `actor_process.act`."""
+  agent_actor.work(job, begin)
 
 
 def begin(
-  config: options.Config,
-  link: gradient_link.GradientLink,
-  spec: structures.EnvironmentSpec,
-  agent: networks.Agent,
+  job: Job, spec: structures.EnvironmentSpec, agent: networks.Agent
 ) -> Callable[[structures.ActorOutput], None]:
-  """See `actor_process.Begin`."""
-  columns = config.actors.envs_per_actor
+  """See `agent_actor.Begin`."""
+  config, columns = job.config, job.config.actors.envs_per_actor
   function = differentiation.make_gradient_function(config, agent)
-  link.begin(
-    differentiation.make_layout(config, spec, function, columns),
-    columns,
+  layout = differentiation.make_layout(config, spec, function, columns)
+  job.link.begin(
+    'gradients',
     agent.variables,
+    layout=layout.describe(),
+    columns=columns,
   )
+
   # Its weights are those that have acted: newer ones are fetched after it.
-  return lambda unroll: link.send(function(unroll), unroll)
+  def send(unroll: structures.ActorOutput) -> None:
+    computed = function(unroll)
+    job.link.send(
+      'gradients', functools.partial(layout.write, computed, unroll)
+    )
+
+  return send

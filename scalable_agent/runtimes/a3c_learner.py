@@ -22,7 +22,7 @@ from scalable_agent.runtimes import (
   learner_process,
   threads,
 )
-from scalable_agent.transport import gradient_service
+from scalable_agent.transport import credentials, gradient_service
 
 # One that waits, so that the learner need not, and one under way to it. What
 # waits gets older.
@@ -37,9 +37,10 @@ class Run(learner_process.LearnerProcess):
     config: options.Config,
     levels: Sequence[environments.Level],
     cluster: cluster_lib.Cluster,
+    own: credentials.Credentials,
   ):
     """Makes the parts; see the base class."""
-    super().__init__(config, levels, cluster)
+    super().__init__(config, levels, cluster, own)
     self._evaluator: evaluator.Evaluator | None = None
     if config.of(EvaluationOptions).evaluation_secs:
       self._evaluator = evaluator.Evaluator(

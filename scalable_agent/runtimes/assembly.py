@@ -17,11 +17,6 @@ from scalable_agent import (
 from scalable_agent.runtimes import cores, processor, worlds
 from scalable_agent.transport import unroll_codec
 
-# As processes of actors and learners know them.
-deal = worlds.deal
-find_spec = worlds.find_spec
-make_environment = worlds.make_environment
-
 # Options that mean something to what some levels show or let one do.
 _OF_SOME_LEVELS = (
   'action_bounds',
@@ -60,8 +55,9 @@ def resolve(
 def resolve_machine(config: options.Config) -> options.Config:
   """Returns `config` with what stands for what this machine is good at.
 
-  That is --intra_op_threads=0, --precision=auto and --jit_compile=auto. All are
-  written to config.json, as results differ in their last bits.
+  That is --intra_op_threads=0, --precision=auto, --jit_compile=auto and
+  --inference=auto. All are written to config.json, as results differ in their
+  last bits.
 
   Half of the cores for one operation leaves the other half to the emulators:
   on two cores, one thread trained faster than two.
@@ -75,9 +71,14 @@ def resolve_machine(config: options.Config) -> options.Config:
     precision = 'bfloat16' if fit and not gpu else 'float32'
   if compiled == 'auto':
     compiled = 'all' if gpu and not _has_replicas(config) else 'pixels'
-  return config.replace(
-    intra_op_threads=threads, precision=precision, jit_compile=compiled
-  )
+  values = {
+    'intra_op_threads': threads,
+    'precision': precision,
+    'jit_compile': compiled,
+  }
+  if config.of(options.InferenceOptions).inference == 'auto':
+    values['inference'] = 'learner' if gpu else 'actor'
+  return config.replace(**values)
 
 
 def _has_replicas(config: options.Config) -> bool:

@@ -11,11 +11,12 @@ from scalable_agent.options import (
   BatchOptions,
   ClusterOptions,
   Config,
+  InferenceOptions,
   VTraceOptions,
   systems,
 )
 from scalable_agent.runtimes import processes
-from scalable_agent.runtimes.algorithm import Algorithm, Ended
+from scalable_agent.runtimes.algorithm import Algorithm
 
 # The learning rate decays to zero. The torso is the suite's.
 _TABLE_G1 = systems.general_values('impala_atari') | {
@@ -42,6 +43,7 @@ class Impala(Algorithm):
     BatchingOptions,
     VTraceOptions,
     ClusterOptions,
+    InferenceOptions,
   )
   presets = _PRESETS
 
@@ -110,8 +112,9 @@ class Impala(Algorithm):
     """See base class."""
     if cluster is None:
       return _prepare_local(config, levels, given)
-    act = functools.partial(_act, given)
-    return processes.prepare(config, levels, cluster, given, _make_learner, act)
+    return processes.prepare(
+      config, levels, cluster, given, _make_learner, _act
+    )
 
 
 def _prepare_local(config, levels, given) -> Callable[[], None]:
@@ -128,31 +131,32 @@ def _prepare_local(config, levels, given) -> Callable[[], None]:
   return local_run.prepare(config, levels, given, make_run)
 
 
-def _make_learner(config, levels, cluster) -> Any:
+def _make_learner(config, levels, cluster, own) -> Any:
   """One of the learner processes."""
   from scalable_agent.distribution import strategies
   from scalable_agent.runtimes import impala_learner
+  from scalable_agent.transport import rendezvous
 
-  strategy = strategies.make_strategy(
+  meet = functools.partial(
+    rendezvous.meet,
     cluster,
-    config.cluster.learner_devices,
     config.cluster.reconnect_timeout,
     config.learning(),
+    own,
   )
-  return impala_learner.Run(config, levels, cluster, strategy)
+  strategy = strategies.make_strategy(
+    cluster, config.cluster.learner_devices, meet
+  )
+  return impala_learner.Run(config, levels, cluster, own, strategy)
 
 
-def _act(given, config, levels, cluster) -> None:
+def _act(config, levels, cluster, own) -> None:
   """One of the actor processes."""
-  from scalable_agent.runtimes import startup
+  from scalable_agent.runtimes import actor_process, impala_actor
 
-  try:
-    config = startup.resolve(config, levels, given)
-  except (ValueError, OSError) as error:
-    raise Ended(str(error)) from error
-  from scalable_agent.runtimes import impala_actor
-
-  impala_actor.act(config, levels, cluster)
+  actor_process.act(
+    config, levels, cluster, own, config.acting(), impala_actor.work
+  )
 
 
 IMPALA = Impala()

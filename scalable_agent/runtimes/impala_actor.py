@@ -1,34 +1,66 @@
-"""IMPALA's actor process: it sends unrolls."""
+"""IMPALA's actor process: environments, with or without an agent of their own.
 
-from collections.abc import Callable, Sequence
+Which of them, the learner says: --inference.
+"""
 
-from scalable_agent import environments, networks, options, structures
-from scalable_agent.distribution import cluster as cluster_lib
-from scalable_agent.runtimes import actor_process, assembly
-from scalable_agent.transport import unroll_link
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from scalable_agent import structures
+from scalable_agent.runtimes import startup
+from scalable_agent.runtimes.actor_process import Job
+from scalable_agent.transport import step_codec
 
 
-def act(
-  config: options.Config,
-  levels: Sequence[environments.Level],
-  cluster: cluster_lib.Cluster,
-) -> None:
-  """Acts until the learner has learned enough; see `actor_process.act`."""
-  actor_process.act(
-    config, levels, cluster, unroll_link.UnrollLink, config.acting(), begin
-  )
+def work(job: Job) -> None:
+  """Does what the learner has an actor for; see `actor_process.act`."""
+  if job.link.welcome.inference == 'learner':
+    _step(job)
+    return
+  # Not before: who only steps environments does without TensorFlow.
+  config = startup.resolve(job.config, job.levels, ())
+  from scalable_agent.runtimes import agent_actor
+
+  agent_actor.work(job._replace(config=config), begin)
+
+
+def _step(job: Job) -> None:
+  """Shows the learner what environments show, and does what it says."""
+  link, num_envs = job.link, job.config.actors.envs_per_actor
+  begun = False
+  while True:
+    # New ones after each registration: the learner has lost what the agent
+    # knew of those before.
+    environment = job.make_environment()
+    try:
+      layout = step_codec.Layout(environment.spec)
+      if not begun:
+        begun = True
+        link.begin('observations', layout=layout.describe(), columns=num_envs)
+      env_output = environment.reset()
+      while True:
+        answer = link.ask('step', functools.partial(layout.write, env_output))
+        if answer is None:
+          break
+        env_output = environment.step(layout.read_action(answer, num_envs))
+    finally:
+      environment.close()
 
 
 def begin(
-  config: options.Config,
-  link: unroll_link.UnrollLink,
-  spec: structures.EnvironmentSpec,
-  agent: networks.Agent,
-) -> Callable[[structures.ActorOutput], None]:
-  """See `actor_process.Begin`."""
-  link.begin(
-    assembly.make_layout(config, spec, agent),
-    config.actors.envs_per_actor,
+  job: Job, spec: structures.EnvironmentSpec, agent: Any
+) -> Callable[[structures.ActorOutput], Any]:
+  """See `agent_actor.Begin`."""
+  from scalable_agent.runtimes import assembly
+
+  layout = assembly.make_layout(job.config, spec, agent)
+  job.link.begin(
+    'unrolls',
     agent.variables,
+    layout=layout.describe(),
+    columns=job.config.actors.envs_per_actor,
   )
-  return link.send
+  return lambda unroll: job.link.send(
+    'unroll', functools.partial(layout.write, unroll)
+  )

@@ -1,18 +1,23 @@
 """IMPALA's learner process: it makes batches of unrolls, and learns from them.
 
-Several of them share every update.
+Several of them share every update. With --inference=learner it also acts, for
+actors that are environments only: their calls meet in the dynamic batcher.
 """
 
+import functools
 import socket
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from scalable_agent import (
+  actor,
   environments,
   networks,
   options,
+  policies,
   queues,
   structures,
   unroll_queue,
@@ -26,7 +31,14 @@ from scalable_agent.runtimes import (
   threads,
   training,
 )
-from scalable_agent.transport import unroll_link, unroll_service
+from scalable_agent.transport import (
+  credentials,
+  learner_service,
+  step_codec,
+  step_service,
+  unroll_service,
+  weights,
+)
 
 # Seconds between two looks at the other learners.
 _TICK = 0.2
@@ -56,6 +68,7 @@ class Run(learner_process.LearnerProcess):
     config: options.Config,
     levels: Sequence[environments.Level],
     cluster: cluster_lib.Cluster,
+    own: credentials.Credentials,
     strategy: tf.distribute.Strategy,
   ):
     """Makes the parts; see the base class.
@@ -64,13 +77,16 @@ class Run(learner_process.LearnerProcess):
       config: resolved and validated.
       levels: that the actors play, alike to the agent.
       cluster: with this process's task.
+      own: credentials of this process.
       strategy: of `strategies.make_strategy`.
 
     Raises:
-      ValueError: also where unrolls do not fit into messages.
+      ValueError: also where there is no native batcher though --batcher=op asks
+        for it, or unrolls do not fit into messages.
       LostLearner: see there.
     """
-    super().__init__(config, levels, cluster, strategy)
+    self._policy: policies.Batched | policies.Direct | None = None
+    super().__init__(config, levels, cluster, own, strategy)
     # Only learner 0 needs the folder.
     try:
       self._learner.broadcast()
@@ -85,17 +101,92 @@ class Run(learner_process.LearnerProcess):
 
   def _make_service(
     self, agent: networks.Agent, **arguments: Any
-  ) -> unroll_service.UnrollService:
-    layout = assembly.make_layout(self._config, self.spec, agent)
-    unroll_link.check_size(layout)
-    return unroll_service.UnrollService(
-      options=self._config.acting(),
-      layout=layout,
-      skip_frames=agent.skip_frames,
-      queue=self._queue,
-      record_unroll=self._record_unroll,
+  ) -> learner_service.LearnerService:
+    arguments |= {
+      'options': self._config.acting(),
+      'queue': self._queue,
+      'record_unroll': self._record_unroll,
+    }
+    if self._config.of(options.InferenceOptions).inference == 'actor':
+      layout = assembly.make_layout(self._config, self.spec, agent)
+      layout.check_size(self._config.actors.envs_per_actor)
+      return unroll_service.UnrollService(layout=layout, **arguments)
+    self._policy = self._make_policy(agent)
+    return step_service.StepService(
+      layout=step_codec.Layout(self.spec),
+      make_unroller=functools.partial(self._make_unroller, agent),
+      most_columns=self._config.batching.inference_maximum_batch_size,
       **arguments,
     )
+
+  def _make_policy(self, agent: networks.Agent) -> Any:
+    # Other draws after each start; those of learners differ.
+    run = self._config.run
+    words = [run.seed, self._cluster.task, self.frames()]
+    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+    seeds = policies.Seeds(seed)
+    if self._config.batching.batcher == 'none':
+      return policies.Direct(policies.make_step(agent, seeds))
+    assembly.check_batcher(self._config)
+    return assembly.make_batched_policy(self._config, self.spec, agent, seeds)
+
+  def _make_unroller(
+    self, agent: networks.Agent, columns: int, level: int
+  ) -> actor.Unroller:
+    """Returns what acts for so many environments of a level, elsewhere."""
+    return actor.Unroller(
+      self._act,
+      agent.initial_state(columns),
+      self.spec,
+      columns,
+      self._config.actors.unroll_length,
+      level,
+      self._training.updates,
+    )
+
+  def _act(self, *arguments: Any) -> Any:
+    """Evaluates the agent for an actor; see `actor.Unroller`."""
+    assert self._policy is not None
+    try:
+      return self._policy(*arguments)
+    except Exception as error:
+      # The batcher is closed; or the agent has failed, which ends the run, and
+      # is no fault of the actor.
+      if not isinstance(error, tf.errors.CancelledError):
+        self._group.fail(error)
+      raise queues.Closed from error
+
+  def _start_others(self, group: threads.ThreadGroup) -> None:
+    policy = self._policy
+    if not isinstance(policy, policies.Batched):
+      return
+    group.on_stop(policy.close)
+    for index in range(self._config.batching.inference_threads):
+      group.start(
+        f'inference_{index}', functools.partial(policy.serve, group.fail)
+      )
+
+  def _publish(self) -> None:
+    if self._policy is None:
+      super()._publish()
+    else:  # No weights travel.
+      updates = self._training.updates()
+      self._service.publish(weights.Snapshot(updates, ()), self.frames())
+
+  def _gauges(self) -> dict[str, Any]:
+    gauges = super()._gauges()
+    if self._policy is not None:
+      gauges['stage_seconds']['inference'] = (
+        self._policy.seconds / self._num_inference_threads()
+      )
+    if isinstance(self._policy, policies.Batched):
+      gauges['batcher'] = self._policy.statistics()
+    return gauges
+
+  def _num_inference_threads(self) -> int:
+    if isinstance(self._policy, policies.Batched):
+      return self._config.batching.inference_threads
+    return self._service.num_expected
 
   def _record_unroll(self, unroll: structures.ActorOutput) -> None:
     """Reports an unroll; a failure ends the run, not the actor that sent it."""

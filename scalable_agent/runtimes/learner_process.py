@@ -1,7 +1,7 @@
 """A learner process: what actor processes send in, weights out.
 
 The learner thread takes from the queue, learns and publishes the new weights.
-The server's own threads answer the actors. The main thread waits, reports and
+The server's threads answer the actors. The main thread waits, reports and
 listens to signals.
 """
 
@@ -22,9 +22,10 @@ from scalable_agent.runtimes import (
   patience,
   threads,
   training,
+  worlds,
 )
 from scalable_agent.storage import files, logdirs
-from scalable_agent.transport import rpc, weights
+from scalable_agent.transport import credentials, rpc, weights
 
 # Seconds between two looks at signals and reports.
 _TICK = 0.2
@@ -33,6 +34,8 @@ _JOIN_TIMEOUT = 60.0
 # Seconds that the actors have to hear that training is over: those at work,
 # and, if there was nothing left to do, those that may still be starting.
 _FAREWELL, _FAREWELL_TO_ALL = 30.0, 20.0
+# Calls at a time besides those of actors.
+_SPARE_CALLS = 16
 # To whoever has stopped it.
 _ADVICE = (
   'Run the same command to go on; the actors wait for --reconnect_timeout '
@@ -45,7 +48,7 @@ def prepare(
   levels: Sequence[environments.Level],
   cluster: cluster_lib.Cluster,
   given: Collection[str],
-  make_run: Callable[[], 'LearnerProcess'],
+  make_run: Callable[[credentials.Credentials], 'LearnerProcess'],
 ) -> Callable[[], None]:
   """Makes a run, with its logdir if it is learner 0's; see `Algorithm.prepare`.
 
@@ -61,12 +64,13 @@ def prepare(
   """
   with contextlib.ExitStack() as stack:
     logdir = config.run.logdir
-    chief = cluster.task == 0
+    chief = cluster.is_chief
     if chief:
       stack.enter_context(logdirs.prepare_logdir(logdir, config))
       assembly.describe(config, levels, given)
-    cluster.check()
-    run = make_run()
+    own = credentials.load(config, makes_token=chief)
+    cluster.check_place(encrypted=bool(own.certificate))
+    run = make_run(own)
     if chief and run.frames() < config.run.total_environment_frames:
       logdirs.write_config(logdir, config)
     return local_run.within(
@@ -86,6 +90,7 @@ class LearnerProcess:
     config: options.Config,
     levels: Sequence[environments.Level],
     cluster: cluster_lib.Cluster,
+    own: credentials.Credentials,
     strategy: tf.distribute.Strategy | None = None,
   ):
     """Makes the parts; goes on with what is in the logdir.
@@ -94,6 +99,7 @@ class LearnerProcess:
       config: resolved and validated.
       levels: that the actors play, alike to the agent.
       cluster: with this process's task.
+      own: credentials of this process.
       strategy: that the learner works under; None = the default one.
 
     Raises:
@@ -102,9 +108,10 @@ class LearnerProcess:
     """
     self._config = config
     self._cluster = cluster
-    self._chief = cluster.task == 0
+    self._chief = cluster.is_chief
+    self._own = own
     self._group = threads.ThreadGroup(_JOIN_TIMEOUT)
-    self.spec = assembly.find_spec(config, levels[0])
+    self.spec = worlds.find_spec(config, levels[0])
     self._training = training.Training(
       config, levels, self.spec, strategy, chief=self._chief
     )
@@ -115,10 +122,9 @@ class LearnerProcess:
       num_actors=config.actors.num_actors,
       index=cluster.task,
       num_learners=len(cluster.learners),
-      deal=assembly.deal(config, levels),
+      deal=worlds.deal(config, levels),
       weights_description=weights.describe(self._training.agent.variables),
     )
-    self._server: rpc.Server | None = None
     self._stopped = False
     if self._chief:
       self._training.restore()
@@ -154,20 +160,29 @@ class LearnerProcess:
     """Runs until the frames are learned from, `stop` or a failure."""
     idle = self._training.done()
     self._publish()
-    self._server = rpc.Server(
-      self._cluster.learners[self._cluster.task], self._service.handlers()
+    server = rpc.Server(
+      self._cluster.listens_at,
+      self._service.handlers(),
+      self._own,
+      self._cluster.source,
+      # An actor that comes back may have a call that waits still.
+      most_calls=2 * self._service.num_expected + _SPARE_CALLS,
     )
-    if not idle:
-      with self._training.metrics:
-        self._training.metrics.set_gauges(self._gauges)
-        self._train()
-    if self._training.done():
-      self._dismiss(everybody=idle)
+    try:
+      if not idle:
+        with self._training.metrics:
+          self._training.metrics.set_gauges(self._gauges)
+          self._train()
+      if self._training.done():
+        self._dismiss(everybody=idle)
+    finally:
+      self._queue.close()
+      server.stop()
 
   def _train(self) -> None:
     print(
       f'Learner {self._cluster.task} listens at '
-      f'{self._cluster.learners[self._cluster.task]} for '
+      f'{self._cluster.listens_at} for '
       f'{self._service.num_expected} actors.',
       flush=True,
     )
@@ -183,7 +198,7 @@ class LearnerProcess:
 
   def _run_threads(self) -> None:
     with self._group as group:
-      group.on_stop(self._queue.close)
+      group.on_stop(self._close)
       group.start('learner', lambda: self._learn_until_done(group))
       self._start_others(group)
       actors = patience.Patience(
@@ -194,6 +209,12 @@ class LearnerProcess:
         actors.check()
         if self._stopped:
           self._queue.close()
+
+  def _close(self) -> None:
+    """Has actors hear that training is over, or that this learner stops."""
+    if self._training.done():
+      self._service.finish()
+    self._queue.close()
 
   def _publish(self) -> None:
     snapshot = weights.Snapshot(

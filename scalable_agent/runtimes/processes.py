@@ -24,8 +24,8 @@ def prepare(
     levels: of the run.
     cluster: with the job and the task of this process.
     given: names of the options that the user set.
-    make_learner: makes a learner_process.LearnerProcess of config, levels and
-      cluster.
+    make_learner: makes a learner_process.LearnerProcess of config, levels,
+      cluster and credentials.
     act: the work of an actor, of the same.
 
   Returns:
@@ -36,14 +36,19 @@ def prepare(
 
     make_run = functools.partial(make_learner, config, levels, cluster)
     return learner_process.prepare(config, levels, cluster, given, make_run)
-  cluster.check()
-  return functools.partial(_act, act, config, levels, cluster)
+  from scalable_agent.runtimes import worlds
+  from scalable_agent.transport import credentials
+
+  # One that cannot be made is told before a learner is waited for.
+  worlds.find_spec(config, levels[0])
+  own = credentials.load(config, makes_token=False)
+  return functools.partial(_act, act, config, levels, cluster, own)
 
 
-def _act(act, config, levels, cluster) -> None:
+def _act(act, config, levels, cluster, own) -> None:
   from scalable_agent.transport import learner_link
 
   try:
-    act(config, levels, cluster)
+    act(config, levels, cluster, own)
   except learner_link.LinkError as error:
     raise Ended(str(error)) from error

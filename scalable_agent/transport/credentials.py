@@ -11,13 +11,15 @@ import ssl
 import stat
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import grpc
 
-from scalable_agent.options import ClusterOptions
+from scalable_agent.options import ClusterOptions, Config
 
+# Of the file in the logdir.
+_NAME = 'cluster_token'
 # Bytes of a new token, and of the longest file that can be one.
 _TOKEN_BYTES = 32
 _MOST_BYTES = 4096
@@ -82,41 +84,26 @@ class Credentials(NamedTuple):
 NONE = Credentials()
 
 
-def load(
-  own: ClusterOptions,
-  token_file: str,
-  makes_token: bool,
-  stopping: Callable[[], bool] = lambda: False,
-) -> Credentials:
+def load(config: Config, makes_token: bool) -> Credentials:
   """Reads what the options name; waits for a token that another one makes.
 
   Args:
-    own: options of this process.
-    token_file: where the token is; '' to do without.
+    config: resolved options.
     makes_token: whether this process makes the token if there is none.
-    stopping: asked whether to wait no longer.
 
   Raises:
     ValueError: a file is missing, is none of its kind, or can be read by
       others.
     TimeoutError: nobody has made a token in --reconnect_timeout seconds.
   """
-  if own.tls_key and not own.tls_certificate:
-    raise ValueError(
-      f'--tls_key={own.tls_key} is of no use without --tls_certificate. Give '
-      'both, or neither.'
-    )
-  if own.tls_certificate and not own.tls_key:
-    raise ValueError(
-      f'--tls_certificate={own.tls_certificate} needs --tls_key, the file with '
-      'its private key.'
-    )
+  own = config.cluster
   _check_pem(own)
   token = ''
-  if token_file:
+  if not own.insecure_loopback:
+    path = own.cluster_token_file or os.path.join(config.run.logdir, _NAME)
     if makes_token:
-      _make_token(token_file)
-    token = _await_token(token_file, own.reconnect_timeout, stopping)
+      _make_token(path)
+    token = _await_token(path, own.reconnect_timeout)
   return Credentials(
     token,
     _read(own.tls_certificate, 'tls_certificate'),
@@ -190,14 +177,12 @@ def _make_token(path: str) -> None:
     ) from error
 
 
-def _await_token(
-  path: str, timeout: float, stopping: Callable[[], bool]
-) -> str:
+def _await_token(path: str, timeout: float) -> str:
   deadline = time.monotonic() + timeout
   pause = threading.Event()
   told = False
   while not os.path.exists(path):
-    if time.monotonic() > deadline or stopping():
+    if time.monotonic() > deadline:
       raise TimeoutError(
         f'--cluster_token_file={path} was not there within '
         f'--reconnect_timeout={timeout:g} seconds. Learner 0 makes it; where '

@@ -58,7 +58,9 @@ class LearnerLink:
   """For one thread. Every method may raise Over, Stopped and LinkError.
 
   Attributes:
-    sent: messages of its cargo that the learner has taken so far.
+    welcome: of the last registration.
+    cargo: what is sent, in the plural.
+    sent: how much of it the learner has taken so far.
     reconnects: how often the link was lost.
   """
 
@@ -96,6 +98,8 @@ class LearnerLink:
     self._variables: Sequence[Any] = ()
     self._version = -1
     self._begin_message: dict[str, Any] = {}
+    self.welcome = Welcome(0, 0, '', {})
+    self.cargo = 'messages'
     self.sent = 0
     self.reconnects = 0
     # A call may last: whoever stops this process need not wait for its end.
@@ -110,16 +114,20 @@ class LearnerLink:
     """
     return self._register(first=True)
 
-  def begin(self, variables: Sequence[Any] = (), **message: Any) -> None:
+  def begin(
+    self, cargo: str, variables: Sequence[Any] = (), **message: Any
+  ) -> None:
     """Agrees on what will be sent, and on what is fetched.
 
     Args:
+      cargo: what will be sent, in the plural.
       variables: of the agent, to be set by `update_weights`.
       **message: more that the learner compares.
 
     Raises:
       LinkError: the learner has another level, network or loss.
     """
+    self.cargo = cargo
     self._variables = variables
     self._begin_message = {'weights': weights.describe(variables), **message}
     self._persist(self._begin)
@@ -295,12 +303,13 @@ class LearnerLink:
       f'Actor {self._task} is connected to the learner at {self._address}.',
       flush=True,
     )
-    return Welcome(
+    self.welcome = Welcome(
       int(answer['frames']),
       int(answer['starts']),
       str(answer['inference']),
       dict(answer['options']),
     )
+    return self.welcome
 
   def _refused(self, refused: rpc.Refused) -> LinkError:
     return LinkError(

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from scalable_agent.distribution.cluster import Cluster
+from scalable_agent.distribution import cluster as cluster_lib
 from scalable_agent.transport import protocol, rpc
 from scalable_agent.transport.credentials import NONE, Credentials
 
@@ -29,7 +29,7 @@ _TIMEOUT_SECONDS = 8.0
 
 
 def meet(
-  cluster: Cluster,
+  cluster: cluster_lib.Cluster,
   timeout: float,
   options: Mapping[str, Any] = MappingProxyType({}),
   credentials: Credentials = NONE,
@@ -63,7 +63,7 @@ def meet(
 class _Host:
   """Learner 0."""
 
-  def __init__(self, cluster: Cluster, options: Mapping[str, Any]):
+  def __init__(self, cluster: cluster_lib.Cluster, options: Mapping[str, Any]):
     self._learners = list(cluster.learners)
     self._options = dict(options)
     # Of each other learner: who it is, and when it last asked.
@@ -122,7 +122,9 @@ class _Host:
         raise rpc.Refused('; '.join(differ))
     task, name = values.get('task'), values.get('name')
     now = time.monotonic()
-    known = self._present.get(task) if isinstance(task, int) else None
+    if not isinstance(task, int):
+      task = -1
+    known = self._present.get(task)
     if (
       task not in self._others()
       or values.get('learners') != self._learners
@@ -153,7 +155,7 @@ class _Host:
 
 
 def _attend(
-  cluster: Cluster,
+  cluster: cluster_lib.Cluster,
   timeout: float,
   options: Mapping[str, Any],
   credentials: Credentials,
