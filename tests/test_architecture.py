@@ -100,7 +100,6 @@ WITHOUT_TENSORFLOW = (
   'scalable_agent.actor',
   'scalable_agent.distribution.addresses',
   'scalable_agent.distribution.cluster',
-  'scalable_agent.distribution.rendezvous',
   'scalable_agent.distribution.schedulers',
   'scalable_agent.environments',
   'scalable_agent.options',
