@@ -278,7 +278,10 @@ class Client:
     self._address = address
     self._metadata = credentials.metadata()
     self._closed = False
-    options: list[tuple[str, Any]] = [*_CLIENT_OPTIONS, ('grpc.enable_http_proxy', int(proxy))]
+    options: list[tuple[str, Any]] = [
+      *_CLIENT_OPTIONS,
+      ('grpc.enable_http_proxy', int(proxy)),
+    ]
     if credentials.name:
       options.append(('grpc.ssl_target_name_override', credentials.name))
     secret = credentials.of_channel()
