@@ -3,10 +3,11 @@
   python benchmarks/service.py --output=service.json
 
 A learner's server in one process, actors that only send in others, whose
-unrolls are made up. For each kind of call: how many a second, the CPU time of
-the server's process for one, and the part of it that is spent in Python, of
-which only one thread can run at a time. docs/distributed.md calculates with
-these.
+unrolls and observations are made up; no agent is evaluated. For each kind of
+call: how many a second, the CPU time for one of the server's process and of the
+caller's, and the part of the server's that is spent in handlers, of which only
+one can run at a time while it holds Python's lock. docs/distributed.md
+calculates with these.
 """
 
 import json
@@ -26,6 +27,7 @@ from absl import app, flags, logging
 from rich import box, console, table
 
 from scalable_agent import (
+  actor,
   environments,
   options,
   runtimes,
@@ -33,9 +35,16 @@ from scalable_agent import (
   unroll_queue,
 )
 from scalable_agent.runtimes import assembly, cores, worlds
-from scalable_agent.transport import rpc, unroll_link, unroll_service, weights
+from scalable_agent.transport import (
+  learner_link,
+  rpc,
+  step_codec,
+  step_service,
+  unroll_service,
+  weights,
+)
 
-CALLS = ('unroll', 'weights', 'ready')
+CALLS = ('unroll', 'weights', 'step')
 
 _LEVEL = flags.DEFINE_string('level_name', 'pong', 'What would be played.')
 _CLIENTS = flags.DEFINE_integer('clients', 2, 'Processes that send.')
@@ -66,28 +75,36 @@ class _Drain(unroll_queue.UnrollQueue):
   def __init__(self):
     super().__init__(1, 1)
 
-  def put(self, unroll, actor=0, wait=True):
+  def put(self, unroll, actor=0):
     """See base class."""
+
+
+def _zeros(*shape):
+  return lambda spec: np.zeros((*shape, *spec.shape), spec.dtype)
 
 
 def _send() -> None:
   """One sender, until it is killed."""
   config, spec, agent = _parts()
-  link = unroll_link.UnrollLink(
+  num_envs = config.actors.envs_per_actor
+  link = learner_link.LearnerLink(
     f'localhost:{_PORT.value}', _TASK.value, {}, 30.0, threading.Event()
   )
   link.register()
-  num_envs = config.actors.envs_per_actor
+  if _CALL.value == 'step':
+    layout = step_codec.Layout(spec)
+    link.begin('observations', layout=layout.describe(), columns=num_envs)
+    step = tree.map_structure(
+      _zeros(num_envs), structures.step_output_spec(spec)
+    )
+    while True:
+      link.ask('step', lambda header: layout.write(step, header))
+  unrolls = assembly.make_layout(config, spec, agent)
   link.begin(
-    assembly.make_layout(config, spec, agent), num_envs, agent.variables
+    'unrolls', agent.variables, layout=unrolls.describe(), columns=num_envs
   )
   link.update_weights()
-
-  def make(spec_):
-    return np.zeros(
-      (config.actors.unroll_length + 1, num_envs, *spec_.shape), spec_.dtype
-    )
-
+  make = _zeros(config.actors.unroll_length + 1, num_envs)
   unroll = structures.ActorOutput(
     agent_state=tree.map_structure(np.asarray, agent.initial_state(num_envs)),
     env_outputs=tree.map_structure(make, structures.step_output_spec(spec)),
@@ -99,12 +116,10 @@ def _send() -> None:
   )
   while True:
     if _CALL.value == 'unroll':
-      link.send(unroll)
-    elif _CALL.value == 'weights':
+      link.send('unroll', lambda header: unrolls.write(unroll, header))
+    else:
       link._version = -1
       link.update_weights()
-    else:
-      link._wait_for_room()
 
 
 def _measure(call: str, service, seconds_in_python) -> dict[str, float]:
@@ -127,7 +142,8 @@ def _measure(call: str, service, seconds_in_python) -> dict[str, float]:
         times.user + times.system,
         seconds,
         gauges['actors/agent_steps'],
-        gauges['actors/unroll_bytes'] + gauges['actors/weight_bytes'],
+        sum(n for name, n in gauges.items() if name.endswith('_bytes')),
+        sum(_cpu_of(sender.pid) for sender in senders),
       ]
     )
 
@@ -141,7 +157,7 @@ def _measure(call: str, service, seconds_in_python) -> dict[str, float]:
       pause.wait(0.1)
     begin = state()
     pause.wait(_SECONDS.value)
-    seconds, count, cpu, python, steps, sent = state() - begin
+    seconds, count, cpu, python, steps, sent, client_cpu = state() - begin
   finally:
     for sender in senders:
       sender.kill()
@@ -153,8 +169,57 @@ def _measure(call: str, service, seconds_in_python) -> dict[str, float]:
     'agent_steps_per_call': steps / count,
     'bytes_per_call': sent / count,
     'cpu_ms_per_call': 1000 * cpu / count,
-    'python_ms_per_call': 1000 * python / count,
+    'of_it_in_handlers': 1000 * python / count,
+    'client_cpu_ms_per_call': 1000 * client_cpu / count,
   }
+
+
+def _cpu_of(pid: int) -> float:
+  times = psutil.Process(pid).cpu_times()
+  return times.user + times.system
+
+
+def _services():
+  """Yields services and the calls that each is to answer."""
+  config, spec, agent = _parts()
+  arguments = {
+    'options': {},
+    'num_actors': _CLIENTS.value,
+    'index': 0,
+    'num_learners': 1,
+    'deal': (0,),
+    'weights_description': weights.describe(agent.variables),
+    'queue': _Drain(),
+    'record_unroll': lambda unroll: None,
+  }
+
+  def make_unroller(columns: int, level: int) -> actor.Unroller:
+    answer = tree.map_structure(
+      _zeros(columns), structures.agent_output_spec(spec.action_space)
+    )
+    return actor.Unroller(
+      lambda env_output, action, state: (answer, state),
+      agent.initial_state(columns),
+      spec,
+      columns,
+      config.actors.unroll_length,
+      level,
+    )
+
+  unrolls = unroll_service.UnrollService(
+    layout=assembly.make_layout(config, spec, agent), **arguments
+  )
+  snapshot = weights.Snapshot(0, [v.read_value() for v in agent.variables])
+  unrolls.publish(snapshot, 0)
+  yield unrolls, ('unroll', 'weights')
+  steps = step_service.StepService(
+    layout=step_codec.Layout(spec),
+    make_unroller=make_unroller,
+    most_columns=2**16,
+    **arguments,
+  )
+  steps.publish(weights.Snapshot(0, ()), 0)
+  yield steps, ('step',)
 
 
 def main(argv: list[str]) -> None:
@@ -163,22 +228,6 @@ def main(argv: list[str]) -> None:
   if _CALL.value:
     _send()
     return
-  config, spec, agent = _parts()
-  service = unroll_service.UnrollService(
-    options={},
-    num_actors=_CLIENTS.value,
-    index=0,
-    num_learners=1,
-    deal=(0,),
-    layout=assembly.make_layout(config, spec, agent),
-    skip_frames=agent.skip_frames,
-    weights_description=weights.describe(agent.variables),
-    queue=_Drain(),
-    record_unroll=lambda unroll: None,
-  )
-  service.publish(
-    weights.Snapshot(0, [v.read_value() for v in agent.variables]), 0
-  )
   seconds_in_python = {call: [0, 0.0] for call in CALLS}
 
   def timed(name, handler):
@@ -195,10 +244,13 @@ def main(argv: list[str]) -> None:
 
     return answer
 
-  handlers = {n: timed(n, h) for n, h in service.handlers().items()}
-  server = rpc.Server(f'localhost:{_PORT.value}', handlers)
-  results = {c: _measure(c, service, seconds_in_python) for c in CALLS}
-  del server
+  results = {}
+  for service, calls in _services():
+    handlers = {n: timed(n, h) for n, h in service.handlers().items()}
+    server = rpc.Server(f'localhost:{_PORT.value}', handlers)
+    for call in calls:
+      results[call] = _measure(call, service, seconds_in_python)
+    server.stop()
   rows = table.Table(
     title=f'{_LEVEL.value}, {_CLIENTS.value} senders, '
     f'{cores.usable_cores()} cores',
