@@ -1,5 +1,6 @@
 """Which actors a learner knows, and when it last heard of them."""
 
+import collections
 import contextlib
 import math
 import secrets
@@ -14,8 +15,8 @@ from scalable_agent.transport import protocol, rpc
 _SILENCE = 30.0
 
 
-# Processes whose place was taken that are remembered, of each task.
-_REMEMBERED = 16
+# Processes whose place was taken, and that are told so.
+_REMEMBERED = 4096
 
 
 class Actor:
@@ -29,15 +30,10 @@ class Actor:
     told: whether it knows that there is nothing more to do.
   """
 
-  def __init__(self, task: int, session: int, previous: 'Actor | None'):
+  def __init__(self, task: int, session: int, starts: int):
     self.task = task
     self.session = session
-    self.replaced: tuple[int, ...] = ()
-    self.starts = 0
-    if previous:
-      replaced = (*previous.replaced, previous.session)
-      self.replaced = replaced[-_REMEMBERED:]
-      self.starts = previous.starts + 1
+    self.starts = starts
     self.columns = 0
     self.told = False
     self.seen = 0.0
@@ -49,18 +45,23 @@ class Sessions:
 
   def __init__(
     self,
-    make_actor: Callable[[int, int, Any], Any] = Actor,
+    make_actor: Callable[[int, int, int], Any] = Actor,
     clock: Callable[[], float] = time.monotonic,
   ):
     """Initialises.
 
     Args:
-      make_actor: makes an Actor of a task, a session and the one before it.
+      make_actor: makes an Actor of a task, a session and earlier starts.
       clock: seconds, monotonic.
     """
     self._make_actor = make_actor
     self._clock = clock
     self._actors: dict[int, Any] = {}  # By task.
+    self._by_session: dict[int, Any] = {}
+    # Tasks of processes whose place was taken, the latest ones.
+    self._replaced: collections.OrderedDict[int, int] = (
+      collections.OrderedDict()
+    )
     self._lock = threading.Lock()  # Held for moments only.
 
   def __len__(self) -> int:
@@ -73,9 +74,16 @@ class Sessions:
     """Returns the Actor of a process that takes the place of any before it."""
     with self._lock:
       session = secrets.randbits(63)
-      actor = self._make_actor(task, session, self._actors.get(task))
+      previous = self._actors.get(task)
+      starts = previous.starts + 1 if previous else 0
+      actor = self._make_actor(task, session, starts)
       actor.seen = self._clock()
-      self._actors[task] = actor
+      self._actors[task] = self._by_session[session] = actor
+      if previous:
+        del self._by_session[previous.session]
+        self._replaced[previous.session] = task
+        if len(self._replaced) > _REMEMBERED:
+          self._replaced.popitem(last=False)
     return actor
 
   @contextlib.contextmanager
@@ -99,15 +107,16 @@ class Sessions:
     if not isinstance(session, int):
       raise rpc.Refused('a message without a session')
     with self._lock:
-      for actor in self._actors.values():
-        if actor.session == session:
-          actor.seen = self._clock()
-          return actor
-        if session in actor.replaced:
-          raise rpc.Refused(
-            f'another process with --task={actor.task} has taken its place'
-          )
-    raise rpc.Again(protocol.UNKNOWN)
+      actor = self._by_session.get(session)
+      if session in self._replaced:
+        raise rpc.Refused(
+          f'another process with --task={self._replaced[session]} has taken '
+          'its place'
+        )
+      if actor is None:
+        raise rpc.Again(protocol.UNKNOWN)
+      actor.seen = self._clock()
+      return actor
 
   def all_told(self, least: int) -> bool:
     """Whether those that were heard of lately know that training is over.
