@@ -62,7 +62,7 @@ def make_strategy(
 
 def _learners_before(cluster: Cluster | None) -> int:
   """Returns how many learners of smaller index are on this one's host."""
-  if cluster is None:
+  if cluster is None or cluster.task == 0:
     return 0
   hosts = [addresses.split(place)[0] for place in cluster.learners]
   return hosts[: cluster.task].count(hosts[cluster.task])

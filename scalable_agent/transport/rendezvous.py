@@ -49,8 +49,9 @@ def meet(
   """
   if cluster.task == 0:
     host = _Host(cluster, options)
+    handlers = {_MEET: host.answer, 'register': _not_yet}
     server = rpc.Server(
-      cluster.listens_at, {_MEET: host.answer}, credentials, cluster.source
+      cluster.listens_at, handlers, credentials, cluster.source
     )
     try:
       host.gather(timeout)
@@ -152,6 +153,12 @@ class _Host:
       and now - self._present.get(task, ('', -_LEASE_SECONDS))[1]
       >= _LEASE_SECONDS
     )
+
+
+def _not_yet(request: bytes) -> bytes:
+  """Answers an actor."""
+  del request
+  raise rpc.Again('the learner waits for other learners')
 
 
 def _attend(

@@ -103,6 +103,12 @@ _CODES = {
   Again: grpc.StatusCode.ABORTED,
 }
 _ANSWERS = {code: kind for kind, code in _CODES.items()}
+# What gRPC says, by a part of it, of those that are not there yet.
+_USUAL = {
+  'Connection refused': 'nobody listens there',
+  'No such file or directory': 'nobody listens there',
+  'hostname lookup error': 'the name of the host is not known here',
+}
 _NO_TOKEN = grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -351,7 +357,10 @@ class Client:
 
 
 def _brief(text: str) -> str:
-  """Returns what gRPC says, without what it says around it."""
+  """Returns what gRPC says, in a few words where it is of the usual kinds."""
+  for part, meaning in _USUAL.items():
+    if part in text:
+      return meaning
   return text.rpartition('last error: ')[2].partition('\n')[0] or 'no answer'
 
 
