@@ -127,7 +127,7 @@ nightly: setup-dev ## Runs the tests that take minutes: on real games, a soak.
 
 .PHONY: test-hosts
 test-hosts: setup-dev ## Runs a training across network namespaces; needs root.
-	$(BIN)/python -m pytest tests/test_hosts.py $(ARGS)
+	$(BIN)/python -m pytest tests/test_hosts.py tests/test_deploy_hosts.py $(ARGS)
 
 .PHONY: test-cc
 test-cc: setup ## Runs the C++ stress test under the sanitizers.

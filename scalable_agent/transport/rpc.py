@@ -6,7 +6,6 @@ read of a call that does not show the token.
 """
 
 import contextlib
-import os
 import pathlib
 import resource
 import socket
@@ -21,11 +20,6 @@ from absl import logging
 
 from scalable_agent.distribution import addresses
 from scalable_agent.transport.credentials import NONE, Credentials
-
-# What gRPC would write to standard error, the exceptions say, too. The resolver
-# of the system knows more names than gRPC's own.
-os.environ.setdefault('GRPC_VERBOSITY', 'NONE')
-os.environ.setdefault('GRPC_DNS_RESOLVER', 'native')
 
 # Of a message. gRPC keeps what has come of one, not what one claims to be.
 MAX_BYTES = 256 * 2**20
@@ -108,6 +102,7 @@ _USUAL = {
   'Connection refused': 'nobody listens there',
   'No such file or directory': 'nobody listens there',
   'hostname lookup error': 'the name of the host is not known here',
+  'Deadline Exceeded': 'no answer in time',
 }
 _NO_TOKEN = grpc.StatusCode.UNAUTHENTICATED
 
