@@ -346,6 +346,7 @@ class Client:
       code == grpc.StatusCode.UNIMPLEMENTED
       or 'Failed parsing HTTP/2' in text
       or 'handshake failed' in text
+      or 'verification check failed' in text  # Of the name in a certificate.
       or (code == grpc.StatusCode.DEADLINE_EXCEEDED and _accepts(self._address))
     )
     return Unreachable(f'{self._address}: {_brief(text)}', strange)
