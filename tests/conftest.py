@@ -38,3 +38,11 @@ def pytest_collection_finish():
 
 def pytest_sessionfinish():
   programs.end()
+
+
+@pytest.fixture(scope='session')
+def tls(tmp_path_factory):
+  """Credentials with certificates; see `certificates.Tls`."""
+  from tests import certificates
+
+  return certificates.Tls(tmp_path_factory.mktemp('tls'))
