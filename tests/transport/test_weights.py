@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from scalable_agent.transport import weights
+from tests.waiting import DEADLINE_S, in_thread
 
 
 def make_variables(seed):
@@ -29,47 +30,76 @@ def bits(variables):
   return [v.numpy().tobytes() for v in variables]
 
 
-def test_come_out_bit_for_bit():
+def to_bytes(values, version=0):
+  return weights.Packed().of(weights.Snapshot(version, values))[1]
+
+
+@pytest.mark.parametrize('header', [b'', b'header'])
+def test_come_out_bit_for_bit(header):
   source, target = make_variables(0), make_variables(1)
   source[0].assign(source[0] * np.float32('nan'))
-  data = weights.to_bytes(source)
+  data = to_bytes(source)
   assert len(data) == NUM_BYTES
   assert bits(target) != bits(source)
-  weights.assign(target, data)
+  weights.assign(target, header + data, len(header))
   assert bits(target) == bits(source)
 
 
 def test_are_taken_from_arrays_and_tensors_as_well():
   variables = make_variables(0)
   values = [variables[0].numpy(), *map(tf.identity, variables[1:])]
-  assert weights.to_bytes(values) == weights.to_bytes(variables)
+  assert to_bytes(values) == to_bytes(variables)
 
 
 def test_are_taken_in_memory_order_whatever_the_layout():
   array = np.arange(6, dtype=np.float32).reshape(2, 3)
-  assert weights.to_bytes([array.T]) == array.T.copy().tobytes()
+  assert to_bytes([array.T]) == array.T.copy().tobytes()
 
 
-@pytest.mark.parametrize('limit', [1, 7, 10, 109, 110, 111, 10**6])
-def test_pieces_make_up_the_whole(limit):
-  data = weights.to_bytes(make_variables(0))
-  assert len(data) == 110
-  pieces = weights.split(data, limit)
-  assert b''.join(pieces) == data
-  assert max(map(len, pieces)) <= limit
-  assert len(pieces) == -(-110 // limit)
-
-
-def test_no_weights_are_no_pieces():
-  assert weights.split(b'', 10) == []
+def test_no_weights_are_no_bytes():
+  assert to_bytes([]) == b''
   weights.assign([], b'')
+
+
+class TestPacked:
+  def test_the_newest_version_stays(self):
+    packed = weights.Packed()
+    one, two = np.float32([1]), np.float32([2])
+    newer = (4, two.tobytes())
+    assert packed.of(weights.Snapshot(3, [one])) == (3, one.tobytes())
+    assert packed.of(weights.Snapshot(4, [two])) == newer
+    # A thread that has read the snapshot of before comes late.
+    assert packed.of(weights.Snapshot(3, [one])) == newer
+
+  def test_version_0_is_packed(self):
+    one = np.float32([1])
+    snapshot = weights.Snapshot(0, [one])
+    assert weights.Packed().of(snapshot) == (0, one.tobytes())
+
+  def test_of_many_threads_one_packs(self):
+    class Counted:
+      shape, dtype = (4,), np.dtype(np.float32)
+      count = 0
+
+      def __array__(self, dtype=None, copy=None):
+        self.count += 1
+        return np.zeros([4], np.float32)
+
+    packed = weights.Packed()
+    for version in range(3):
+      value = Counted()
+      snapshot = weights.Snapshot(version, [value])
+      futures = [in_thread(packed.of, snapshot) for _ in range(8)]
+      for future in futures:
+        assert future.result(DEADLINE_S) == (version, bytes(16))
+      assert value.count == 1
 
 
 @pytest.mark.parametrize('change', [lambda d: d[:-1], lambda d: d + b'\0'])
 def test_of_a_wrong_length_set_nothing(change):
   variables = make_variables(0)
   before = bits(variables)
-  data = change(weights.to_bytes(make_variables(1)))
+  data = change(to_bytes(make_variables(1)))
   with pytest.raises(ValueError, match=f'{len(data)} bytes .* {NUM_BYTES}'):
     weights.assign(variables, data)
   assert bits(variables) == before
