@@ -7,7 +7,6 @@ from scalable_agent import optimizers as optimizers_lib
 from scalable_agent.options import AdvantageOptions, OptimizerOptions
 from scalable_agent.transport import (
   gradient_codec,
-  gradient_link,
   gradient_service,
   rpc,
   weights,
@@ -73,17 +72,35 @@ class Wire:
     monkeypatch.setattr(rpc, 'Server', self.listen)
     monkeypatch.setattr(rpc, 'Client', functools.partial(_Client, self))
 
-  def listen(self, address, handlers):
+  def listen(self, address, handlers, *arguments, **options):
+    """Has handlers answer at an address; returns their server."""
+    del arguments, options
     self.handlers[address] = handlers
+    return _Server(self, address, handlers)
+
+
+class _Server:
+  def __init__(self, wire, address, handlers):
+    self._wire = wire
+    self._address = address
+    self._handlers = handlers
+
+  def stop(self, grace=1.0):
+    if self._wire.handlers.get(self._address) is self._handlers:
+      del self._wire.handlers[self._address]
 
 
 class _Client:
-  def __init__(self, wire, address, timeout):
+  def __init__(self, wire, address, *arguments, **options):
+    del arguments, options
     self._wire = wire
     self._address = address
-    self.timeout = timeout
+    self._closed = False
 
-  def call(self, method, request=b''):
+  def call(self, method, request=b'', timeout=None):
+    del timeout
+    if self._closed:
+      raise rpc.Closed
     assert len(request) <= rpc.MAX_BYTES
     handlers = self._wire.handlers.get(self._address)
     if handlers is None:
@@ -92,9 +109,5 @@ class _Client:
     assert len(answer) <= rpc.MAX_BYTES
     return answer
 
-
-def make_link(address, stopping, task=0, options=None, timeout=30.0):
-  """Returns a GradientLink."""
-  return gradient_link.GradientLink(
-    address, task, OPTIONS if options is None else options, timeout, stopping
-  )
+  def close(self):
+    self._closed = True

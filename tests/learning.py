@@ -8,7 +8,6 @@ from scalable_agent import unroll_queue
 from scalable_agent.transport import (
   protocol,
   rpc,
-  unroll_codec,
   unroll_service,
   weights,
 )
@@ -27,8 +26,13 @@ class Clock:
 
 
 def make_service(
-  one, queue=None, values=(), version=0, **changes
-) -> unroll_service.UnrollService:
+  one,
+  queue=None,
+  values=(),
+  version=0,
+  kind: Any = unroll_service.UnrollService,
+  **changes,
+) -> Any:
   """Returns a service for an `acting.Acting`, with weights published."""
   variables = one.agent.variables
   arguments: dict[str, Any] = {
@@ -38,13 +42,12 @@ def make_service(
     'num_learners': 1,
     'deal': (0,),
     'layout': one.layout,
-    'skip_frames': one.agent.skip_frames,
     'weights_description': weights.describe(variables),
     # It is false when it is empty.
     'queue': unroll_queue.UnrollQueue(3, 2) if queue is None else queue,
     'record_unroll': lambda unroll: None,
   }
-  service = unroll_service.UnrollService(**(arguments | changes))
+  service = kind(**(arguments | changes))
   values = values or [v.numpy() for v in variables]
   service.publish(weights.Snapshot(version, values), frames=100)
   return service
@@ -54,15 +57,29 @@ class ByHand:
   """An actor that calls the handlers of a service itself.
 
   Attributes:
-    session: of the registration, None before.
+    session: of the registration, 1 before.
   """
 
-  def __init__(self, service, one, task=0):
+  def __init__(
+    self, service, layout, variables=(), task=0, options=None, columns=3
+  ):
+    """Initialises.
+
+    Args:
+      service: of a learner.
+      layout: of what it sends.
+      variables: of its agent.
+      task: of the actor.
+      options: that it has; default: OPTIONS.
+      columns: E.
+    """
     self._handlers = service.handlers()
-    self._one = one
+    self._layout = layout
+    self._variables = variables
     self._task = task
-    self.session = None
-    self._encoders: dict[int, unroll_codec.Encoder] = {}
+    self._options = OPTIONS if options is None else options
+    self._columns = columns
+    self.session = 1
 
   def call(self, method: str, request: bytes) -> bytes:
     """Calls any handler with any bytes."""
@@ -74,62 +91,63 @@ class ByHand:
       'protocol': protocol.VERSION,
       'version': scalable_agent.__version__,
       'task': self._task,
-      'options': OPTIONS,
+      'options': self._options,
     } | changes
     answer = json.loads(self.call('register', json.dumps(message).encode()))
     self.session = answer['session']
     return answer
 
-  def begin(self, columns=3, **changes) -> None:
-    """Says what it will send."""
+  def begin(self, **changes) -> dict:
+    """Says what it will send; returns the answer."""
     message = {
       'session': self.session,
-      'layout': self._one.layout.describe(),
-      'weights': weights.describe(self._one.agent.variables),
-      'columns': columns,
+      'layout': self._layout.describe(),
+      'weights': weights.describe(self._variables),
+      'columns': self._columns,
     } | changes
-    self.call('begin', json.dumps(message).encode())
+    return json.loads(self.call('begin', json.dumps(message).encode()))
 
-  def start(self, columns=3) -> 'ByHand':
+  def start(self) -> 'ByHand':
     """Registers and begins; returns itself."""
     self.register()
-    self.begin(columns)
+    self.begin()
     return self
 
-  def weights(self, has=-1, version=-1, index=0):
-    """Returns (version, number of pieces, whether it is over, piece)."""
-    request = protocol.WEIGHTS_REQUEST.pack(self.session, has, version, index)
-    answer = self.call('weights', request)
+  def weights(self, has=-1) -> tuple[int, bytes]:
+    """Returns a version, and its weights if they are not those it has."""
+    answer = self.call('weights', protocol.VERSIONED.pack(self.session, has))
     header = protocol.WEIGHTS_ANSWER
-    return *header.unpack_from(answer), answer[header.size :]
+    (version,) = header.unpack_from(answer)
+    return version, answer[header.size :]
 
-  def ready(self):
-    """Returns (milliseconds to wait, whether it is over)."""
-    answer = self.call('ready', protocol.SESSION.pack(self.session))
-    return protocol.READY_ANSWER.unpack(answer)
+  def send_bytes(self, message: bytes, version=0, method='unroll') -> bytes:
+    """Sends any bytes as an unroll, or as something else."""
+    header = protocol.VERSIONED.pack(self.session, version)
+    return self.call(method, header + message)
 
-  def send_bytes(self, message: bytes, stream=0) -> bytes:
-    """Sends any bytes as an unroll."""
-    header = protocol.UNROLL.pack(self.session, stream)
-    return self.call('unroll', header + message)
+  def send(self, unroll, version=0) -> bytes:
+    """Sends an unroll."""
+    return self.send_bytes(self._layout.write(unroll), version)
 
-  def send(self, unroll, stream=0) -> bytes:
-    """Sends an unroll as the next one of a stream."""
-    encoder = self._encoders.setdefault(
-      stream, unroll_codec.Encoder(self._one.layout)
+  def step(self, env_output) -> bytes:
+    """Sends what environments show; returns the bytes of actions."""
+    header = protocol.SESSION.pack(self.session)
+    return self.call('step', self._layout.write(env_output, header))
+
+  def fail(self, **message) -> bytes:
+    """Says that it ends."""
+    return self.call(
+      'failed', protocol.to_json(**({'session': self.session} | message))
     )
-    return self.send_bytes(encoder.encode(unroll), stream)
-
-  def restart(self, stream=0) -> None:
-    """Begins a stream anew."""
-    self._encoders[stream].restart()
 
 
-def serve(address: str, services: list) -> rpc.Server:
+def serve(address: str, services: list, *arguments) -> rpc.Server:
   """Has an rpc.Server answer with `services[0]`, whichever that is."""
 
   def delegate(name):
     return lambda request: services[0].handlers()[name](request)
 
   names = list(services[0].handlers())
-  return rpc.Server(address, {name: delegate(name) for name in names})
+  return rpc.Server(
+    address, {name: delegate(name) for name in names}, *arguments
+  )
