@@ -267,9 +267,8 @@ class LearnerLink:
       if self._stopping.is_set():
         raise Stopped
       try:
-        answer = protocol.from_json(
-          self._client.call('register', request, _FIRST_TIMEOUT)
-        )
+        answer = self._client.call('register', request, _FIRST_TIMEOUT)
+        session, welcome = _read_welcome(answer)
         break
       except rpc.Closed:
         raise Stopped from None
@@ -298,20 +297,32 @@ class LearnerLink:
             flush=True,
           )
       self._pause()
-    self._session = int(answer['session'])
+    self._session, self.welcome = session, welcome
     print(
       f'Actor {self._task} is connected to the learner at {self._address}.',
       flush=True,
     )
-    self.welcome = Welcome(
-      int(answer['frames']),
-      int(answer['starts']),
-      str(answer['inference']),
-      dict(answer['options']),
-    )
-    return self.welcome
+    return welcome
 
   def _refused(self, refused: rpc.Refused) -> LinkError:
     return LinkError(
       f'the learner at {self._address} refuses actor {self._task}: {refused}'
     )
+
+
+def _read_welcome(answer: bytes) -> tuple[int, Welcome]:
+  """Returns a session, and what comes with it.
+
+  Raises:
+    rpc.Unreachable: no learner has answered this.
+  """
+  try:
+    values = protocol.from_json(answer)
+    return int(values['session']), Welcome(
+      int(values['frames']),
+      int(values['starts']),
+      str(values['inference']),
+      dict(values['options']),
+    )
+  except (ValueError, KeyError, TypeError) as error:
+    raise rpc.Unreachable('its answer is no welcome', strange=True) from error
