@@ -1,20 +1,23 @@
 """An actor's link, over a real server: nothing is sent wrongly or for ever."""
 
+import functools
 import threading
 
 import numpy as np
 import pytest
 
-from scalable_agent import action_spaces, structures, unroll_queue
+from scalable_agent import actor as actor_lib
+from scalable_agent import policies, unroll_queue
 from scalable_agent.transport import (
   learner_link,
   protocol,
   rpc,
-  unroll_codec,
-  unroll_link,
+  step_codec,
+  step_service,
   weights,
 )
-from tests import acting, clockwork, learning, strangers
+from scalable_agent.transport.credentials import Credentials
+from tests import acting, learning, strangers
 from tests.ports import free_port
 from tests.transport.test_unroll_codec import assert_same
 from tests.waiting import DEADLINE_S, in_thread, wait_until
@@ -22,6 +25,7 @@ from tests.waiting import DEADLINE_S, in_thread, wait_until
 LENGTH = 2  # T
 COLUMNS = 3
 CAPACITY = 2
+TOKEN = Credentials(token='a secret')
 
 
 def make_acting(**options):
@@ -38,6 +42,7 @@ class Learner:
   Attributes:
     address: where it answers.
     one: with its agent.
+    services: [the present one].
     server: that answers.
     service, queue: of the present life.
   """
@@ -45,9 +50,9 @@ class Learner:
   def __init__(self):
     self.one = make_acting()
     self.address = f'127.0.0.1:{free_port()}'
-    self._services = [None]
+    self.services = [None]
     self.restart()
-    self.server = learning.serve(self.address, self._services)
+    self.server = learning.serve(self.address, self.services)
 
   def restart(self, version=0, one=None, **changes):
     """Another process takes the place: it knows no actor."""
@@ -55,7 +60,7 @@ class Learner:
     self.service = learning.make_service(
       one or self.one, self.queue, version=version, **changes
     )
-    self._services[0] = self.service
+    self.services[0] = self.service
 
   def get(self):
     """Returns the next unroll that has arrived."""
@@ -65,13 +70,16 @@ class Learner:
 
 @pytest.fixture(scope='module')
 def the_learner():
-  return Learner()
+  learner = Learner()
+  yield learner
+  learner.server.stop(0)
 
 
 @pytest.fixture
 def learner(the_learner):
   the_learner.restart()
-  return the_learner
+  yield the_learner
+  the_learner.queue.close()
 
 
 @pytest.fixture(scope='module')
@@ -87,128 +95,130 @@ def _quick(monkeypatch):
 
 @pytest.fixture
 def stopping():
-  return threading.Event()
+  stopping = threading.Event()
+  yield stopping
+  stopping.set()
 
 
 @pytest.fixture
 def make_link(learner, stopping):
-  def make(address=None, task=0, options=learning.OPTIONS, timeout=DEADLINE_S):
-    return unroll_link.UnrollLink(
-      address or learner.address, task, options, timeout, stopping
+  def make(
+    address=None,
+    task=0,
+    options=learning.OPTIONS,
+    timeout=DEADLINE_S,
+    **arguments,
+  ):
+    return learner_link.LearnerLink(
+      address or learner.address, task, options, timeout, stopping, **arguments
     )
 
   return make
 
 
+def begin(link, one, **changes):
+  link.begin(
+    'unrolls',
+    one.agent.variables,
+    **({'layout': one.layout.describe(), 'columns': COLUMNS} | changes),
+  )
+
+
+def send(link, one, unroll):
+  return link.send('unroll', functools.partial(one.layout.write, unroll))
+
+
 @pytest.fixture
 def link(make_link, actor):
-  """One that has registered and begun."""
+  """One that has registered and begun, and has weights."""
   link = make_link()
   link.register()
-  link.begin(actor.layout, COLUMNS, actor.agent.variables)
+  begin(link, actor)
+  link.update_weights()
   return link
-
-
-def of_version(unroll, version):
-  return unroll._replace(policy_version=np.full([COLUMNS], version, np.int64))
 
 
 class TestWithALearner:
   def test_it_is_welcomed(self, make_link):
-    links = [make_link(task=3) for _ in range(2)]
-    for starts, link in enumerate(links):
-      assert link.register() == learner_link.Welcome(100, starts)
+    for starts in range(2):
+      link = make_link(task=3)
+      welcome = learner_link.Welcome(100, starts, 'actor', {})
+      assert link.register() == welcome
+      assert link.welcome == welcome
+
+  def test_it_gets_the_options_that_it_leaves_open(self, make_link, learner):
+    learner.restart(options=learning.OPTIONS | {'precision': 'bfloat16'})
+    link = make_link(options=learning.OPTIONS | {'precision': protocol.AUTO})
+    assert link.register().options == {'precision': 'bfloat16'}
 
   def test_the_weights_become_the_learners(self, link, learner, actor):
     expected = [v.numpy() for v in learner.one.agent.variables]
     for version in (0, 0, 1, 7):
       if version:
         expected = [x + 1 for x in expected]
-        snapshot = weights.Snapshot(version, expected)
-        learner.service.publish(snapshot, 0)
+        learner.service.publish(weights.Snapshot(version, expected), 0)
       assert link.update_weights() == version
       assert_same([v.numpy() for v in actor.agent.variables], expected)
+    # Those that it had did not travel again.
+    size = sum(x.nbytes for x in expected)
+    assert learner.service.gauges()['actors/weight_bytes'] == 3 * size
 
-  def test_unrolls_arrive_bit_for_bit(self, link, learner, actor):
-    for count in range(1, 8):
+  def test_unrolls_arrive_with_their_version(self, link, learner, actor):
+    for version in (0, 3):
+      values = [v.numpy() for v in learner.one.agent.variables]
+      learner.service.publish(weights.Snapshot(version, values), 0)
+      link.update_weights()
       unroll = actor.unroll()
-      link.send(unroll)
-      assert_same(learner.get(), unroll)
-      assert link.sent_unrolls == count
-    assert link.reconnects == 0
-
-  def test_what_is_too_long_for_a_message_arrives_in_pieces(
-    self, make_link, learner, actor, monkeypatch
-  ):
-    # Two of three columns fit, and a part of the weights.
-    size = actor.layout.num_bytes(2, whole=True) + protocol.UNROLL.size
-    monkeypatch.setattr(rpc, 'MAX_BYTES', size)
-    learner.restart(version=5)
-    link = make_link()
-    link.register()
-    # `begin` is longer here, as the agent is so small.
-    monkeypatch.setattr(rpc, 'MAX_BYTES', 10 * size)
-    monkeypatch.setattr(unroll_link, 'check_size', lambda layout: 2)
-    link.begin(actor.layout, COLUMNS, actor.agent.variables)
-    monkeypatch.setattr(rpc, 'MAX_BYTES', size)
-    assert link.update_weights() == 5
-    assert_same(
-      [v.numpy() for v in actor.agent.variables],
-      [v.numpy() for v in learner.one.agent.variables],
-    )
-    for _ in range(3):
-      unroll = actor.unroll()
-      link.send(unroll)
-      assert len(learner.queue) == 2
-      assert_same(learner.get(), unroll)
+      assert send(link, actor, unroll)
+      version = np.full([COLUMNS], version, np.int64)
+      assert_same(learner.get(), unroll._replace(policy_version=version))
+    assert (link.sent, link.cargo, link.reconnects) == (2, 'unrolls', 0)
 
   def test_it_waits_until_there_is_room(self, link, learner, actor):
     unrolls = actor.unrolls(CAPACITY + 1)
     for unroll in unrolls[:CAPACITY]:
-      link.send(unroll)
-    send = in_thread(link.send, unrolls[CAPACITY])
-    waits = [0]
-    ready = learner.service._ready
-
-    def count(request):
-      waits[0] += 1
-      return ready(request)
-
-    learner.service._ready = count
-    wait_until(lambda: waits[0] > 5)
-    assert not send.done()
-    assert len(learner.queue) == CAPACITY
+      send(link, actor, unroll)
+    sent = in_thread(send, link, actor, unrolls[CAPACITY])
+    wait_until(lambda: len(learner.queue) == CAPACITY + 1)
+    assert not sent.done()
     assert_same(learner.get(), unrolls[0])
-    send.result(DEADLINE_S)
+    assert sent.result(DEADLINE_S)
     for unroll in unrolls[1:]:
       assert_same(learner.get(), unroll)
 
-  @pytest.mark.parametrize('method', ['send', 'update_weights'])
+  @pytest.mark.parametrize('method', ['send', 'ask', 'update_weights'])
   def test_it_hears_that_training_is_over(self, link, learner, actor, method):
     learner.service.finish()
-    arguments = [actor.unroll()] if method == 'send' else []
+    call = {
+      'send': lambda: send(link, actor, actor.unroll()),
+      'ask': lambda: link.ask('weights', lambda header: header + bytes(8)),
+      'update_weights': link.update_weights,
+    }[method]
     with pytest.raises(learner_link.Over):
-      getattr(link, method)(*arguments)
+      call()
     assert learner.service.all_told(everybody=False)
 
   def test_it_hears_while_it_waits_that_training_is_over(
     self, link, learner, actor
   ):
     for unroll in actor.unrolls(CAPACITY):
-      link.send(unroll)
-    send = in_thread(link.send, actor.unroll())
+      send(link, actor, unroll)
+    sent = in_thread(send, link, actor, actor.unroll())
+    wait_until(lambda: len(learner.queue) == CAPACITY + 1)
+    learner.service.finish()
+    learner.queue.close()
+    with pytest.raises(learner_link.Over):
+      sent.result(DEADLINE_S)
+
+  def test_it_hears_of_the_end_when_it_registers_again(
+    self, make_link, learner
+  ):
+    link = make_link()
+    link.register()
+    learner.restart()
     learner.service.finish()
     with pytest.raises(learner_link.Over):
-      send.result(DEADLINE_S)
-
-  def test_a_stream_out_of_step_begins_anew(self, link, learner, actor):
-    link.send(actor.unroll())
-    learner.get()
-    learner.service._sessions[0].decoders.clear()
-    unroll = actor.unroll()
-    link.send(unroll)
-    assert_same(learner.get(), unroll)
-    assert link.reconnects == 0
+      link.update_weights()
 
 
 class TestRefused:
@@ -224,54 +234,65 @@ class TestRefused:
     with pytest.raises(learner_link.LinkError, match='--task=6 is none of'):
       make_link(task=6).register()
 
-  @pytest.mark.parametrize(
-    ('options', 'message'),
-    [
-      ({'frame_stack': 2}, 'unrolls: the learner has'),
-      ({'lstm': True}, 'unrolls: the learner has'),
-    ],
-  )
-  def test_another_agent(self, make_link, options, message):
-    other = make_acting(**options)
+  @pytest.mark.parametrize('options', [{'frame_stack': 2}, {'lstm': True}])
+  def test_another_agent(self, make_link, options):
     link = make_link()
     link.register()
-    with pytest.raises(learner_link.LinkError, match=message):
-      link.begin(other.layout, COLUMNS, other.agent.variables)
+    with pytest.raises(
+      learner_link.LinkError, match='unrolls: the learner has'
+    ):
+      begin(link, make_acting(**options))
 
   def test_other_weights(self, make_link, actor):
     link = make_link()
     link.register()
     with pytest.raises(learner_link.LinkError, match='weights: the learner'):
-      link.begin(actor.layout, COLUMNS, actor.agent.variables[:-1])
+      link.begin(
+        'unrolls',
+        actor.agent.variables[:-1],
+        layout=actor.layout.describe(),
+        columns=COLUMNS,
+      )
 
   def test_a_second_process_with_the_same_task_takes_over(
     self, link, make_link, learner, actor
   ):
-    link.send(actor.unroll())
+    send(link, actor, actor.unroll())
     learner.get()
     second = make_link()
     assert second.register().starts == 1
-    second.begin(actor.layout, COLUMNS, actor.agent.variables)
+    begin(second, actor)
+    second.update_weights()
     with pytest.raises(
       learner_link.LinkError,
       match='another process with --task=0 has taken its place',
     ):
-      link.send(actor.unroll())
+      send(link, actor, actor.unroll())
     unroll = actor.unroll()
-    second.send(unroll)
+    send(second, actor, unroll)
     assert_same(learner.get(), unroll)
-    assert len(learner.queue) == 0
 
-  def test_an_unroll_of_the_future(self, link, actor):
+  def test_an_unroll_before_it_has_weights(self, make_link, actor):
+    link = make_link()
+    link.register()
+    begin(link, actor)
     with pytest.raises(learner_link.LinkError, match='policy version'):
-      link.send(of_version(actor.unroll(), 1))
+      send(link, actor, actor.unroll())
 
-  def test_a_learner_that_never_takes_a_whole_unroll(
-    self, link, learner, actor
-  ):
-    learner.service._unroll = lambda request: protocol.RESTART
-    with pytest.raises(learner_link.LinkError, match='a whole unroll'):
-      link.send(actor.unroll())
+  @pytest.mark.parametrize('token', ['', 'another'])
+  def test_without_the_token(self, make_link, learner, token):
+    address = f'127.0.0.1:{free_port()}'
+    server = learning.serve(address, learner.services, TOKEN)
+    try:
+      link = make_link(address, credentials=Credentials(token=token))
+      with pytest.raises(
+        learner_link.LinkError,
+        match='refuses actor 0: this process does not show the token',
+      ):
+        link.register()
+      assert make_link(address, credentials=TOKEN).register().starts == 0
+    finally:
+      server.stop(0)
 
 
 class TestNobodyThere:
@@ -284,17 +305,38 @@ class TestNobodyThere:
     ):
       link.register()
 
-  def test_is_waited_for(self, make_link, learner, actor, capsys):
+  def test_is_waited_for_and_said_once(
+    self, make_link, learner, capsys, monkeypatch
+  ):
+    attempts = []
+    make_client = rpc.Client
+
+    def count(*arguments):
+      attempts.append(arguments)
+      return make_client(*arguments)
+
+    monkeypatch.setattr(rpc, 'Client', count)
     address = f'127.0.0.1:{free_port()}'
-    link = make_link(address)
+    link = make_link(address, task=4)
     registered = in_thread(link.register)
-    wait_until(lambda: 'waits for the learner' in capsys.readouterr().out)
-    server = learning.serve(address, learner._services)
-    assert registered.result(DEADLINE_S).starts == 0
-    assert server.refusals == 0
+    wait_until(lambda: len(attempts) > 5)
+    server = learning.serve(address, learner.services)
+    try:
+      assert registered.result(DEADLINE_S).starts == 0
+    finally:
+      server.stop(0)
+    waits, connected = capsys.readouterr().out.splitlines()
+    assert waits.startswith(f'Actor 4 waits for the learner at {address} (')
+    assert connected == f'Actor 4 is connected to the learner at {address}.'
+    assert link.reconnects == 0
 
   @pytest.mark.parametrize(
-    'listener', [strangers.silent_listener, strangers.http_server]
+    'listener',
+    [
+      strangers.silent_listener,
+      strangers.http_server,
+      strangers.garbage_listener,
+    ],
   )
   def test_another_program_is_told_at_once(
     self, make_link, listener, monkeypatch
@@ -308,6 +350,63 @@ class TestNobodyThere:
     ):
       make_link(address).register()
 
+  def test_a_server_of_something_else_is_told_at_once(self, make_link):
+    address = f'127.0.0.1:{free_port()}'
+    server = rpc.Server(address, {'other': lambda request: b''})
+    try:
+      with pytest.raises(learner_link.LinkError, match='takes connections but'):
+        make_link(address).register()
+    finally:
+      server.stop(0)
+
+  @pytest.mark.parametrize(
+    'answer',
+    [
+      b'',
+      b'\xff',
+      b'[]',
+      b'{}',
+      b'{"session": 1}',
+      b'{"session": "x", "frames": 0, "starts": 0, "inference": "", '
+      b'"options": {}}',
+      b'{"session": 1, "frames": 0, "starts": 0, "inference": "", '
+      b'"options": 5}',
+    ],
+  )
+  def test_an_answer_that_no_learner_gives_is_told(self, make_link, answer):
+    address = f'127.0.0.1:{free_port()}'
+    server = rpc.Server(address, {'register': lambda request: answer})
+    try:
+      with pytest.raises(
+        learner_link.LinkError, match=f'{address} .*does not answer as a lear'
+      ):
+        make_link(address).register()
+    finally:
+      server.stop(0)
+
+  def test_a_tunnel_without_a_learner_behind_it_is_waited_at(self, make_link):
+    with (
+      strangers.closing_listener() as address,
+      pytest.raises(learner_link.LinkError, match='no learner at'),
+    ):
+      make_link(address, timeout=0.05).register()
+
+  @pytest.mark.parametrize('kind', ['stranger', 'named'])
+  def test_a_learner_of_another_certificate_is_told_at_once(
+    self, make_link, learner, tls, kind
+  ):
+    address = f'127.0.0.1:{free_port()}'
+    own = tls.named if kind == 'named' else tls.learner
+    server = learning.serve(address, learner.services, own)
+    try:
+      other = tls.actor if kind == 'named' else tls.stranger
+      with pytest.raises(
+        learner_link.LinkError, match='Check the address, and'
+      ):
+        make_link(address, credentials=other).register()
+    finally:
+      server.stop(0)
+
 
 class Flaky:
   """An rpc.Client whose calls fail where a test says so.
@@ -320,19 +419,21 @@ class Flaky:
   calls: list[str]
   failing: dict[str, str]
 
-  def __init__(self, address, timeout):
-    self._client = CLIENT(address, timeout)
-    self.timeout = timeout
+  def __init__(self, *arguments):
+    self._client = CLIENT(*arguments)
 
-  def call(self, method, request=b''):
+  def call(self, method, request=b'', timeout=None):
     self.calls.append(method)
     when = self.failing.pop(method, '')
     if when == 'before':
       raise rpc.Unreachable('lost')
-    answer = self._client.call(method, request)
+    answer = self._client.call(method, request, timeout)
     if when == 'after':
       raise rpc.Unreachable('lost')
     return answer
+
+  def close(self):
+    self._client.close()
 
 
 CLIENT = rpc.Client
@@ -346,28 +447,27 @@ def flaky(monkeypatch):
 
 
 class TestAfterAFailure:
-  def test_a_learner_that_comes_back_gets_whole_unrolls_and_gives_weights(
+  def test_a_learner_that_comes_back_gives_weights_and_takes_unrolls(
     self, link, learner, actor
   ):
-    assert link.update_weights() == 0
     for unroll in actor.unrolls(3):
-      link.send(unroll)
+      send(link, actor, unroll)
       learner.get()
     # It goes on where an older checkpoint was, with other weights.
     learner.restart(
-      version=0,
       values=[np.zeros_like(v) for v in actor.agent.variables],
     )
-    link.send(of_version(actor.unroll(), 0))  # Is lost.
-    assert (link.reconnects, link.sent_unrolls) == (1, 3)
+    assert not send(link, actor, actor.unroll())  # Is lost.
+    assert (link.reconnects, link.sent) == (1, 3)
     assert len(learner.queue) == 0
     assert link.update_weights() == 0
     assert not any(v.numpy().any() for v in actor.agent.variables)
     for _ in range(2):
       unroll = actor.unroll()
-      link.send(unroll)
+      assert send(link, actor, unroll)
       assert_same(learner.get(), unroll)
-    assert (link.reconnects, link.sent_unrolls) == (1, 5)
+    assert (link.reconnects, link.sent) == (1, 5)
+    assert link.welcome.starts == 0
 
   def test_weights_are_those_of_the_learner_that_came_back(
     self, link, learner, actor
@@ -376,8 +476,9 @@ class TestAfterAFailure:
       weights.Snapshot(9, [v.numpy() for v in actor.agent.variables]), 0
     )
     assert link.update_weights() == 9
-    learner.restart(version=4)
-    assert link.update_weights() == 4
+    # Even of the version that it has.
+    learner.restart(version=9)
+    assert link.update_weights() == 9
     assert link.reconnects == 1
     assert_same(
       [v.numpy() for v in actor.agent.variables],
@@ -389,11 +490,9 @@ class TestAfterAFailure:
   ):
     learner.restart(options={'lstm': True})
     with pytest.raises(learner_link.LinkError, match='--lstm is True'):
-      link.send(actor.unroll())
+      send(link, actor, actor.unroll())
 
-  def test_a_learner_with_another_network_is_refused(
-    self, link, learner, actor
-  ):
+  def test_a_learner_with_another_network_is_refused(self, link, learner):
     learner.restart(one=make_acting(lstm=True))
     with pytest.raises(learner_link.LinkError, match='another version there'):
       link.update_weights()
@@ -402,26 +501,25 @@ class TestAfterAFailure:
     self, link, learner, actor
   ):
     learner.queue.close()
-    link.send(actor.unroll())  # Is lost.
-    assert (link.reconnects, link.sent_unrolls) == (1, 0)
+    assert not send(link, actor, actor.unroll())
+    assert (link.reconnects, link.sent) == (1, 0)
     learner.restart()
-    link.send(actor.unroll())  # Is lost: there is a session of the old one.
+    assert link.update_weights() == 0
+    assert link.reconnects == 2
     unroll = actor.unroll()
-    link.send(unroll)
+    assert send(link, actor, unroll)
     assert_same(learner.get(), unroll)
 
   @pytest.mark.parametrize('when', ['before', 'after'])
-  @pytest.mark.parametrize(
-    'method', ['register', 'begin', 'weights', 'ready', 'unroll']
-  )
+  @pytest.mark.parametrize('method', ['register', 'begin', 'weights', 'unroll'])
   def test_a_call_that_is_lost_spoils_nothing(
     self, flaky, make_link, learner, actor, method, when
   ):
     link = make_link()
     link.register()
-    link.begin(actor.layout, COLUMNS, actor.agent.variables)
+    begin(link, actor)
     link.update_weights()
-    link.send(actor.unroll())
+    send(link, actor, actor.unroll())
     learner.get()
     # A second learner loses a call of each kind, one of them on the way back.
     learner.restart(version=2)
@@ -429,10 +527,12 @@ class TestAfterAFailure:
     arrived, sent = [], []
     for _ in range(3):
       version = link.update_weights()
-      unroll = of_version(actor.unroll(), version)
-      count = link.sent_unrolls
-      link.send(unroll)
-      if link.sent_unrolls > count:
+      unroll = actor.unroll()._replace(
+        policy_version=np.full([COLUMNS], version, np.int64)
+      )
+      count = link.sent
+      assert send(link, actor, unroll) == (link.sent > count)
+      if link.sent > count:
         sent.append(unroll)
       while learner.queue.ready:
         arrived.append(learner.get())
@@ -450,14 +550,123 @@ class TestAfterAFailure:
   ):
     link = make_link(timeout=0.05)
     link.register()
-    link.begin(actor.layout, COLUMNS, actor.agent.variables)
+    begin(link, actor)
 
-    def lost(self, method, request=b''):
+    def lost(self, method, request=b'', timeout=None):
       raise rpc.Unreachable('gone')
 
     monkeypatch.setattr(Flaky, 'call', lost)
     with pytest.raises(learner_link.LinkError, match=r'no learner at .*: gone'):
-      link.send(actor.unroll())
+      link.update_weights()
+
+  def test_a_strange_answer_later_is_waited_out(
+    self, link, learner, flaky, monkeypatch
+  ):
+    """As of what takes the port for a moment, or a learner that hangs."""
+    strange = ['register'] * 3
+    call = Flaky.call
+
+    def answer(self, method, request=b'', timeout=None):
+      if method in strange:
+        strange.remove(method)
+        raise rpc.Unreachable('strange', strange=True)
+      return call(self, method, request, timeout)
+
+    monkeypatch.setattr(Flaky, 'call', answer)
+    learner.restart(version=5)
+    assert link.update_weights() == 5
+    assert strange == []
+
+  def test_only_the_first_answer_is_waited_for_but_shortly(
+    self, make_link, actor, flaky, monkeypatch
+  ):
+    timeouts = {}
+    call = Flaky.call
+
+    def note(self, method, request=b'', timeout=None):
+      timeouts[method] = timeout
+      return call(self, method, request, timeout)
+
+    monkeypatch.setattr(Flaky, 'call', note)
+    link = make_link()
+    link.register()
+    begin(link, actor)
+    link.update_weights()
+    send(link, actor, actor.unroll())
+    link.report_failure('it broke')
+    assert timeouts == {
+      'register': learner_link._FIRST_TIMEOUT,
+      'begin': None,
+      'weights': None,
+      'unroll': None,
+      'failed': learner_link._LAST_TIMEOUT,
+    }
+
+
+class TestAsk:
+  @pytest.fixture
+  def restart(self, learner):
+    """Has the learner act for its actors, without draws."""
+    one = learner.one
+    layout = step_codec.Layout(one.spec)
+    policy = policies.Direct(policies.make_step(one.agent, policies.Seeds(1)))
+
+    def make_unroller(columns, level):
+      return actor_lib.Unroller(
+        policy,
+        one.agent.initial_state(columns),
+        one.spec,
+        columns,
+        LENGTH,
+        level,
+      )
+
+    def restart():
+      learner.restart(
+        kind=step_service.StepService,
+        layout=layout,
+        make_unroller=make_unroller,
+        most_columns=COLUMNS,
+      )
+
+    restart()
+    # Its methods are others.
+    address = f'127.0.0.1:{free_port()}'
+    server = learning.serve(address, learner.services)
+    restart.layout, restart.address = layout, address
+    yield restart
+    server.stop(0)
+
+  def ask(self, link, layout, env_output):
+    return link.ask('step', functools.partial(layout.write, env_output))
+
+  def test_what_comes_is_the_answer_or_none_after_a_new_link(
+    self, make_link, learner, restart
+  ):
+    layout = restart.layout
+    environment = acting.ImageEnvironment(COLUMNS, episode_steps=3)
+    link = make_link(restart.address)
+    assert link.register().inference == 'learner'
+    link.begin('observations', layout=layout.describe(), columns=COLUMNS)
+
+    def play(steps, env_output):
+      for _ in range(steps):
+        answer = self.ask(link, layout, env_output)
+        env_output = environment.step(layout.read_action(answer, COLUMNS))
+      return env_output
+
+    env_output = play(LENGTH + 1, environment.reset())
+    # One unroll, with the actions that were done.
+    np.testing.assert_array_equal(
+      learner.get().agent_outputs.action[1:], environment.actions[:LENGTH]
+    )
+    assert link.sent == LENGTH + 1
+    restart()
+    assert self.ask(link, layout, env_output) is None
+    assert (link.reconnects, link.sent) == (1, LENGTH + 1)
+    play(LENGTH + 1, environment.reset())
+    assert learner.queue.ready
+    assert link.sent == 2 * LENGTH + 2
 
 
 class TestStopping:
@@ -474,35 +683,50 @@ class TestStopping:
     with pytest.raises(learner_link.Stopped):
       registered.result(DEADLINE_S)
 
+  def test_ends_the_first_call(self, make_link, stopping):
+    asked = threading.Event()
+    release = threading.Event()
+
+    def register(request):
+      asked.set()
+      release.wait(DEADLINE_S)
+      return b''
+
+    address = f'127.0.0.1:{free_port()}'
+    server = rpc.Server(address, {'register': register})
+    try:
+      registered = in_thread(make_link(address).register)
+      assert asked.wait(DEADLINE_S)
+      stopping.set()
+      with pytest.raises(learner_link.Stopped):
+        registered.result(DEADLINE_S)
+    finally:
+      release.set()
+      server.stop(0)
+
   def test_ends_the_wait_for_room(self, link, learner, actor, stopping):
     for unroll in actor.unrolls(CAPACITY):
-      link.send(unroll)
-    send = in_thread(link.send, actor.unroll())
-    waits = threading.Event()
-    ready = learner.service._ready
-
-    def asked(request):
-      waits.set()
-      return ready(request)
-
-    learner.service._ready = asked
-    assert waits.wait(DEADLINE_S)
+      send(link, actor, unroll)
+    sent = in_thread(send, link, actor, actor.unroll())
+    wait_until(lambda: len(learner.queue) == CAPACITY + 1)
     stopping.set()
     with pytest.raises(learner_link.Stopped):
-      send.result(DEADLINE_S)
-    assert len(learner.queue) == CAPACITY
+      sent.result(DEADLINE_S)
 
-  @pytest.mark.parametrize('method', ['send', 'update_weights', 'begin'])
+  @pytest.mark.parametrize('method', ['send', 'ask', 'update_weights', 'begin'])
   def test_ends_everything_that_begins_later(
     self, link, actor, stopping, method
   ):
     stopping.set()
-    arguments = {
-      'send': [actor.unroll()],
-      'begin': [actor.layout, COLUMNS, actor.agent.variables],
-    }
+    call = {
+      'send': lambda: send(link, actor, actor.unroll()),
+      'ask': lambda: link.ask('step', lambda header: header),
+      'update_weights': link.update_weights,
+      'begin': lambda: begin(link, actor),
+    }[method]
     with pytest.raises(learner_link.Stopped):
-      getattr(link, method)(*arguments.get(method, []))
+      call()
+    link.report_failure('it broke')  # Is not told any more.
 
   def test_ends_what_would_fail_for_ever(
     self, make_link, actor, stopping, flaky, monkeypatch
@@ -512,14 +736,14 @@ class TestStopping:
     link.register()
     call, lost = Flaky.call, [0]
 
-    def half(self, method, request=b''):
+    def half(self, method, request=b'', timeout=None):
       if method == 'register':
-        return call(self, method, request)
+        return call(self, method, request, timeout)
       lost[0] += 1
       raise rpc.Unreachable('lost')
 
     monkeypatch.setattr(Flaky, 'call', half)
-    begun = in_thread(link.begin, actor.layout, COLUMNS, actor.agent.variables)
+    begun = in_thread(begin, link, actor)
     wait_until(lambda: lost[0] > 2)
     assert not begun.done()
     stopping.set()
@@ -531,9 +755,15 @@ class TestStopping:
   ):
     monkeypatch.setattr(learner_link, '_RETRY', 1000.0)
     learner.restart()
-    before = learner.server.refusals
-    paused = in_thread(link.send, actor.unroll())
-    wait_until(lambda: learner.server.refusals > before)
+    handlers, asked = learner.service.handlers, threading.Event()
+
+    def note():
+      asked.set()
+      return handlers()
+
+    monkeypatch.setattr(learner.service, 'handlers', note)
+    paused = in_thread(send, link, actor, actor.unroll())
+    assert asked.wait(DEADLINE_S)
     stopping.set()
     with pytest.raises(learner_link.Stopped):
       paused.result(DEADLINE_S)
@@ -549,50 +779,17 @@ class TestReportFailure:
     make_link().report_failure('it broke')
     assert learner.service.gauges()['actors/failures'] == 0
 
-  def test_never_raises(self, link, learner, flaky, make_link):
+  def test_never_raises(self, learner, flaky, make_link):
+    link = make_link()
+    link.register()
     learner.restart()
     link.report_failure('the session is unknown')
     other = make_link()
     other.register()
     flaky.failing['failed'] = 'before'
     other.report_failure('lost')
+    replaced = make_link()
+    replaced.register()
+    make_link().register()
+    replaced.report_failure('another one has its place')
     assert learner.service.gauges()['actors/failures'] == 0
-
-
-class TestCheckSize:
-  def test_is_the_number_of_trajectories_that_fit(self, actor):
-    fit = unroll_link.check_size(actor.layout)
-    limit = rpc.MAX_BYTES - protocol.UNROLL.size
-    assert actor.layout.num_bytes(fit, whole=True) <= limit
-    assert actor.layout.num_bytes(fit + 1, whole=True) > limit
-
-  def test_shows_its_arithmetic(self, actor):
-    spec = structures.EnvironmentSpec(
-      structures.TensorSpec((210, 160, 3), np.dtype(np.uint8)),
-      action_spaces.Discrete(5),
-      1,
-    )
-    layout = unroll_codec.Layout(spec, actor.agent.initial_state(1), 100)
-    observation = 101 * 210 * 160 * 3
-    small = 101 * (5 * 4 + 7 * 4) + actor.layout.bytes_of('0/frames')
-    with pytest.raises(learner_link.LinkError) as error:
-      unroll_link.check_size(layout)
-    assert str(error.value) == (
-      f'--unroll_length=100: one trajectory takes {20 + observation + small:,} '
-      'bytes, of which 1/observation 101 x 210 x 160 x 3 x 1 = '
-      f'{observation:,}, and gRPC takes at most '
-      f'{rpc.MAX_BYTES - protocol.UNROLL.size:,} in one message. Lower '
-      '--unroll_length, --width or --height.'
-    )
-
-  def test_refuses_to_begin(self, make_link, actor):
-    one = acting.Acting(clockwork.ClockworkEnvironment(COLUMNS))
-    layout = unroll_codec.Layout(
-      clockwork.ClockworkEnvironment(COLUMNS).spec,
-      one.agent.initial_state(1),
-      10**6,
-    )
-    link = make_link()
-    link.register()
-    with pytest.raises(learner_link.LinkError, match='one trajectory takes'):
-      link.begin(layout, COLUMNS, one.agent.variables)
