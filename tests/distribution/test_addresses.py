@@ -51,8 +51,40 @@ class TestSplit:
     ],
   )
   def test_anything_else_is_answered_with_the_form(self, address):
-    with pytest.raises(ValueError, match=r'^TF_CONFIG: .* Write host:port'):
-      addresses.split(address, 'TF_CONFIG')
+    for refuse in (addresses.split, addresses.check):
+      with pytest.raises(ValueError, match=r'^TF_CONFIG: .* Write host:port'):
+        refuse(address, 'TF_CONFIG')
+
+
+class TestUnix:
+  @pytest.mark.parametrize('path', ['/a', '/run/user/1/learner', '/a:1', '/ü'])
+  def test_a_path_is_an_address(self, path):
+    address = f'unix:{path}'
+    addresses.check(address)
+    assert addresses.is_unix(address)
+    assert addresses.path_of(address) == path
+    assert addresses.is_local(address)
+
+  def test_a_host_is_none(self):
+    assert not addresses.is_unix('unix.example:1')
+
+  @pytest.mark.parametrize(
+    'address',
+    ['unix:', 'unix:a', 'unix:./a', f'unix:/{"a" * 100}', f'unix:/{"ü" * 50}'],
+  )
+  def test_a_path_that_no_socket_can_have_is_refused(self, address):
+    with pytest.raises(
+      ValueError, match=r'^here: .* at most 100 bytes long\.$'
+    ):
+      addresses.check(address, 'here')
+
+  def test_the_longest_path_is_one_of_a_socket(self, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = f'/{"a" * 99}'
+    addresses.check(f'unix:{path}')
+    with socket.socket(socket.AF_UNIX) as one:
+      # There is none: but it could have been the name of one.
+      assert one.connect_ex(path) != 0
 
 
 class TestCollectivesOf:
@@ -70,28 +102,19 @@ class TestCollectivesOf:
       (['a:1', 'a:1001'], '^here: a:1001 is taken: .* learner 0 .*closer'),
       (['0.0.0.0:1', 'a:1'], '^here: 0.0.0.0:1 is where to listen.*Name'),
       (['a:1', '[::]:1'], r'^here: \[::\]:1 is where to listen'),
+      (['a:1', 'unix:/a'], '^here: unix:/a is for a single learner, .*TCP'),
+      (['a:1', 'b'], "^here: 'b' is no address"),
+      (['b'], "^here: 'b' is no address"),
+      (['unix:a'], "^here: 'unix:a' is no address"),
     ],
   )
   def test_clashes_are_refused(self, learners, message):
     with pytest.raises(ValueError, match=message):
       addresses.collectives_of(learners, 'here')
 
-  def test_a_single_learner_may_listen_everywhere(self):
-    assert addresses.collectives_of(['0.0.0.0:1'], 'x') == ('0.0.0.0:1001',)
-
-
-class TestCheckResolvable:
-  @pytest.mark.parametrize('address', ['localhost:1', '127.0.0.1:1', '[::1]:1'])
-  def test_a_known_host_passes(self, address):
-    addresses.check_resolvable(address)
-
-  @pytest.mark.parametrize('host', ['no-such-host.invalid', 'a..b'])
-  def test_an_unknown_host_is_named(self, host):
-    with pytest.raises(
-      ValueError,
-      match=rf'^--learner_address: the host of {host}:80 cannot be found',
-    ):
-      addresses.check_resolvable(f'{host}:80')
+  @pytest.mark.parametrize('address', ['0.0.0.0:1', '[::]:1', 'unix:/a', 'a:1'])
+  def test_a_single_learner_has_nobody_to_reach(self, address):
+    assert addresses.collectives_of([address], 'x') == ()
 
 
 class TestCheckFree:
@@ -133,6 +156,46 @@ class TestCheckFree:
     ):
       addresses.check_free('192.0.2.1:80')
 
+  @pytest.mark.parametrize('host', ['no-such-host.invalid', 'a..b'])
+  def test_an_unknown_host_is_named(self, host):
+    with pytest.raises(
+      ValueError,
+      match=rf'^here: the host of {host}:80 cannot be found .* give the IP',
+    ):
+      addresses.check_free(f'{host}:80', 'here')
+
+  def test_a_path_that_is_free_stays_free(self, tmp_path):
+    addresses.check_free(f'unix:{tmp_path}/socket')
+    assert not (tmp_path / 'socket').exists()
+
+  def test_a_path_of_a_socket_that_nobody_listens_at_is_free(self, tmp_path):
+    path = tmp_path / 'socket'
+    with socket.socket(socket.AF_UNIX) as dead:
+      dead.bind(str(path))
+    addresses.check_free(f'unix:{path}')
+    assert path.exists()
+
+  def test_a_path_where_another_process_listens_is_refused(self, tmp_path):
+    path = tmp_path / 'socket'
+    with socket.socket(socket.AF_UNIX) as one:
+      one.bind(str(path))
+      one.listen()
+      with pytest.raises(
+        ValueError, match=rf'^here: cannot listen at unix:{path}: another pro'
+      ):
+        addresses.check_free(f'unix:{path}', 'here')
+
+  def test_a_path_of_something_else_is_refused(self, tmp_path):
+    path = tmp_path / 'file'
+    path.write_text('mine')
+    with pytest.raises(ValueError, match='there is a file of this name'):
+      addresses.check_free(f'unix:{path}')
+    assert path.read_text() == 'mine'
+
+  def test_a_path_in_no_folder_is_refused(self, tmp_path):
+    with pytest.raises(ValueError, match=f'{tmp_path}/none is no folder that'):
+      addresses.check_free(f'unix:{tmp_path}/none/socket')
+
   def test_a_port_of_root_is_refused(self, monkeypatch):
     def bind(*args):
       raise PermissionError(13, 'Permission denied')
@@ -161,20 +224,46 @@ class TestCheckFree:
 
 
 @pytest.mark.parametrize(
-  ('address', 'ips', 'warning'),
+  ('address', 'local'),
   [
-    ('localhost:1', ['127.0.0.1'], None),
-    ('127.0.0.2:1', ['127.0.0.2'], None),
-    ('[::1]:1', ['::1'], None),
-    ('0.0.0.0:1', ['0.0.0.0'], 'Whoever can reach 0.0.0.0:1 can'),
-    ('node-1:1', ['192.0.2.1'], 'Whoever can reach node-1:1 can'),
-    ('node-1:1', ['127.0.1.1', '192.0.2.1'], 'Whoever can reach node-1:1 can'),
-    ('node-1:1', [], 'Whoever can reach node-1:1 can'),
-    ('node-1:1', ['127.0.1.1'], 'On this host, node-1 is 127.0.1.1, where no'),
+    ('localhost:1', True),
+    ('127.0.0.2:1', True),
+    ('[::1]:1', True),
+    ('unix:/a', True),
+    ('0.0.0.0:1', False),
+    ('[::]:1', False),
+    ('192.0.2.1:1', False),
+    ('node-1:1', False),
+    ('localhost.example:1', False),
+  ],
+)
+def test_local_is_where_only_this_machine_can_connect(address, local):
+  assert addresses.is_local(address) == local
+
+
+OPEN = 'What is sent to and from {} is not encrypted: whoever can listen'
+
+
+@pytest.mark.parametrize(
+  ('address', 'ips', 'plain', 'encrypted'),
+  [
+    ('localhost:1', ['127.0.0.1'], None, None),
+    ('127.0.0.2:1', ['127.0.0.2'], None, None),
+    ('[::1]:1', ['::1'], None, None),
+    ('unix:/a', [], None, None),
+    ('0.0.0.0:1', ['0.0.0.0'], OPEN, None),
+    ('node-1:1', ['192.0.2.1'], OPEN, None),
+    ('node-1:1', ['127.0.1.1', '192.0.2.1'], OPEN, None),
+    ('node-1:1', [], OPEN, None),
+    (
+      'node-1:1',
+      ['127.0.1.1'],
+      *['On this host, node-1 is 127.0.1.1, whe'] * 2,
+    ),
   ],
 )
 def test_whoever_listens_is_warned_of_who_can_connect(
-  monkeypatch, address, ips, warning
+  monkeypatch, address, ips, plain, encrypted
 ):
   logged = []
   monkeypatch.setattr(addresses, '_look_up', lambda host: set(ips))
@@ -183,6 +272,8 @@ def test_whoever_listens_is_warned_of_who_can_connect(
     'log_first_n',
     lambda level, text, n, *args: logged.append(text % args),
   )
-  addresses.warn_of_reach(address)
-  assert len(logged) == (warning is not None)
-  assert not logged or logged[0].startswith(warning)
+  for warning, with_tls in ((plain, False), (encrypted, True)):
+    logged.clear()
+    addresses.warn_of_reach(address, with_tls)
+    assert len(logged) == (warning is not None)
+    assert not logged or logged[0].startswith(warning.format(address))

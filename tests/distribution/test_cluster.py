@@ -8,10 +8,12 @@ import subprocess
 import sys
 
 import pytest
+from absl import logging
 
 from scalable_agent.distribution import addresses, schedulers
 from scalable_agent.distribution import cluster as cluster_lib
 from tests.configs import make_config
+from tests.ports import free_address, free_addresses
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
@@ -48,12 +50,15 @@ class TestFlags:
     config, cluster = resolve(task=1, num_learners=2, job_name='learner')
     assert cluster.learners == ('localhost:8000', 'localhost:8001')
     assert cluster.collectives == ('localhost:9000', 'localhost:9001')
-    assert cluster.own_address == 'localhost:8001'
+    assert cluster.learner_address == 'localhost:8001'
     assert (config.cluster.task, config.cluster.job_name) == (1, 'learner')
 
   def test_the_only_learner_needs_no_task(self):
     config, cluster = resolve(job_name='learner')
-    assert (config.cluster.task, cluster.own_address) == (0, 'localhost:8000')
+    assert (config.cluster.task, cluster.learner_address) == (
+      0,
+      'localhost:8000',
+    )
     # As in 2018, --task=-1 is the single machine, whatever the job.
     assert resolve(job_name='learner', task=-1) is None
 
@@ -74,16 +79,35 @@ class TestFlags:
     assert cluster.num_actors == 4
 
   def test_actors_are_shared_out_among_the_learners(self):
-    _, cluster = resolve(
-      task=3, job_name='actor', num_learners=2, learner_address='a:1,b:1'
-    )
-    assert [cluster.learner_of(actor) for actor in range(4)] == [
-      'a:1',
-      'b:1',
-      'a:1',
-      'b:1',
+    serves = [
+      resolve(
+        task=task, job_name='actor', num_learners=2, learner_address='a:1,b:1'
+      )[1].learner_address
+      for task in range(4)
     ]
-    assert cluster.own_address == 'b:1'
+    assert serves == ['a:1', 'b:1', 'a:1', 'b:1']
+
+  def test_a_learner_listens_where_actors_find_it(self):
+    given = {'num_learners': 2, 'learner_address': 'a:1,b:1'}
+    _, cluster = resolve(task=1, **given)
+    assert cluster.learner_address == cluster.listens_at == 'b:1'
+    assert not cluster.is_chief
+    assert resolve(task=0, **given)[1].is_chief
+
+  def test_or_where_it_is_told_to(self):
+    given = {'learner_address': 'a:1', 'listen_address': '0.0.0.0:7'}
+    _, cluster = resolve(task=0, **given)
+    assert (cluster.learner_address, cluster.listens_at) == ('a:1', '0.0.0.0:7')
+    # It says nothing to actors.
+    _, cluster = resolve(task=0, job_name='actor', **given)
+    assert cluster.learner_address == cluster.listens_at == 'a:1'
+
+  def test_a_single_learner_may_be_a_path(self):
+    _, cluster = resolve(task=0, learner_address='unix:/a')
+    assert (cluster.learners, cluster.collectives) == (('unix:/a',), ())
+
+  def test_an_actor_is_no_chief(self):
+    assert not resolve(task=0, job_name='actor')[1].is_chief
 
   @pytest.mark.parametrize(
     ('given', 'message'),
@@ -108,6 +132,14 @@ class TestFlags:
       (
         {'task': 0, 'num_learners': 2, 'learner_address': 'a:1,a:1'},
         '^--learner_address: a:1 occurs twice',
+      ),
+      (
+        {'task': 0, 'num_learners': 2, 'learner_address': 'a:1,unix:/a'},
+        '^--learner_address: unix:/a is for a single learner',
+      ),
+      (
+        {'task': 0, 'learner_address': 'a:1', 'listen_address': 'b'},
+        "^--listen_address: 'b' is no address",
       ),
     ],
   )
@@ -447,17 +479,77 @@ def test_who_is_where_is_known_without_tensorflow():
   assert (shown.stdout, shown.stderr) == ('[]\n', '')
 
 
-class TestCheck:
-  def test_an_actor_has_to_find_its_learner_only(self):
-    given = {'num_learners': 2, 'job_name': 'actor'}
-    given['learner_address'] = 'localhost:1,no-such-host.invalid:1'
-    _, cluster = resolve(task=0, **given)
-    cluster.check()
-    _, cluster = resolve(task=1, **given)
-    with pytest.raises(ValueError, match=r'no-such-host\.invalid:1 cannot be'):
-      cluster.check()
+class TestInsecureLoopback:
+  """Without a secret, nobody else may connect."""
+
+  @pytest.mark.parametrize(
+    'address', ['', 'localhost:1', '127.0.0.1:1', '[::1]:1', 'unix:/a']
+  )
+  def test_is_for_this_machine(self, address):
+    resolve(task=0, insecure_loopback=True, learner_address=address)
+
+  @pytest.mark.parametrize('address', ['0.0.0.0:1', '192.0.2.1:1', 'node-1:1'])
+  @pytest.mark.parametrize('job_name', ['learner', 'actor'])
+  def test_and_for_no_other(self, address, job_name):
+    refuse(
+      f'^--insecure_loopback does without a secret, and others can .*{address}',
+      task=0,
+      job_name=job_name,
+      insecure_loopback=True,
+      learner_address=address,
+    )
+
+  def test_wherever_the_address_is_from(self, monkeypatch):
+    set_tf_config(monkeypatch, CLUSTER, 'learner', 0)
+    refuse('^--insecure_loopback .* a:1', insecure_loopback=True, num_actors=3)
+
+  def test_where_it_listens_counts_too(self):
+    refuse(
+      r'^--insecure_loopback .* 0\.0\.0\.0:1\. Leave it out',
+      task=0,
+      insecure_loopback=True,
+      learner_address='localhost:1',
+      listen_address='0.0.0.0:1',
+    )
+
+
+class TestCheckPlace:
+  @pytest.fixture
+  def log(self, monkeypatch):
+    """What is warned of, without what is warned of once only."""
+    logged = []
+    monkeypatch.setattr(
+      logging, 'warning', lambda text, *args: logged.append(text % args)
+    )
+    monkeypatch.setattr(
+      logging, 'log_first_n', lambda level, text, n, *args: None
+    )
+    return logged
 
   def test_a_learner_has_to_be_on_its_host(self):
     _, cluster = resolve(task=0, learner_address='192.0.2.1:8000')
-    with pytest.raises(ValueError, match=r'192\.0\.2\.1:8000: .* this host'):
-      cluster.check()
+    with pytest.raises(
+      ValueError, match=r'^--learner_address: .*192\.0\.2\.1:8000: .* this host'
+    ):
+      cluster.check_place(encrypted=False)
+
+  def test_or_where_it_listens(self, log):
+    place = free_address()
+    given = {'learner_address': '192.0.2.1:8000', 'task': 0}
+    _, cluster = resolve(**given, listen_address=place)
+    cluster.check_place(encrypted=False)
+    assert log == []
+    _, cluster = resolve(**given, listen_address='203.0.113.1:80')
+    with pytest.raises(ValueError, match=r'^--listen_address: .* this host'):
+      cluster.check_place(encrypted=False)
+
+  @pytest.mark.parametrize('encrypted', [False, True])
+  def test_several_learners_are_told_of_the_port_that_is_open_to_all(
+    self, log, encrypted
+  ):
+    places = free_addresses(2)
+    _, cluster = resolve(task=1, num_learners=2, learner_address=places)
+    cluster.check_place(encrypted)
+    (warning,) = log
+    port = int(places.rpartition(':')[2]) + addresses.COLLECTIVE_OFFSET
+    assert f'on port {port} of all network interfaces' in warning

@@ -39,7 +39,6 @@ class FakeDevices:
     monkeypatch.setattr(tf.config, 'set_visible_devices', self.set_visible)
     monkeypatch.setattr(tf.distribute, 'MirroredStrategy', self.make)
     monkeypatch.setattr(tf.distribute, 'MultiWorkerMirroredStrategy', self.make)
-    monkeypatch.setattr(strategies.rendezvous, 'meet', lambda *args: None)
 
   def set_visible(self, devices, kind):
     assert kind == 'GPU'
@@ -88,7 +87,15 @@ class TestGpus:
     fake = FakeDevices(monkeypatch, 5)
     learners = free_learners()
     cluster = make_cluster(*learners, task=1)
-    assert strategies.make_strategy(cluster, 2) == 'strategy'
+    met = []
+
+    def meet():
+      # Before TensorFlow waits for the others, deaf to signals.
+      assert fake.made is None
+      met.append(fake.visible)
+
+    assert strategies.make_strategy(cluster, 2, meet) == 'strategy'
+    assert met == [['gpu 2', 'gpu 3']]
     assert fake.visible == ['gpu 2', 'gpu 3']
     assert fake.made.num_accelerators() == {'GPU': 2}
     assert (fake.made.task_type, fake.made.task_id) == ('worker', 1)
@@ -113,7 +120,18 @@ def test_a_port_of_the_collectives_in_use_is_named(task):
     socket.create_server(('', int(own.rpartition(':')[2]))),
     pytest.raises(ValueError, match=rf'collectives.* listen at {own}: another'),
   ):
-    strategies.make_strategy(cluster, 1)
+    strategies.make_strategy(cluster, 1, lambda: pytest.fail('they have met'))
+
+
+@pytest.mark.parametrize('learner_devices', [1, 2])
+def test_nobody_else_meets(monkeypatch, learner_devices):
+  FakeDevices(monkeypatch, 2)
+
+  def meet():
+    pytest.fail('they have met')
+
+  for cluster in (None, make_cluster('localhost:1')):
+    strategies.make_strategy(cluster, learner_devices, meet)
 
 
 def free_learners():
@@ -158,15 +176,18 @@ except RuntimeError as error:
 """
 
 LEARNER = """
+import functools
 import sys
 import tensorflow as tf
 from scalable_agent.distribution import addresses, strategies
 from scalable_agent.distribution.cluster import Cluster
+from scalable_agent.transport import rendezvous
 task, *learners = sys.argv[1:]
 cluster = Cluster(
   learners, addresses.collectives_of(learners, 'x'), 'learner', int(task), 1
 )
-strategy = strategies.make_strategy(cluster, 1)
+meet = functools.partial(rendezvous.meet, cluster, 60.0)
+strategy = strategies.make_strategy(cluster, 1, meet)
 total = tf.function(lambda: strategy.run(
   lambda: tf.distribute.get_replica_context().all_reduce('sum', 10 + int(task))
 ))()
@@ -176,9 +197,11 @@ sys.stdin.read()
 
 WAITING = """
 import sys
-from scalable_agent.distribution import rendezvous
+from scalable_agent.distribution.cluster import Cluster
+from scalable_agent.transport import rendezvous
 rendezvous._QUIET_SECONDS = 0.0
-rendezvous.meet(sys.argv[2:], int(sys.argv[1]), 60.0)
+cluster = Cluster(sys.argv[2:], (), 'learner', int(sys.argv[1]), 1)
+rendezvous.meet(cluster, 60.0)
 """
 
 

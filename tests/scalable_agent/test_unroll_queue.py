@@ -135,10 +135,10 @@ def test_columns_of_each_actor_stay_in_order_and_none_is_lost(batch_size):
   assert all(s == list(range(3 * unrolls)) for s in seen.values())
 
 
-def put_of_actors(queue, sizes, wait=True):
+def put_of_actors(queue, sizes):
   """Puts an unroll of each actor; its columns are 100 * actor and more."""
   for actor, size in enumerate(sizes):
-    queue.put(make_unroll(100 * actor, size), actor, wait)
+    queue.put(make_unroll(100 * actor, size), actor)
 
 
 class TestMixing:
@@ -324,24 +324,16 @@ def test_ready_counts_all_columns():
   assert queue.ready
 
 
-def test_who_need_not_wait_fills_it_beyond_its_capacity():
-  queue = unroll_queue.UnrollQueue(batch_size=6, capacity=1)
-  for column in range(5):
-    put = in_thread(lambda i=column: queue.put(make_unroll(i, 1), wait=False))
-    put.result(timeout=DEADLINE_S)
-  assert len(queue) == 5
-  queue.put(make_unroll(5, 1), wait=False)
-  assert_holds_columns(queue.get(), range(6))
-
-
 def test_it_tells_how_full_it_was_found():
   queue = unroll_queue.UnrollQueue(batch_size=2, capacity=2)
   assert queue.fill() == 0
-  for start in (0, 2, 4):
-    queue.put(make_unroll(start, 2), wait=False)
+  putters = [in_thread(queue.put, make_unroll(start, 2)) for start in (0, 2, 4)]
+  wait_until(lambda: len(queue) == 3)
   for _ in range(3):
     queue.get()
   assert queue.get(timeout=0) is None
   # Found at 3, 2, 1 and 0 of 2, and never fuller than full.
   assert queue.fill() == pytest.approx((1 + 1 + 0.5 + 0) / 4)
+  for putter in putters:
+    putter.result(timeout=DEADLINE_S)
   assert queue.fill() == 0
