@@ -14,6 +14,7 @@ __all__ = (
   'gradient_codec',
   'gradient_service',
   'learner_link',
+  'learner_service',
   'protocol',
   'rendezvous',
   'rpc',
