@@ -224,6 +224,30 @@ def test_a_name_of_no_option_is_refused():
     make_config(sede=1)
 
 
+OF_A_CLUSTER = (
+  'num_learners',
+  'learner_address',
+  'listen_address',
+  'cluster_token_file',
+  'insecure_loopback',
+  'tls_certificate',
+  'tls_key',
+  'tls_authority',
+  'tls_name',
+  'cluster_proxy',
+  'reconnect_timeout',
+  'actor_timeout',
+  'inference',
+)
+OF_SHARED_INFERENCE = (
+  'batcher',
+  'inference_minimum_batch_size',
+  'inference_maximum_batch_size',
+  'inference_timeout_ms',
+  'inference_threads',
+)
+
+
 class TestCheckGiven:
   @pytest.mark.parametrize(
     ('name', 'owner', 'value'),
@@ -246,14 +270,15 @@ class TestCheckGiven:
       ('inference_minimum_batch_size', 'num_actors', 0),
       ('inference_maximum_batch_size', 'num_actors', 0),
       ('inference_timeout_ms', 'num_actors', 0),
-      ('num_learners', 'task', -1),
-      ('learner_address', 'task', -1),
-      ('reconnect_timeout', 'task', -1),
-      ('actor_timeout', 'task', -1),
+      *((name, 'task', -1) for name in OF_A_CLUSTER),
+      *((name, 'inference', 'actor') for name in OF_SHARED_INFERENCE),
+      *((name, 'batcher', 'none') for name in OF_SHARED_INFERENCE[1:]),
     ],
   )
   def test_what_was_set_without_effect_is_refused(self, name, owner, value):
-    config = resolve(make_config(**{owner: value}), 'catch')
+    # The owner itself may mean nothing on a single machine.
+    place = {'task': 0} if owner == 'inference' else {}
+    config = resolve(make_config(**place, **{owner: value}), 'catch')
     options_lib.check_given(config, {owner})
     with pytest.raises(
       ValueError,
@@ -265,42 +290,76 @@ class TestCheckGiven:
   def test_what_has_an_effect_passes(self):
     config = make_config(mode='test', optimizer='rmsprop')
     config = resolve(config, 'catch')
-    of_a_cluster = {
-      'num_learners',
-      'learner_address',
-      'reconnect_timeout',
-      'actor_timeout',
-    }
     of_others = {
       name
       for name in CATALOG.options
       if 'impala' not in (CATALOG.algorithms_of(name) or ['impala'])
     }
     options_lib.check_given(
-      config, CATALOG.options.keys() - of_a_cluster - of_others
+      config, CATALOG.options.keys() - {*OF_A_CLUSTER} - of_others
     )
     cluster = config.replace(task=0)
-    options_lib.check_given(cluster, of_a_cluster)
+    options_lib.check_given(cluster, OF_A_CLUSTER)
     config = config.replace(correction='one_step_is')
     options_lib.check_given(config, {'clip_pg_rho_threshold'})
 
+  @pytest.mark.parametrize('inference', ['auto', 'learner'])
+  @pytest.mark.parametrize('task', [-1, 0])
+  def test_a_learner_that_acts_has_a_batcher(self, task, inference):
+    config = resolve(make_config(task=task, inference=inference), 'catch')
+    options_lib.check_given(config, OF_SHARED_INFERENCE)
+
+
+class TestClusterOptions:
   @pytest.mark.parametrize(
-    'name',
+    ('values', 'message'),
     [
-      'batcher',
-      'inference_minimum_batch_size',
-      'inference_maximum_batch_size',
-      'inference_timeout_ms',
+      (
+        {'insecure_loopback': True, 'cluster_token_file': '/a'},
+        r'^--insecure_loopback does without the secret in '
+        r'--cluster_token_file=/a\. Leave one of them out\.$',
+      ),
+      (
+        {'tls_certificate': '/a'},
+        r'^--tls_certificate=/a and --tls_key= belong together\. Give both',
+      ),
+      (
+        {'tls_key': '/a', 'tls_authority': '/b'},
+        r'^--tls_certificate= and --tls_key=/a belong together',
+      ),
     ],
   )
-  def test_actor_processes_share_no_inference(self, name):
+  def test_what_contradicts_itself_is_refused(self, values, message):
+    with pytest.raises(ValueError, match=message):
+      options_lib.validate(make_config(task=0, **values))
+
+  @pytest.mark.parametrize(
+    'values',
+    [
+      {},
+      {'insecure_loopback': True},
+      {'cluster_token_file': '/a'},
+      {'tls_authority': '/a'},
+      {'tls_certificate': '/a', 'tls_key': '/b'},
+      {'tls_certificate': '/a', 'tls_key': '/b', 'tls_authority': '/c'},
+    ],
+  )
+  def test_what_does_not_passes(self, values):
+    options_lib.validate(make_config(task=0, **values))
+
+  def test_no_secret_and_no_place_is_compared_or_has_to_be_the_same(self):
     config = resolve(make_config(task=0), 'catch')
-    with pytest.raises(
-      ValueError,
-      match=rf'^--{name}={config.values[name]} has no effect on a distri.*'
-      r'Leave it out\.$',
-    ):
-      options_lib.check_given(config, {name})
+    for name in OF_A_CLUSTER:
+      compared = name in config.acting()
+      assert compared == (name in ('num_learners', 'inference'))
+      assert (name in config.learning()) == compared
+
+  def test_who_acts_is_the_learners_to_say(self):
+    """An actor's own is the same, or left open."""
+    config = resolve(make_config(task=0), 'catch')
+    assert config.acting()['inference'] == 'auto'
+    with pytest.raises(ValueError, match='--inference=both is not known'):
+      options_lib.validate(make_config(inference='both'))
 
 
 class TestResolve:

@@ -1,7 +1,6 @@
 """A3C's learner and actors: threads of this process, with a wire of calls."""
 
 import threading
-import types
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import tensorflow as tf
 import tree
 
 from scalable_agent import evaluation
+from scalable_agent.distribution.cluster import Cluster
 from scalable_agent.options import validate
 from scalable_agent.runtimes import (
   a3c_actor,
@@ -17,7 +17,7 @@ from scalable_agent.runtimes import (
   learner_process,
   training,
 )
-from scalable_agent.transport import gradient_link, learner_link
+from scalable_agent.transport import credentials, learner_link
 from tests import differentiating, runs
 from tests.configs import make_config
 from tests.runs import NEVER, episodes, newest_checkpoint, saved_state
@@ -50,14 +50,14 @@ def wire(monkeypatch):
 
 
 def make_cluster(job_name, task=0):
-  return types.SimpleNamespace(
-    job_name=job_name, task=task, learners=(ADDRESS,)
-  )
+  return Cluster((ADDRESS,), (), job_name, task, OPTIONS['num_actors'])
 
 
 def make_learner(logdir, **options):
   config, levels = runs.prepare(logdir, **(OPTIONS | options))
-  return a3c_learner.Run(config, levels, make_cluster('learner'))
+  return a3c_learner.Run(
+    config, levels, make_cluster('learner'), credentials.NONE
+  )
 
 
 class Actors:
@@ -72,20 +72,16 @@ class Actors:
     self._stopping = threading.Event()
     self.links, self._futures = [], []
     for task in range(config.actors.num_actors):
-      link = gradient_link.GradientLink(
+      link = learner_link.LearnerLink(
         ADDRESS, task, config.differentiating(), DEADLINE_S, self._stopping
       )
       self.links.append(link)
-      self._futures.append(
-        in_thread(
-          actor_process._act,
-          config,
-          levels,
-          make_cluster('actor', task),
-          link,
-          a3c_actor.begin,
-        )
-      )
+      job = actor_process.Job(config, levels, make_cluster('actor', task), link)
+      self._futures.append(in_thread(self._work, job))
+
+  def _work(self, job):
+    job.link.register()
+    a3c_actor.work(job)
 
   def assert_over(self):
     """Waits until all were told that training is over."""
@@ -98,6 +94,8 @@ class Actors:
 
   def __exit__(self, *exception):
     self._stopping.set()
+    for future in self._futures:
+      future.exception(DEADLINE_S)
 
 
 def test_frames_updates_and_episodes_are_counted_exactly(tmp_path):
@@ -125,7 +123,7 @@ def test_frames_updates_and_episodes_are_counted_exactly(tmp_path):
   (optimizer,) = run._learner.optimizers
   assert int(optimizer.iterations) == updates
   # Some were under way when it ended.
-  assert sum(link.sent_unrolls for link in actors.links) >= updates
+  assert sum(link.sent for link in actors.links) >= updates
 
 
 def test_a_learner_that_comes_back_goes_on_with_the_actors_that_wait(tmp_path):

@@ -139,12 +139,17 @@ OTHERS = {
   'algorithm',
   'actor_timeout',
   'checkpoint',
+  'cluster_proxy',
+  'cluster_token_file',
+  'inference',
   'inference_threads',
+  'insecure_loopback',
   'job_name',
   'learner_address',
   'learner_devices',
   'level_name',
   'level_shares',
+  'listen_address',
   'log_format',
   'mode',
   'num_actors',
@@ -156,6 +161,10 @@ OTHERS = {
   'task',
   'test_num_episodes',
   'test_policy',
+  'tls_authority',
+  'tls_certificate',
+  'tls_key',
+  'tls_name',
   'video_dir',
 }
 
@@ -367,6 +376,25 @@ def test_what_xla_compiles_follows_the_devices(
     jit_compile=given, num_learners=learners, learner_devices=devices
   )
   assert assembly.resolve_machine(config).agent.jit_compile == expected
+
+
+@pytest.mark.parametrize(
+  ('gpu', 'given', 'expected'),
+  [
+    (False, 'auto', 'actor'),
+    (True, 'auto', 'learner'),
+    (True, 'actor', 'actor'),
+    (False, 'learner', 'learner'),
+  ],
+)
+def test_who_evaluates_the_agent_follows_the_devices(
+  monkeypatch, gpu, given, expected
+):
+  monkeypatch.setattr(
+    tf.config, 'list_physical_devices', lambda kind: [1][:gpu]
+  )
+  config = assembly.resolve_machine(make_config(inference=given))
+  assert config.of(options.InferenceOptions).inference == expected
 
 
 def test_xla_compiles_no_update_of_several_devices():
