@@ -93,8 +93,9 @@ MUST_NOT_IMPORT = {
   ),
 }
 
-# What a process needs before it knows whether it evaluates the agent: rooms and
-# files that do not even import TENSORFLOW through others, but in functions.
+# What a process needs before it knows whether it evaluates the agent, and all
+# that carries or queues bytes and arrays: rooms and files that do not even
+# import TENSORFLOW through others, but in functions.
 WITHOUT_TENSORFLOW = (
   'experiment',
   'scalable_agent.actor',
@@ -103,8 +104,11 @@ WITHOUT_TENSORFLOW = (
   'scalable_agent.distribution.schedulers',
   'scalable_agent.environments',
   'scalable_agent.options',
+  'scalable_agent.queues',
+  'scalable_agent.runtimes.actor_process',
   'scalable_agent.runtimes.cores',
   'scalable_agent.runtimes.impala',
+  'scalable_agent.runtimes.impala_actor',
   'scalable_agent.runtimes.interruption',
   'scalable_agent.runtimes.processes',
   'scalable_agent.runtimes.processor',
@@ -113,16 +117,32 @@ WITHOUT_TENSORFLOW = (
   'scalable_agent.storage.files',
   'scalable_agent.structures',
   'scalable_agent.suites',
+  'scalable_agent.transport.credentials',
+  'scalable_agent.transport.learner_link',
+  'scalable_agent.transport.learner_service',
   'scalable_agent.transport.malformed',
+  'scalable_agent.transport.packing',
   'scalable_agent.transport.protocol',
+  'scalable_agent.transport.rendezvous',
+  'scalable_agent.transport.rpc',
+  'scalable_agent.transport.sessions',
+  'scalable_agent.transport.step_codec',
+  'scalable_agent.transport.step_service',
+  'scalable_agent.transport.unroll_service',
+  'scalable_agent.transport.weights',
+  'scalable_agent.unroll_queue',
 )
 TENSORFLOW = ('tensorflow', 'keras', 'sonnet', 'tensorboard')
 
-RPC_USER = 'scalable_agent.transport.rpc'
-EXPERIMENTAL_USERS = (RPC_USER,)
-RPC = 'tensorflow.distribute.experimental.rpc'
+# Who alone may import gRPC: bytes leave and enter there, past the token.
+GRPC_USERS = (
+  'scalable_agent.transport.credentials',
+  'scalable_agent.transport.rpc',
+)
+# Nothing that comes in may be run.
+PICKLES = ('pickle', 'marshal', 'shelve', 'dill', 'cloudpickle')
 
-# (module, name) of every other use of tf.*.experimental. Only ever remove.
+# (module, name) of every use of tf.*.experimental. Only ever remove.
 EXPERIMENTAL_ALLOWED: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -293,6 +313,10 @@ def check_foreign_import(module, imported, target, where) -> Iterator[str]:
       yield f'{where}; only scalable_agent.environments may.'
     elif is_in(target, 'deepmind_lab') and imported.at_module_level:
       yield f'{where} at module level; few have it: do so in a function.'
+  if is_in(target, 'grpc') and module not in GRPC_USERS:
+    yield f'{where}; only {" and ".join(GRPC_USERS)} may.'
+  if is_in(target, PICKLES) and is_in(module, 'scalable_agent.transport'):
+    yield f'{where}; what others send is never run.'
   if is_in(target, 'absl.flags') and module != 'experiment':
     yield f'{where}; only experiment.py reads flags.'
   if target == 'argparse' and is_in(module, 'scalable_agent'):
@@ -324,12 +348,8 @@ def check_tensorflow(module: str, tree: ast.Module) -> list[str]:
     return errors
   for name, line in uses_of_experimental(tree):
     where = f'{module}:{line} uses {name}'
-    if is_in(name, RPC) and module != RPC_USER:
-      errors.append(f'{where}; only {RPC_USER} may.')
-    elif module not in EXPERIMENTAL_USERS and not any(
-      module == m and is_in(name, n) for m, n in EXPERIMENTAL_ALLOWED
-    ):
-      errors.append(f'{where}; only {" and ".join(EXPERIMENTAL_USERS)} may.')
+    if not any(module == m and is_in(name, n) for m, n in EXPERIMENTAL_ALLOWED):
+      errors.append(f'{where}, which may change or go.')
   return errors
 
 
@@ -598,9 +618,20 @@ KNOWN = {
     ),
     (
       'scalable_agent.distribution.cluster',
-      'import tensorflow as tf\ntf.distribute.experimental.rpc.Server',
-      'only scalable_agent.transport.rpc',
+      'import grpc',
+      'only scalable_agent.transport.credentials and',
     ),
+    (
+      'scalable_agent.transport.sessions',
+      'def f():\n  from grpc import aio',
+      'only scalable_agent.transport.credentials and',
+    ),
+    (
+      'scalable_agent.transport.rpc',
+      'import tensorflow as tf\ntf.distribute.experimental.rpc.Server',
+      'experimental',
+    ),
+    ('scalable_agent.transport.rpc', 'import pickle', 'never run'),
   ],
 )
 def test_a_violation_is_caught(module, source, message):
@@ -637,10 +668,10 @@ PACKAGES = ('scalable_agent', 'scalable_agent.environments', 'dynamic_batching')
     ('scalable_agent.actor', 'from scalable_agent import policies'),
     ('scalable_agent.environments', 'from . import atari\nimport ale_py'),
     ('scalable_agent.environments', 'def f():\n  import deepmind_lab'),
-    (
-      'scalable_agent.transport.rpc',
-      'import tensorflow as tf\ntf.distribute.experimental.rpc.Server',
-    ),
+    ('scalable_agent.transport.rpc', 'import grpc'),
+    ('scalable_agent.transport.credentials', 'import grpc'),
+    ('scalable_agent.storage', 'import pickle'),
+    ('tests.helper', 'import grpc'),
     ('scalable_agent.reports', 'f(x).experimental.y\nself.tf.compat.v1.z'),
     ('tests.helper', 'import gymnasium\nimport dynamic_batching'),
     ('benchmarks.throughput', 'from absl import flags'),

@@ -257,6 +257,84 @@ def test_with_align_every_transition_has_what_belongs_to_it(
   assert ignored > 0
 
 
+class TestUnroller:
+  """The part of an actor that knows no environment."""
+
+  def make(self, environment, policy, **kwargs):
+    return actor.Unroller(
+      policy, initial_state(), environment.spec, NUM_ENVS, LENGTH, **kwargs
+    )
+
+  def play(self, unroller, environment, count):
+    """Returns what `observe` says of the next columns, and the actions."""
+    said, actions = [], []
+    for _ in range(count):
+      actions.append(unroller.act())
+      said.append(unroller.observe(environment.step(actions[-1])))
+    return said, actions
+
+  def test_makes_the_unrolls_of_an_actor(self, environment, policy):
+    unroller = self.make(environment, policy, level=2)
+    assert unroller.observe(environment.reset()) is None
+    said, _ = self.play(unroller, environment, 3 * LENGTH)
+    # One with every last column, and nothing in between.
+    ends = [i for i, unroll in enumerate(said) if unroll is not None]
+    assert ends == [LENGTH - 1, 2 * LENGTH - 1, 3 * LENGTH - 1]
+    other = clockwork.ClockworkEnvironment(NUM_ENVS, num_actions=NUM_ACTIONS)
+    one = make_actor(other, ClockworkPolicy(), level=2)
+    assert_equal([said[i] for i in ends], [one.unroll() for _ in range(3)])
+
+  def test_says_what_the_policy_does(self, environment, policy):
+    unroller = self.make(environment, policy)
+    unroller.observe(environment.reset())
+    said, actions = self.play(unroller, environment, LENGTH)
+    np.testing.assert_array_equal(actions, said[-1].agent_outputs.action[1:])
+    assert actions[0].dtype == np.int32
+
+  def test_asks_for_the_version_when_it_begins_to_act(
+    self, environment, policy
+  ):
+    """While an unroll waits for room, newer weights may come."""
+    version = [3]
+    unroller = self.make(environment, policy, policy_version=lambda: version[0])
+    unroller.observe(environment.reset())
+    version[0] = 5
+    (*_, first), _ = self.play(unroller, environment, LENGTH)
+    version[0] = 8
+    (*_, second), _ = self.play(unroller, environment, LENGTH)
+    assert first.policy_version.tolist() == [5] * NUM_ENVS
+    assert second.policy_version.tolist() == [8] * NUM_ENVS
+
+  def test_a_policy_that_fails_once_costs_nothing(self, environment, policy):
+    """The same question may be asked again."""
+    failures = [True]
+
+    def flaky(*arguments):
+      if failures:
+        failures.pop()
+        raise RuntimeError('once')
+      return policy(*arguments)
+
+    unroller = self.make(environment, flaky)
+    unroller.observe(environment.reset())
+    with pytest.raises(RuntimeError, match='once'):
+      unroller.act()
+    (*_, unroll), _ = self.play(unroller, environment, LENGTH)
+    other = clockwork.ClockworkEnvironment(NUM_ENVS, num_actions=NUM_ACTIONS)
+    assert_equal(unroll, make_actor(other, ClockworkPolicy()).unroll())
+
+  def test_goes_back_to_a_snapshot_between_unrolls(self, environment, policy):
+    unroller = self.make(environment, policy)
+    unroller.observe(environment.reset())
+    self.play(unroller, environment, LENGTH)
+    snapshot, state = unroller.snapshot(), environment.get_state()
+    expected = self.play(unroller, environment, LENGTH)
+    self.play(unroller, environment, LENGTH // 2)
+    unroller.restore(snapshot)
+    environment.set_state(state)
+    assert_equal(self.play(unroller, environment, LENGTH), expected)
+
+
 class TestSnapshot:
   def test_goes_on_as_if_nothing_had_happened(self, environment, policy):
     one = make_actor(environment, policy)

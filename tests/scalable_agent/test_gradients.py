@@ -60,7 +60,7 @@ def test_over_a_wire_they_change_all_that_a_worker_changes(lstm, optimizer):
     expected = worker.update(unroll)
     data = layout.write(function(unroll), unroll)
     assert len(data) == layout.num_bytes(COLUMNS)
-    given, _ = layout.read(data, COLUMNS, level=0)
+    given, _ = layout.read(data, 0, COLUMNS, level=0)
     values = applied.apply(given, version)
     assert values.keys() == expected.keys()
     for name, value in expected.items():
@@ -115,7 +115,7 @@ def test_a_layout_describes_what_it_writes():
   unroll = one.unroll()
   data = layout.write(function(unroll), unroll)
   described = [(name, dtype) for name, _, dtype in layout.describe()]
-  given, read = layout.read(data, COLUMNS, level=0)
+  given, read = layout.read(data, 0, COLUMNS, level=0)
   parts = {
     'gradients': given,
     'unroll': (read.env_outputs, read.agent_outputs),
