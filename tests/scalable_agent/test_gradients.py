@@ -6,7 +6,7 @@ import tensorflow as tf
 import tree
 
 from scalable_agent import gradients
-from scalable_agent.transport import gradient_codec
+from scalable_agent.transport import malformed
 from tests import acting, differentiating
 
 LENGTH = 5  # T
@@ -125,8 +125,8 @@ def test_a_layout_describes_what_it_writes():
     for path, array in tree.flatten_with_path(parts)
   ]
   assert ('unroll/0/step_type', 'int32') in described
-  with pytest.raises(gradient_codec.Malformed):
-    layout.read(data[:-1], COLUMNS, level=0)
+  with pytest.raises(malformed.Malformed):
+    layout.read(data[:-1], 0, COLUMNS, level=0)
 
 
 def test_to_describe_them_and_to_call_it_is_one_tracing():
