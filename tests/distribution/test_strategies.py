@@ -54,6 +54,7 @@ class FakeDevices:
   [
     None,
     make_cluster('localhost:1'),
+    make_cluster('unix:/a'),
     make_cluster('localhost:1', 'localhost:2', job_name='actor'),
   ],
 )
@@ -130,7 +131,7 @@ def test_nobody_else_meets(monkeypatch, learner_devices):
   def meet():
     pytest.fail('they have met')
 
-  for cluster in (None, make_cluster('localhost:1')):
+  for cluster in (None, make_cluster('localhost:1'), make_cluster('unix:/a')):
     strategies.make_strategy(cluster, learner_devices, meet)
 
 

@@ -172,11 +172,15 @@ class TestRegister:
     with pytest.raises(rpc.Refused, match='not a message of an actor'):
       actor.call(method, request_)
 
-  def test_registering_over_and_over_takes_no_memory(self, service, make_actor):
+  def test_registering_over_and_over_takes_no_memory(
+    self, service, make_actor, monkeypatch
+  ):
+    monkeypatch.setattr(sessions, '_REMEMBERED', 10)
     for _ in range(300):
       make_actor().register()
-    assert len(service._sessions) == 1
-    assert len(service._sessions[0].replaced) == sessions._REMEMBERED
+    known = service._sessions
+    assert len(known) == len(known._by_session) == 1
+    assert len(known._replaced) == 10
 
 
 class TestBegin:
@@ -462,16 +466,23 @@ class TestSessions:
       with pytest.raises(rpc.Again, match=protocol.UNKNOWN):
         call()
 
-  def test_of_a_task_replaced_very_often_the_first_are_unknown(
-    self, make_actor
+  def test_of_very_many_that_were_replaced_the_first_are_unknown(
+    self, make_actor, monkeypatch
   ):
-    actors = [make_actor() for _ in range(sessions._REMEMBERED + 2)]
+    monkeypatch.setattr(sessions, '_REMEMBERED', 3)
+    actors = [make_actor(i % 2) for i in range(6)]
     for actor in actors:
       actor.register()
+    # Four were replaced, of both tasks.
     with pytest.raises(rpc.Again, match=protocol.UNKNOWN):
       actors[0].weights()
-    with pytest.raises(rpc.Refused, match='has taken its place'):
-      actors[1].weights()
+    for i in range(1, 4):
+      with pytest.raises(
+        rpc.Refused, match=f'--task={i % 2} has taken its place'
+      ):
+        actors[i].weights()
+    for actor in actors[4:]:
+      actor.weights()
 
   @pytest.mark.parametrize('session', [None, '', [], {}, 0.5, 'x' * 10])
   def test_what_is_no_session_is_refused(self, actor, session):

@@ -263,6 +263,16 @@ class TestToken:
     host.result(DEADLINE_S)
 
 
+def test_an_actor_that_comes_meanwhile_is_to_come_again():
+  places = make_places(2)
+  host = meet_in_thread(places, 0)
+  with pytest.raises(rpc.Again, match='the learner waits for other learners'):
+    ByHand(places, 1).ask('register')
+  assert not host.done()
+  meet(places, 1)
+  host.result(DEADLINE_S)
+
+
 @pytest.mark.parametrize(
   'request_',
   [

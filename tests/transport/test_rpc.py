@@ -6,6 +6,8 @@ import logging as std_logging
 import os
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,7 +16,7 @@ import pytest
 
 from scalable_agent.transport import protocol, rpc
 from scalable_agent.transport.credentials import Credentials
-from tests import certificates, strangers
+from tests import certificates, programs, strangers
 from tests.ports import free_port
 from tests.waiting import DEADLINE_S, in_thread, wait_until
 
@@ -518,6 +520,7 @@ class TestUnixSockets:
   def test_nobody_listens(self, path, connect):
     with pytest.raises(rpc.Unreachable) as error:
       connect(f'unix:{path}').call('echo')
+    assert str(error.value) == f'unix:{path}: nobody listens there'
     assert not error.value.strange
 
 
@@ -867,17 +870,63 @@ class TestAServerInAProcessOfItsOwn:
       assert self.grown(process, address, RUN, attack) < self.MOST_MIB
 
 
+CALL = """
+import os, sys
+from scalable_agent.transport import rpc
+from scalable_agent.transport.credentials import Credentials
+
+address, authority = sys.argv[1:]
+with open(authority, 'rb') as file:
+  client = rpc.Client(address, Credentials(authority=file.read()))
+try:
+  client.call('echo', b'', 10.0)
+except rpc.Unreachable as error:
+  print(error.strange, os.environ['GRPC_VERBOSITY'])
+client.close()
+"""
+
+
+@pytest.mark.parametrize('verbosity', ['', 'ERROR'])
+def test_what_fails_is_said_once(tls, verbosity):
+  """By an exception: gRPC writes nothing to standard error."""
+  env = {k: v for k, v in os.environ.items() if not k.startswith('GRPC')}
+  env |= {'GRPC_VERBOSITY': verbosity} if verbosity else {}
+  with strangers.garbage_listener() as address:
+    result = subprocess.run(
+      [sys.executable, '-c', CALL, address, tls.authority.certificate],
+      cwd=programs.ROOT,
+      env=env,
+      capture_output=True,
+      text=True,
+      timeout=DEADLINE_S,
+      check=False,
+    )
+  # What the user sets stays.
+  assert result.stdout == f'True {verbosity or "NONE"}\n'
+  assert verbosity or result.stderr == ''
+
+
 class TestUnreachable:
   def test_nobody_listens(self, connect):
-    client = connect(f'127.0.0.1:{free_port()}')
-    with pytest.raises(rpc.Unreachable, match='refused') as error:
-      client.call('echo', b'', SECONDS)
+    address = f'127.0.0.1:{free_port()}'
+    with pytest.raises(rpc.Unreachable) as error:
+      connect(address).call('echo', b'', SECONDS)
+    assert str(error.value) == f'{address}: nobody listens there'
     assert not error.value.strange
 
   def test_the_host_does_not_exist(self, connect):
     with pytest.raises(rpc.Unreachable) as error:
       connect('no-such-host.invalid:1').call('echo', b'', SECONDS)
+    assert str(error.value) == (
+      'no-such-host.invalid:1: the name of the host is not known here'
+    )
     assert not error.value.strange
+
+  def test_who_says_nothing_has_not_answered_in_time(self, connect):
+    with strangers.silent_listener() as address:
+      with pytest.raises(rpc.Unreachable) as error:
+        connect(address).call('echo', b'', 0.1)
+      assert str(error.value) == f'{address}: no answer in time'
 
   @pytest.mark.parametrize(
     ('listener', 'strange'),
