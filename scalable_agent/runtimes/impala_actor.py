@@ -10,6 +10,7 @@ from typing import Any
 from scalable_agent import structures
 from scalable_agent.runtimes import startup
 from scalable_agent.runtimes.actor_process import Job
+from scalable_agent.runtimes.algorithm import Ended
 from scalable_agent.transport import step_codec
 
 
@@ -19,7 +20,10 @@ def work(job: Job) -> None:
     _step(job)
     return
   # Not before: who only steps environments does without TensorFlow.
-  config = startup.resolve(job.config, job.levels, ())
+  try:
+    config = startup.resolve(job.config, job.levels, ())
+  except (ValueError, OSError) as error:
+    raise Ended(str(error)) from error
   from scalable_agent.runtimes import agent_actor
 
   agent_actor.work(job._replace(config=config), begin)

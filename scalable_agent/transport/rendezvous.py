@@ -6,6 +6,7 @@ interpreter's lock, no other thread runs. So the learners meet before, at the
 address of learner 0: the others ask it again and again whether all are there.
 """
 
+import math
 import secrets
 import threading
 import time
@@ -98,7 +99,14 @@ class _Host:
     except ValueError as error:
       raise rpc.Refused(f'not a message of a learner: {error}') from error
     with self._condition:
-      task = self._admit(values)
+      task = self._find(values)
+      now = time.monotonic()
+      name, seen = self._present.get(task, ('', -math.inf))
+      if name != values.get('name') and now - seen < _LEASE_SECONDS:
+        # One that ended, perhaps, and has started again.
+        self._condition.wait(_ANSWER_SECONDS)
+        return _WAIT
+      self._present[task] = str(values.get('name')), now
       deadline = time.monotonic() + _ANSWER_SECONDS
       self._condition.notify_all()
       self._condition.wait_for(
@@ -110,8 +118,8 @@ class _Host:
       self._condition.notify_all()
       return _GO
 
-  def _admit(self, values: Mapping[str, Any]) -> int:
-    """Takes note of who asks; raises rpc.Refused."""
+  def _find(self, values: Mapping[str, Any]) -> int:
+    """Returns the task of who asks; raises rpc.Refused."""
     theirs = values.get('options')
     if isinstance(theirs, dict):
       differ = [
@@ -121,20 +129,13 @@ class _Host:
       ]
       if differ:
         raise rpc.Refused('; '.join(differ))
-    task, name = values.get('task'), values.get('name')
-    now = time.monotonic()
-    if not isinstance(task, int):
-      task = -1
-    known = self._present.get(task)
+    task = values.get('task')
     if (
-      task not in self._others()
+      not isinstance(task, int)
+      or task not in self._others()
       or values.get('learners') != self._learners
-      or (known and known[0] != name and now - known[1] < _LEASE_SECONDS)
     ):
-      raise rpc.Refused(
-        f'it expects others at {",".join(self._learners)}, each once'
-      )
-    self._present[task] = str(name), now
+      raise rpc.Refused(f'it expects others at {",".join(self._learners)}')
     return task
 
   def _others(self) -> range:

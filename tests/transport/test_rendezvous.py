@@ -165,12 +165,11 @@ class TestOneThatLeaves:
   def test_may_be_replaced_then_and_not_before(self, clock, ask):
     assert ask(1) == b'wait'
     clock.now += rendezvous._LEASE_SECONDS - 0.01
-    with pytest.raises(rpc.Refused, match='each once'):
-      ask(1, 'another')
-    clock.now += 0.01
     assert ask(1, 'another') == b'wait'
-    with pytest.raises(rpc.Refused, match='each once'):
-      ask(1)
+    clock.now += 0.01
+    # The other one has not taken its place before.
+    assert ask(2) == b'wait'
+    assert ask(1, 'another') == b'go'
 
 
 def test_a_learner_0_that_leaves_is_waited_for_again():
@@ -184,18 +183,25 @@ def test_a_learner_0_that_leaves_is_waited_for_again():
     future.result(DEADLINE_S)
 
 
-def test_a_task_that_is_there_twice_is_refused():
+def test_one_that_starts_again_waits_until_its_first_start_is_gone(
+  monkeypatch,
+):
   places = make_places(3)
   host = meet_in_thread(places, 0)
-  first = ByHand(places, 1)
+  first, second = ByHand(places, 1), ByHand(places, 1)
   assert first.ask() == b'wait'
-  with pytest.raises(
-    ValueError, match=r'refuses learner 1: it expects others at .* each once'
-  ):
-    meet(places, 1)
+  assert second.ask() == b'wait'
   meet_in_thread(places, 2)
+  # The first one's place, as long as it asks.
   assert first.ask() == b'go'
   host.result(DEADLINE_S)
+
+  host = meet_in_thread(places, 0)
+  assert first.ask() == b'wait'
+  monkeypatch.setattr(rendezvous, '_LEASE_SECONDS', 0.5)
+  others = [meet_in_thread(places, 1), meet_in_thread(places, 2)]
+  for future in (host, *others):
+    future.result(DEADLINE_S)
 
 
 @pytest.mark.parametrize('missing', [0, 1])
