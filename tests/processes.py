@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 from tests import programs
@@ -157,55 +158,83 @@ class Job:
       if time.monotonic() > deadline:
         pytest.fail(f'never happened:\n{self.output}')
 
+  def waits(self):
+    """Whether an actor waits for a learner that it was connected to."""
+    return 'waits for the learner' in self.output.rpartition('is connected')[2]
+
+  def memory(self):
+    """Returns psutil's memory_full_info: rss, and uss, which is private."""
+    return psutil.Process(self.process.pid).memory_full_info()
+
   def send(self, number):
     self.process.send_signal(number)
 
-  def finish(self):
+  def finish(self, deadline_s=DEADLINE_S):
     """Waits for the end; returns the Result."""
     try:
-      status = self.process.wait(DEADLINE_S)
+      status = self.process.wait(deadline_s)
     except subprocess.TimeoutExpired:
       self.process.kill()
-      pytest.fail(f'still running after {DEADLINE_S} s:\n{self.output}')
+      pytest.fail(f'still running after {deadline_s} s:\n{self.output}')
     return Result(status, self.output)
 
 
 class Jobs:
-  """The processes of a distributed run; a context manager that kills them."""
+  """The processes of a distributed run; a context manager that kills them.
 
-  def __init__(self, folder, options, python_path=ROOT):
+  Attributes:
+    logdir: that they get; may be changed.
+    address: of the learners.
+  """
+
+  def __init__(
+    self, folder, options, python_path=ROOT, variables=None, of_learners=None
+  ):
     """Initialises; starts nothing.
 
     Args:
       folder: of the outputs and, below, of the logdir.
       options: dict of flags that all processes get.
       python_path: where they find modules of a test.
+      variables: more environment variables.
+      of_learners: dict of flags that learners get besides.
     """
     self.logdir = folder / 'logdir'
     self._folder = folder
-    self._options = {'logdir': self.logdir} | options
+    self._options = options
     self._python_path = python_path
+    self._variables = variables or {}
+    self._of_learners = of_learners or {}
     self.address = options.get('learner_address')
     self._jobs = []
 
-  def start(self, job_name, task, variables=None, prefix=(), **options):
-    """Returns a Job, with more flags if given."""
-    options = self._options | options | {'job_name': job_name, 'task': task}
+  def start(
+    self, job_name, task, variables=None, prefix=(), fresh=False, **options
+  ):
+    """Returns a Job, with more flags if given; see the other `start`."""
+    own = {'logdir': self.logdir, 'job_name': job_name, 'task': task}
+    options = own | self._options | options
     job = Job(
       self._folder / f'{len(self._jobs)}_{job_name}_{task}.txt',
       [f'--{name}={value}' for name, value in options.items()],
-      variables=variables,
+      variables=self._variables | (variables or {}),
       python_path=self._python_path,
       prefix=prefix,
+      fresh=fresh,
     )
     self._jobs.append(job)
     return job
 
   def learner(self, task=0, **options):
-    return self.start('learner', task, **options)
+    return self.start('learner', task, **(self._of_learners | options))
 
   def actor(self, task, **options):
     return self.start('actor', task, **options)
+
+  @property
+  def token_file(self):
+    """Path of the secret that learner 0 makes."""
+    return self.logdir / 'cluster_token'
 
   def frames(self):
     """Returns the frames that the newest checkpoint has."""

@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from tests import claims
+from tests.certificates import Authority
 from tests.ports import free_address
 from tests.processes import Jobs, checkpoints, episodes
 
@@ -26,6 +28,8 @@ class Toy(gymnasium.Env):
 
   def reset(self, *, seed=None, options=None):
     super().reset(seed=seed)
+    if not self.steps:
+      print('A toy begins.', flush=True)
     return np.zeros([3], np.float32), {}
 
   def step(self, action):
@@ -39,6 +43,36 @@ gymnasium.register(id='Even-v0', entry_point=Toy)
 gymnasium.register(id='Odd-v0', entry_point=Toy)
 """
 
+# One that stops, or breaks, where it evaluates few rows: those of actors.
+AGENTS = """
+import pathlib
+import threading
+import sonnet as snt
+import tensorflow as tf
+
+HERE = pathlib.Path(__file__).parent
+MOST_ROWS = 12
+
+
+def obey(features):
+  if len(features) <= MOST_ROWS:
+    while (HERE / 'hold').exists():
+      threading.Event().wait(0.01)
+    if (HERE / 'break').exists():
+      raise ZeroDivisionError('the agent broke')
+  return features
+
+
+class Obedient(snt.Module):
+  def __init__(self, observation):
+    super().__init__()
+    self._layer = snt.Linear(4)
+
+  def __call__(self, observation):
+    obeyed = tf.py_function(obey, [observation], tf.float32)
+    return self._layer(tf.ensure_shape(obeyed, observation.shape))
+"""
+
 ENDLESS = {
   'level_name': 'toys_module:Even-v0,toys_module:Odd-v0',
   'num_actors': 2,
@@ -50,13 +84,21 @@ ENDLESS = {
   'save_checkpoint_secs': 0.5,
 }
 
+# In which a process ends that does not wait for others.
+SOON_S = 10
+
 
 @pytest.fixture
-def jobs(tmp_path):
+def jobs(tmp_path, request):
+  """With the learner's --inference, which actors follow, as parameter."""
   (tmp_path / 'toys_module.py').write_text(TOYS)
   options = ENDLESS | {'learner_address': free_address()}
-  with Jobs(tmp_path, options, python_path=tmp_path) as jobs:
+  of_learners = {'inference': getattr(request, 'param', 'actor')}
+  with Jobs(tmp_path, options, tmp_path, of_learners=of_learners) as jobs:
     yield jobs
+
+
+both_ways = pytest.mark.parametrize('jobs', ['actor', 'learner'], indirect=True)
 
 
 def arrivals(jobs, level):
@@ -92,6 +134,20 @@ def abuse(address, connections):
   return half_open
 
 
+def claim_much(jobs):
+  """Claims 100 GiB without the token, and 2 GiB with it; sends next to none."""
+  stack = contextlib.ExitStack()
+  token = jobs.token_file.read_text().strip()
+  for method in ('register', 'unroll', 'no_such_method'):
+    for length in (2**28, 2**32 - 1):
+      claim = claims.claim(jobs.address, method, length, calls=8)
+      stack.enter_context(claim)
+  claim = claims.claim(jobs.address, 'register', 2**28, token, calls=8)
+  stack.enter_context(claim)
+  return stack
+
+
+@both_ways
 def test_a_run_survives_its_actors_and_strangers(jobs):
   learner = jobs.learner()
   even, odd = jobs.actor(0), jobs.actor(1)
@@ -107,13 +163,21 @@ def test_a_run_survives_its_actors_and_strangers(jobs):
   wait_for_arrivals(jobs, learner, 'Even-v0')
 
   # Strangers.
-  with abuse(jobs.address, 1000):
+  before = learner.memory().rss
+  with abuse(jobs.address, 1000), claim_much(jobs):
     wait_for_arrivals(jobs, learner, 'Even-v0')
     wait_for_arrivals(jobs, learner, 'Odd-v0')
+    assert learner.memory().rss < before + 2**27
+
+  # The learner is frozen: nobody has to wait for it in order to end.
+  learner.send(signal.SIGSTOP)
+  odd.send(signal.SIGINT)
+  result = odd.finish(SOON_S)
+  assert result.status == 0
+  assert 'Stopped by SIGINT' in result.output
+  learner.send(signal.SIGCONT)
 
   # An exception in an environment.
-  odd.send(signal.SIGTERM)
-  assert 'Stopped by SIGTERM' in odd.finish().output
   broken = jobs.actor(1, variables={'TOY_BREAKS_AT': '25'}).finish()
   assert broken.status not in (0, None)
   assert 'Traceback' in broken.output
@@ -122,11 +186,11 @@ def test_a_run_survives_its_actors_and_strangers(jobs):
   wait_for_arrivals(jobs, learner, 'Even-v0')
 
   # The learner ends it.
-  learner.send(signal.SIGTERM)
-  assert learner.finish().status == 0
+  learner.send(signal.SIGINT)
+  assert learner.finish(SOON_S).status == 0
   assert even.process.poll() is None, even.output
   even.send(signal.SIGTERM)
-  assert even.finish().status == 0
+  assert even.finish(SOON_S).status == 0
   assert 'Traceback' not in learner.output + even.output
 
 
@@ -152,37 +216,69 @@ def test_a_run_of_a3c_survives_an_actor_and_its_learner(tmp_path):
   assert jobs.frames() >= saved + 5000
 
 
-def test_unrolls_may_take_all_of_tensorflows_threads_at_once(jobs):
-  # As if as many had come as there are threads to answer them.
-  learner = jobs.learner(
-    variables={'TF_NUM_INTEROP_THREADS': '1'}, total_environment_frames=2000
-  )
-  actors = [jobs.actor(0), jobs.actor(1)]
-  assert learner.finish().status == 0
-  assert [actor.finish().status for actor in actors] == [0, 0]
+@pytest.mark.parametrize('jobs', ['learner'], indirect=True)
+def test_calls_of_many_actors_wait_and_an_agent_that_breaks_ends_its_learner(
+  jobs, tmp_path
+):
+  (tmp_path / 'agents_module.py').write_text(AGENTS)
+  network = {'network': 'agents_module:Obedient', 'envs_per_actor': 1}
+  many = network | {'num_actors': 12}
+  learner = jobs.learner(**many)
+  learner.wait_for('Learner 0 listens')
+  hold = tmp_path / 'hold'
+  hold.touch()
+  actors = [jobs.actor(task, **many) for task in range(11)]
+  # As many as there are wait for their first action; they can be joined, and
+  # left, all the same.
+  for task in range(11):
+    learner.wait_for(f'Actor {task} has joined.')
+  late = jobs.actor(11, **many)
+  learner.wait_for('Actor 11 has joined.')
+  late.send(signal.SIGINT)
+  assert late.finish(SOON_S).status == 0
+  hold.unlink()
+  wait_for_arrivals(jobs, learner, 'Even-v0')
+  wait_for_arrivals(jobs, learner, 'Odd-v0')
+
+  (tmp_path / 'break').touch()
+  result = learner.finish()
+  assert result.status not in (0, None)
+  assert 'Traceback' in result.output
+  assert 'the agent broke' in result.output
+  for actor in actors:
+    actor.wait_for(actor.waits)
+    assert 'refuse' not in actor.output
 
 
-def test_actors_wait_for_a_learner_that_comes_late_or_comes_back(jobs):
+@both_ways
+def test_actors_wait_for_a_learner_that_comes_late_or_comes_back(jobs, request):
   even, odd = jobs.actor(0), jobs.actor(1)
   for actor in (even, odd):
-    actor.wait_for('waits for the learner at')
+    actor.wait_for('Waiting for --cluster_token_file=')
   learner = jobs.learner()
   wait_for_arrivals(jobs, learner, 'Even-v0')
   wait_for_arrivals(jobs, learner, 'Odd-v0')
-  # They have said so once.
+  # They have said once what they wait for: a token, and then whoever has it.
+  assert even.output.count('Waiting for') == 1
   assert even.output.count('waits for the learner') == 1
+  assert even.output.count('A toy begins.') == ENDLESS['envs_per_actor']
   learner.wait_for(lambda: len(checkpoints(jobs.logdir)) >= 2)
   learner.send(signal.SIGKILL)
   learner.finish()
   saved = jobs.frames()
   for actor in (even, odd):
-    actor.wait_for(lambda actor=actor: actor.output.count('waits for') == 2)
+    actor.wait_for(actor.waits)
 
   learner = jobs.learner(total_environment_frames=saved + 5000)
   learner.wait_for(f'Resuming at {saved:,} frames.')
   results = [job.finish() for job in (learner, even, odd)]
   assert [result.status for result in results] == [0, 0, 0], results
   assert 'Training is over' in results[1].output
+  assert even.output.count('waits for the learner') == 2
+  # Where the learner evaluates the agent, its state of their episodes is lost.
+  begun = 2 if request.node.callspec.params['jobs'] == 'learner' else 1
+  toys = begun * ENDLESS['envs_per_actor']
+  assert even.output.count('A toy begins.') == toys
   assert jobs.frames() >= saved + 5000
   # Nothing is left of what came after the checkpoint.
   frames = [int(row['frames']) for row in episodes(jobs.logdir)]
@@ -217,8 +313,8 @@ def fill(disk):
 def test_a_full_disk_ends_the_learner_with_its_cause_and_no_actor(
   jobs, small_disk
 ):
-  never = {'save_checkpoint_secs': 1e9, 'logdir': small_disk / 'logdir'}
-  jobs.logdir = never['logdir']
+  never = {'save_checkpoint_secs': 1e9}
+  jobs.logdir = small_disk / 'logdir'
   learner = jobs.learner(**never)
   even, odd = jobs.actor(0), jobs.actor(1)
   wait_for_arrivals(jobs, learner, 'Even-v0')
@@ -233,11 +329,7 @@ def test_a_full_disk_ends_the_learner_with_its_cause_and_no_actor(
   assert 'What was learned could not be saved: cannot save' in result.output
   for actor in (even, odd):
     # It hears that the learner stops, or finds it gone.
-    actor.wait_for(
-      lambda actor=actor: (
-        'waits for' in actor.output.rpartition('is connected')[2]
-      )
-    )
+    actor.wait_for(actor.waits)
     assert 'refuse' not in actor.output
 
   ballast.unlink()
@@ -272,7 +364,7 @@ def test_an_actor_gives_up_on_a_learner_that_is_gone_for_good(jobs):
 
 
 class TestMismatches:
-  """Each is refused by an error on both sides that names the difference."""
+  """Each is told by one line, at both sides where the learner heard of it."""
 
   @pytest.fixture(scope='class')
   @classmethod
@@ -285,35 +377,40 @@ class TestMismatches:
       jobs.running.wait_for('Learner 0 listens')
       yield jobs
 
-  @pytest.mark.parametrize(
-    ('options', 'parts'),
-    [
-      (
-        {'level_name': 'toys_module:Odd-v0,toys_module:Even-v0'},
-        ['--level_name is toys_module:Even-v0,toys_module:Odd-v0 at the'],
-      ),
-      ({'lstm': True}, ['--lstm is False at the learner and True at actor 0']),
-      ({'learner_address': 'no-such-host.invalid:8000'}, ['no-such-host']),
-    ],
-    ids=['level', 'network', 'host'],
-  )
-  def test_an_actor_that_does_not_fit_is_refused(self, jobs, options, parts):
-    result = jobs.actor(0, **options).finish()
-    assert result.status == 1
+  @pytest.fixture(autouse=True)
+  def _goes_on(self, jobs):
+    yield
+    assert jobs.running.process.poll() is None, jobs.running.output
+
+  def last_line(self, job):
+    """Returns the line with which a process has failed."""
+    result = job.finish()
+    assert result.status == 1, result
     assert 'Traceback' not in result.output
     line = result.output.splitlines()[-1]
     assert line.startswith('experiment.py: ')
-    for part in parts:
-      assert part in line
-      if 'learner_address' not in options:
-        assert part in jobs.running.output
-    assert jobs.running.process.poll() is None
+    return line
+
+  @pytest.mark.parametrize(
+    ('options', 'difference'),
+    [
+      (
+        {'level_name': 'toys_module:Odd-v0,toys_module:Even-v0'},
+        '--level_name is toys_module:Even-v0,toys_module:Odd-v0 at the',
+      ),
+      ({'lstm': True}, '--lstm is False at the learner and True at actor 0'),
+    ],
+    ids=['level', 'network'],
+  )
+  def test_an_actor_that_does_not_fit_is_refused(
+    self, jobs, options, difference
+  ):
+    assert difference in self.last_line(jobs.actor(0, **options))
+    assert difference in jobs.running.output
 
   def test_a_port_in_use_is_named(self, jobs):
-    result = jobs.learner(logdir=jobs.logdir.parent / 'other').finish()
-    assert result.status == 1
-    assert 'Traceback' not in result.output
-    line = result.output.splitlines()[-1]
+    other = jobs.learner(logdir=jobs.logdir.parent / 'other')
+    line = self.last_line(other)
     assert jobs.address in line
     assert 'another process listens on this port' in line
 
@@ -322,6 +419,59 @@ class TestMismatches:
       stranger.bind(('localhost', 0))
       stranger.listen()
       address = f'localhost:{stranger.getsockname()[1]}'
-      result = jobs.actor(0, learner_address=address).finish()
-    assert result.status == 1
-    assert f'{address} takes connections but does not answer' in result.output
+      line = self.last_line(jobs.actor(0, learner_address=address))
+    assert f'{address} takes connections but does not answer' in line
+
+  def test_an_unknown_host_is_waited_for_and_named(self, jobs):
+    address = 'no-such-host.invalid:8000'
+    actor = jobs.actor(0, learner_address=address, reconnect_timeout=1)
+    line = self.last_line(actor)
+    assert f'no learner at --learner_address={address} for' in line
+    assert '--reconnect_timeout=1 seconds' in line
+    assert 'name of the host is not known' in line
+    assert actor.output.count('waits for the learner') == 1
+
+  def write(self, jobs, name, mode=0o600):
+    """Writes another token than that of the run; returns the path."""
+    path = jobs.logdir.parent / name
+    path.write_text('0123456789abcdef' * 4 + '\n')
+    path.chmod(mode)
+    return path
+
+  def test_a_wrong_token_is_refused(self, jobs):
+    wrong = self.write(jobs, 'wrong')
+    line = self.last_line(jobs.actor(0, cluster_token_file=wrong))
+    assert 'does not show the token of the run' in line
+    assert '--cluster_token_file' in line
+    assert 'A call without the token of this run' in jobs.running.output
+
+  def test_an_actor_without_a_token_is_refused(self, jobs):
+    line = self.last_line(jobs.actor(0, insecure_loopback=True))
+    assert 'does not show the token of the run' in line
+
+  def test_a_token_that_others_can_read_is_not_used(self, jobs):
+    path = self.write(jobs, 'readable', 0o640)
+    line = self.last_line(jobs.actor(0, cluster_token_file=path))
+    assert f'Run: chmod 600 {path}' in line
+
+  def test_a_token_that_nobody_makes_is_waited_for_and_named(self, jobs):
+    path = jobs.logdir.parent / 'nobody' / 'makes_it'
+    missing = {'cluster_token_file': path, 'reconnect_timeout': 1}
+    actor = jobs.actor(0, **missing)
+    line = self.last_line(actor)
+    assert f'{path} was not there within --reconnect_timeout=1 seconds' in line
+    assert 'copy it from there' in line
+    assert actor.output.count(f'Waiting for --cluster_token_file={path}') == 1
+
+  def test_a_learner_that_others_can_reach_needs_a_token(self, jobs):
+    options = {'listen_address': '0.0.0.0:8000', 'insecure_loopback': True}
+    line = self.last_line(jobs.learner(**options))
+    assert '--insecure_loopback does without a secret' in line
+    assert '0.0.0.0:8000' in line
+
+  def test_an_actor_with_tls_does_not_trust_a_learner_without(
+    self, jobs, tmp_path
+  ):
+    authority = Authority(tmp_path / 'authority').certificate
+    line = self.last_line(jobs.actor(0, tls_authority=authority))
+    assert 'TLS' in line
