@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -35,6 +36,13 @@ ENDLESS = {
   'learning_rate_schedule': 'constant',
   'save_checkpoint_secs': 0.5,
 }
+# A proxy that there is not: whoever asked it would reach nobody.
+NOWHERE = dict.fromkeys(
+  ('grpc_proxy', 'http_proxy', 'https_proxy'), 'http://127.0.0.1:9'
+)
+
+# Actors follow what learners have.
+both_ways = pytest.mark.parametrize('inference', ['actor', 'learner'])
 
 
 def start_all(jobs, num_learners=1, num_actors=2):
@@ -55,6 +63,7 @@ def mean_return(logdir):
 
 
 @pytest.mark.slow
+@both_ways
 @pytest.mark.parametrize(
   ('level_name', 'score'),
   [
@@ -62,14 +71,14 @@ def mean_return(logdir):
     pytest.param('CartPole-v1', 475, marks=pytest.mark.nightly),
   ],
 )
-def test_a_learner_and_two_actors_learn(tmp_path, level_name, score):
+def test_a_learner_and_two_actors_learn(tmp_path, level_name, score, inference):
   # The defaults, as a user has them: the schedule ends before the deadline.
   options = {
     'level_name': level_name,
     'num_actors': 2,
     'learner_address': free_address(),
   }
-  with Jobs(tmp_path, options) as jobs:
+  with Jobs(tmp_path, options, of_learners={'inference': inference}) as jobs:
     (learner,), actors = start_all(jobs)
     # Minutes where the cores have other work.
     learner.wait_for(lambda: mean_return(jobs.logdir) >= score, 600)
@@ -102,6 +111,24 @@ def test_a_run_leaves_what_one_of_a_single_machine_leaves(tmp_path):
     learners, actors = start_all(jobs)
     assert_all_end_well([*learners, *actors])
     assert 'already holds' in learners[0].output
+
+
+def test_an_actor_that_is_environments_only_has_no_tensorflow(tmp_path):
+  options = {
+    'level_name': 'pong',
+    'num_actors': 1,
+    'envs_per_actor': 4,
+    'learner_address': free_address(),
+  }
+  with Jobs(tmp_path, options, of_learners={'inference': 'learner'}) as jobs:
+    learner, actor = jobs.learner(), jobs.actor(0, fresh=True)
+    learner.wait_for(lambda: episodes(jobs.logdir))
+    maps = pathlib.Path(f'/proc/{actor.process.pid}/maps').read_text()
+    assert 'grpc' in maps
+    assert 'tensorflow' not in maps
+    assert actor.memory().uss < 150 * 2**20
+    actor.send(signal.SIGINT)
+    assert actor.finish().status == 0
 
 
 def test_gradients_of_two_actors_solve_catch(tmp_path):
@@ -145,9 +172,12 @@ def test_the_devices_of_a_learner_share_its_batches(tmp_path):
     assert jobs.frames() >= 4000
 
 
-def test_two_learners_stop_together_and_resume_together(tmp_path):
+@both_ways
+def test_two_learners_stop_together_and_resume_together(tmp_path, inference):
   options = SMALL | {'learner_address': free_addresses(2), 'num_learners': 2}
-  with Jobs(tmp_path, options | ENDLESS) as jobs:
+  # Neither calls nor TensorFlow's collectives go over a proxy.
+  more = {'variables': NOWHERE, 'of_learners': {'inference': inference}}
+  with Jobs(tmp_path, options | ENDLESS, **more) as jobs:
     learners, actors = start_all(jobs, num_learners=2)
     learners[0].wait_for(lambda: len(checkpoints(jobs.logdir)) >= 2)
     # One that is told to stop takes the other with it.
@@ -155,20 +185,26 @@ def test_two_learners_stop_together_and_resume_together(tmp_path):
     assert_all_end_well(learners)
     stopped_at = jobs.frames()
     for actor in actors:
-      actor.wait_for(lambda actor=actor: actor.output.count('waits for') == 2)
+      actor.wait_for(actor.waits)
 
   options |= {'total_environment_frames': stopped_at + 1000}
-  with Jobs(tmp_path, options) as jobs:
+  with Jobs(tmp_path, options, **more) as jobs:
     learners, actors = start_all(jobs, num_learners=2)
     assert_all_end_well([*learners, *actors])
     assert f'Resuming at {stopped_at:,} frames.' in learners[0].output
     assert jobs.frames() >= stopped_at + 1000
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
-def test_a_learner_with_a_batch_and_one_without_end_together(tmp_path, number):
+@pytest.mark.parametrize(
+  ('number', 'inference'),
+  [(signal.SIGTERM, 'learner'), (signal.SIGKILL, 'actor')],
+)
+def test_a_learner_with_a_batch_and_one_without_end_together(
+  tmp_path, number, inference
+):
   options = SMALL | {'learner_address': free_addresses(2), 'num_learners': 2}
-  with Jobs(tmp_path, options | ENDLESS) as jobs:
+  of_learners = {'inference': inference}
+  with Jobs(tmp_path, options | ENDLESS, of_learners=of_learners) as jobs:
     learners = [jobs.learner(task) for task in range(2)]
     for learner in learners:
       learner.wait_for('listens')
@@ -209,11 +245,13 @@ def test_a_learner_that_cannot_go_on_fails_the_other(tmp_path, failing):
     assert 'Saved 0 frames' in results[0].output
 
 
-@pytest.mark.parametrize('lost', [0, 1])
-def test_a_learner_that_loses_another_saves_and_says_so(tmp_path, lost):
+@pytest.mark.parametrize(('lost', 'inference'), [(0, 'actor'), (1, 'learner')])
+def test_a_learner_that_loses_another_saves_and_says_so(
+  tmp_path, lost, inference
+):
   options = SMALL | {'learner_address': free_addresses(2), 'num_learners': 2}
-  never = {'save_checkpoint_secs': 1e9}
-  with Jobs(tmp_path, options | ENDLESS | never) as jobs:
+  options |= ENDLESS | {'save_checkpoint_secs': 1e9}
+  with Jobs(tmp_path, options, of_learners={'inference': inference}) as jobs:
     learners, actors = start_all(jobs, num_learners=2)
     learners[0].wait_for(lambda: len(episodes(jobs.logdir)) > 100)
     learners[lost].send(signal.SIGKILL)

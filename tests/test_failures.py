@@ -438,6 +438,13 @@ class TestMismatches:
     path.chmod(mode)
     return path
 
+  def test_a_proxy_is_used_where_one_is_asked_for(self, jobs):
+    # Where it is not, `test_distributed.py` has the same variable.
+    nowhere = {'http_proxy': 'http://127.0.0.1:9'}
+    asked = {'cluster_proxy': True, 'reconnect_timeout': 1}
+    line = self.last_line(jobs.actor(0, variables=nowhere, **asked))
+    assert f'no learner at --learner_address={jobs.address} for' in line
+
   def test_a_wrong_token_is_refused(self, jobs):
     wrong = self.write(jobs, 'wrong')
     line = self.last_line(jobs.actor(0, cluster_token_file=wrong))
