@@ -17,6 +17,7 @@ from absl import logging
 from scalable_agent import environments, networks, options
 from scalable_agent.distribution import cluster as cluster_lib
 from scalable_agent.runtimes import (
+  algorithm,
   assembly,
   local_run,
   patience,
@@ -157,17 +158,24 @@ class LearnerProcess:
     self._stopped = True
 
   def train(self) -> None:
-    """Runs until the frames are learned from, `stop` or a failure."""
+    """Runs until the frames are learned from, `stop` or a failure.
+
+    Raises:
+      algorithm.Ended: it cannot listen.
+    """
     idle = self._training.done()
     self._publish()
-    server = rpc.Server(
-      self._cluster.listens_at,
-      self._service.handlers(),
-      self._own,
-      self._cluster.source,
-      # An actor that comes back may have a call that waits still.
-      most_calls=2 * self._service.num_expected + _SPARE_CALLS,
-    )
+    try:
+      server = rpc.Server(
+        self._cluster.listens_at,
+        self._service.handlers(),
+        self._own,
+        self._cluster.source,
+        # An actor that comes back may have a call that waits still.
+        most_calls=2 * self._service.num_expected + _SPARE_CALLS,
+      )
+    except ValueError as error:  # Another one has come since `prepare`.
+      raise algorithm.Ended(str(error)) from error
     try:
       if not idle:
         with self._training.metrics:

@@ -281,8 +281,8 @@ class LearnerLink:
           raise LinkError(
             f'--learner_address={self._address} takes connections but does '
             'not answer as a learner does: another program listens there, the '
-            f'learner hangs, or one of both sides uses TLS ({error}). Check '
-            'the address, and --tls_authority.'
+            f'learner hangs, or TLS of both sides does not fit ({error}). '
+            'Check the address, and --tls_authority and --tls_certificate.'
           ) from error
         if time.monotonic() > deadline:
           raise LinkError(

@@ -9,6 +9,7 @@ import contextlib
 import pathlib
 import resource
 import socket
+import ssl
 import threading
 import traceback
 from collections.abc import Callable, Mapping
@@ -97,13 +98,25 @@ _CODES = {
   Again: grpc.StatusCode.ABORTED,
 }
 _ANSWERS = {code: kind for kind, code in _CODES.items()}
-# What gRPC says, by a part of it, of those that are not there yet.
+# What gRPC says, by a part of it, of those that are not there yet, or that are
+# not trusted.
 _USUAL = {
+  'CERTIFICATE_VERIFY_FAILED': 'its certificate is of another TLS authority',
+  'Hostname Verification Check failed': (
+    'its TLS certificate is for another name'
+  ),
+  'WRONG_VERSION_NUMBER': 'the other side does not use TLS, and this one does',
   'Connection refused': 'nobody listens there',
   'No such file or directory': 'nobody listens there',
   'hostname lookup error': 'the name of the host is not known here',
   'Deadline Exceeded': 'no answer in time',
 }
+# The same of those that are no such server, or that are not trusted.
+_STRANGE = (
+  'Failed parsing HTTP/2',
+  'handshake failed',
+  'verification check failed',  # Of the name in a certificate.
+)
 _NO_TOKEN = grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -277,6 +290,7 @@ class Client:
       proxy: whether to go over the one that http_proxy names.
     """
     self._address = address
+    self._encrypts = bool(credentials.authority)
     self._metadata = credentials.metadata()
     self._closed = False
     options: list[tuple[str, Any]] = [
@@ -342,14 +356,17 @@ class Client:
       )
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and 'larger than max' in text:
       return Refused(f'a message of more than {MAX_BYTES} bytes: {text}')
+    reason = _brief(text)
+    if 'Socket closed' in text:
+      # Of one that ends; or for a reason that gRPC does not say.
+      misfit = _misfit(self._address, self._encrypts)
+      return Unreachable(f'{self._address}: {misfit or reason}', bool(misfit))
     strange = (
       code == grpc.StatusCode.UNIMPLEMENTED
-      or 'Failed parsing HTTP/2' in text
-      or 'handshake failed' in text
-      or 'verification check failed' in text  # Of the name in a certificate.
+      or any(part in text for part in _STRANGE)
       or (code == grpc.StatusCode.DEADLINE_EXCEEDED and _accepts(self._address))
     )
-    return Unreachable(f'{self._address}: {_brief(text)}', strange)
+    return Unreachable(f'{self._address}: {reason}', strange)
 
 
 def _brief(text: str) -> str:
@@ -360,12 +377,50 @@ def _brief(text: str) -> str:
   return text.rpartition('last error: ')[2].partition('\n')[0] or 'no answer'
 
 
+def _connect(address: str) -> socket.socket:
+  """Returns a connection that waits for _TCP_TIMEOUT at most."""
+  if not addresses.is_unix(address):
+    return socket.create_connection(addresses.split(address), _TCP_TIMEOUT)
+  connection = socket.socket(socket.AF_UNIX)
+  connection.settimeout(_TCP_TIMEOUT)
+  connection.connect(addresses.path_of(address))
+  return connection
+
+
 def _accepts(address: str) -> bool:
   """Whether anything takes connections at an address."""
-  if addresses.is_unix(address):
-    return True
   try:
-    with socket.create_connection(addresses.split(address), _TCP_TIMEOUT):
+    with _connect(address):
       return True
   except OSError:
     return False
+
+
+def _misfit(address: str, encrypts: bool) -> str:
+  """Returns why TLS of both sides does not fit; '' if that cannot be told.
+
+  Args:
+    address: of a server that has closed a connection.
+    encrypts: whether this side uses TLS.
+  """
+  context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+  # Only whether it is there: nothing is sent.
+  context.check_hostname = False
+  context.verify_mode = ssl.CERT_NONE
+  context.set_alpn_protocols(['h2'])
+  try:
+    with (
+      _connect(address) as connection,
+      context.wrap_socket(connection) as encrypted,
+    ):
+      if not encrypts:
+        return 'the other side uses TLS, and this one does not'
+      # One that asks for a certificate says nothing without.
+      if encrypted.recv(1) == b'':
+        return (
+          'the other side takes only those that show a certificate of its TLS '
+          'authority, and this one shows none of it'
+        )
+  except OSError:
+    pass
+  return ''
