@@ -20,6 +20,7 @@ SMALL = {
 ENDLESS = {
   'total_environment_frames': 1e9,
   'learning_rate_schedule': 'constant',
+  'save_checkpoint_secs': 0.5,
 }
 
 
@@ -49,7 +50,14 @@ class TestTls:
   def jobs(cls, tmp_path_factory, authorities):
     own, _ = authorities
     port = free_port()
-    options = SMALL | ENDLESS | {'learner_address': f'localhost:{port}'}
+    options = (
+      SMALL
+      | ENDLESS
+      | {
+        'learner_address': f'localhost:{port}',
+        'reconnect_timeout': 10,
+      }
+    )
     of_learners = own.options('localhost') | {
       'tls_authority': own.path,
       # Where actors find it is not where it listens.
