@@ -37,7 +37,11 @@ def main(from_port, to_host, to_port, bytes_per_second):
       near, _ = server.accept()
       far = socket.socket()
       far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
-      far.connect((to_host, int(to_port)))
+      try:
+        far.connect((to_host, int(to_port)))
+      except ConnectionRefusedError:
+        near.close()
+        continue
       for source, target in ((near, far), (far, near)):
         target.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
         threading.Thread(

@@ -335,7 +335,7 @@ def test_the_script_starts_all_and_ends_when_they_do(tmp_path, script):
 
 
 def test_the_script_stops_all_on_a_signal(tmp_path, script):
-  process = script(SMALL | ENDLESS)
+  process = script(SMALL | ENDLESS | {'inference': 'learner'})
   wait_for(lambda: len(episodes(tmp_path / 'logdir')) > 50, process)
   # A terminal sends it to all of them.
   os.killpg(process.pid, signal.SIGINT)

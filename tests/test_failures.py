@@ -185,10 +185,12 @@ def test_a_run_survives_its_actors_and_strangers(jobs):
   learner.wait_for('Actor 1 failed: ZeroDivisionError: the simulator broke')
   wait_for_arrivals(jobs, learner, 'Even-v0')
 
-  # The learner ends it.
+  # The learner ends it, without an answer from an actor that is frozen.
+  even.send(signal.SIGSTOP)
   learner.send(signal.SIGINT)
   assert learner.finish(SOON_S).status == 0
-  assert even.process.poll() is None, even.output
+  even.send(signal.SIGCONT)
+  even.wait_for(even.waits)
   even.send(signal.SIGTERM)
   assert even.finish(SOON_S).status == 0
   assert 'Traceback' not in learner.output + even.output
@@ -346,6 +348,19 @@ def test_a_learner_gives_up_on_actors_that_never_come(jobs):
   line = result.output.splitlines()[-1]
   assert line.startswith('experiment.py: no actor was heard of for --actor_tim')
   assert 'Saved 0 frames' in result.output
+
+
+@pytest.mark.parametrize('jobs', ['learner'], indirect=True)
+def test_a_learner_gives_up_on_actors_that_are_gone(jobs):
+  actor = jobs.actor(0)
+  learner = jobs.learner(actor_timeout=4)
+  wait_for_arrivals(jobs, learner, 'Even-v0')
+  actor.send(signal.SIGKILL)
+  result = learner.finish()
+  assert result.status == 1
+  assert 'Traceback' not in result.output
+  assert jobs.frames() > 0
+  assert f'Saved {jobs.frames():,} frames' in result.output
 
 
 def test_an_actor_gives_up_on_a_learner_that_is_gone_for_good(jobs):

@@ -134,13 +134,16 @@ threading.Event().wait()
 CALLS = """
 import sys
 from scalable_agent.transport import rpc
-rpc._SILENCE = 2
-client = rpc.Client(sys.argv[1], 8)
+rpc._CLIENT_OPTIONS = (
+  ('grpc.keepalive_time_ms', 1000), ('grpc.keepalive_timeout_ms', 2000),
+  *rpc._CLIENT_OPTIONS,
+)
+client = rpc.Client(sys.argv[1])
 client.call('echo')
 print('connected', flush=True)
 sys.stdin.readline()
 try:
-  client.call('echo', bytes(rpc.MAX_BYTES))
+  client.call('echo', bytes(2**24))
 except rpc.Unreachable:
   print('unreachable', flush=True)
 """
@@ -276,7 +279,7 @@ def test_a_run_over_hosts_survives_a_bad_link_and_a_cut(network, tmp_path):
     results = [job.finish() for job in (learner, *actors)]
   assert [result.status for result in results] == [0, 0, 0, 0], results
   assert max(checkpoints(jobs.logdir)) >= OPTIONS['total_environment_frames']
-  assert results[0].output.count('has neither passwords nor encryption') == 1
+  assert results[0].output.count('is not encrypted') == 1
   for result in results:
     assert 'Traceback' not in result.output
   for result in results[1:]:
