@@ -36,12 +36,16 @@ _SPARE_DESCRIPTORS = 256
 _MAX_CALLS = 16
 # Seconds after which a peer that is silent is asked for a sign, and for it.
 _KEEPALIVE, _SILENCE = 10, 20
+# Seconds for the answer to a question that waits behind what is under way: over
+# a slow link with large buffers, long. Any byte is a sign of life meanwhile.
+_PING_TIMEOUT = 600
 _TCP_TIMEOUT = 3.0
 _BOTH_ENDS = (
   ('grpc.max_receive_message_length', MAX_BYTES),
   ('grpc.max_send_message_length', MAX_BYTES),
   ('grpc.keepalive_time_ms', _KEEPALIVE * 1000),
   ('grpc.keepalive_timeout_ms', _SILENCE * 1000),
+  ('grpc.http2.ping_timeout_ms', _PING_TIMEOUT * 1000),
 )
 _SERVER_OPTIONS = (
   *_BOTH_ENDS,
