@@ -127,9 +127,14 @@ else:
 ANSWERS = """
 import sys, threading
 from scalable_agent.transport import rpc
-server = rpc.Server(sys.argv[1], {'echo': lambda request: request})
+forever = threading.Event()
+def wait(request):
+  print('waits', flush=True)
+  forever.wait()
+handlers = {'echo': lambda request: request[:1], 'wait': wait}
+server = rpc.Server(sys.argv[1], handlers)
 print('listens', flush=True)
-threading.Event().wait()
+forever.wait()
 """
 CALLS = """
 import sys
@@ -141,9 +146,9 @@ rpc._CLIENT_OPTIONS = (
 client = rpc.Client(sys.argv[1])
 client.call('echo')
 print('connected', flush=True)
-sys.stdin.readline()
+method, size = sys.stdin.readline().split()
 try:
-  client.call('echo', bytes(2**24))
+  client.call(method, bytes(int(size)))
 except rpc.Unreachable:
   print('unreachable', flush=True)
 """
@@ -230,7 +235,10 @@ class TestNetwork:
     assert network.namespaces() == []
 
 
-def test_a_call_ends_although_its_request_never_arrives(network):
+@pytest.mark.parametrize(
+  ('method', 'size'), [('echo', 2**24), ('wait', 1)], ids=['request', 'answer']
+)
+def test_a_call_ends_although_nothing_arrives_any_more(network, method, size):
   address = f'{network.address("learner")}:8000'
 
   def start(host, program):
@@ -241,20 +249,33 @@ def test_a_call_ends_although_its_request_never_arrives(network):
       stderr=subprocess.DEVNULL,
     )
 
-  hear(start('learner', ANSWERS), 'listens')
+  server = start('learner', ANSWERS)
+  hear(server, 'listens')
   caller = start('lost', CALLS)
   hear(caller, 'connected')
-  network.cut('lost')
-  print(file=caller.stdin, flush=True)
+  if method == 'echo':
+    network.cut('lost')
+  print(method, size, file=caller.stdin, flush=True)
+  if method == 'wait':
+    hear(server, 'waits')
+    network.cut('lost')
   # Without a limit of its own: when the kernel gives up, in 15 minutes.
   hear(caller, 'unreachable')
 
 
-def test_a_run_over_hosts_survives_a_bad_link_and_a_cut(network, tmp_path):
+@pytest.mark.parametrize(
+  'inference',
+  ['actor', pytest.param('learner', marks=pytest.mark.nightly)],
+)
+def test_a_run_over_hosts_survives_a_bad_link_and_a_cut(
+  network, tmp_path, inference
+):
   (tmp_path / 'frames_module.py').write_text(FRAMES)
   options = OPTIONS | {'learner_address': f'{network.address("learner")}:8000'}
   with Jobs(tmp_path, options, python_path=tmp_path) as jobs:
-    learner = jobs.learner(prefix=network.inside('learner'))
+    learner = jobs.learner(
+      prefix=network.inside('learner'), inference=inference
+    )
     actors = [
       jobs.actor(task, prefix=network.inside(host), envs_per_actor=count)
       for task, (host, count) in enumerate(ENVIRONMENTS.items())
