@@ -85,7 +85,7 @@ ENDLESS = {
 }
 
 # In which a process ends that does not wait for others.
-SOON_S = 10
+SOON_S = 20
 
 
 @pytest.fixture
@@ -353,7 +353,7 @@ def test_a_learner_gives_up_on_actors_that_never_come(jobs):
 @pytest.mark.parametrize('jobs', ['learner'], indirect=True)
 def test_a_learner_gives_up_on_actors_that_are_gone(jobs):
   actor = jobs.actor(0)
-  learner = jobs.learner(actor_timeout=4)
+  learner = jobs.learner(actor_timeout=5)
   wait_for_arrivals(jobs, learner, 'Even-v0')
   actor.send(signal.SIGKILL)
   result = learner.finish()
