@@ -35,6 +35,12 @@ def assert_ends_with(job, *parts):
     assert part in line
 
 
+def shown(authority, name):
+  """Returns the options that show a certificate for a host of this name."""
+  certificate, key = authority.sign(name, f'DNS:{name}')
+  return {'tls_certificate': certificate, 'tls_key': key}
+
+
 class TestTls:
   """A learner with a certificate, which asks actors for theirs."""
 
@@ -42,8 +48,8 @@ class TestTls:
   @classmethod
   def authorities(cls, tmp_path_factory):
     """That of the run, and another one of the same name."""
-    folders = [tmp_path_factory.mktemp('tls') for _ in range(2)]
-    return [Authority(folder, 'authority') for folder in folders]
+    folder = tmp_path_factory.mktemp('tls')
+    return [Authority(folder / name) for name in ('ours', 'theirs')]
 
   @pytest.fixture(scope='class')
   @classmethod
@@ -58,8 +64,8 @@ class TestTls:
         'reconnect_timeout': 10,
       }
     )
-    of_learners = own.options('localhost') | {
-      'tls_authority': own.path,
+    of_learners = shown(own, 'localhost') | {
+      'tls_authority': own.certificate,
       # Where actors find it is not where it listens.
       'listen_address': f'0.0.0.0:{port}',
       'inference': 'learner',
@@ -78,7 +84,7 @@ class TestTls:
 
   def test_actors_act_whose_certificates_are_right(self, jobs, authorities):
     own, _ = authorities
-    right = own.options('actor') | {'tls_authority': own.path}
+    right = shown(own, 'actor') | {'tls_authority': own.certificate}
     # By an address that its certificate does not have, but for its name.
     renamed = {
       'learner_address': f'127.0.0.1:{jobs.port}',
@@ -101,23 +107,23 @@ class TestTls:
     self, jobs, authorities
   ):
     own, other = authorities
-    wrong = own.options('actor') | {'tls_authority': other.path}
+    wrong = shown(own, 'actor') | {'tls_authority': other.certificate}
     assert_ends_with(jobs.actor(0, **wrong), jobs.address, 'TLS')
 
   def test_a_learner_of_another_name_is_not_trusted(self, jobs, authorities):
     own, _ = authorities
-    right = own.options('actor') | {'tls_authority': own.path}
+    right = shown(own, 'actor') | {'tls_authority': own.certificate}
     wrong = right | {'tls_name': 'another-host'}
     assert_ends_with(jobs.actor(0, **wrong), jobs.address, 'TLS')
 
   def test_an_actor_without_a_certificate_is_refused(self, jobs, authorities):
     own, _ = authorities
-    actor = jobs.actor(0, tls_authority=own.path)
+    actor = jobs.actor(0, tls_authority=own.certificate)
     assert_ends_with(actor, jobs.address, 'TLS')
 
   def test_an_actor_of_another_authority_is_refused(self, jobs, authorities):
     own, other = authorities
-    wrong = other.options('actor') | {'tls_authority': own.path}
+    wrong = shown(other, 'actor') | {'tls_authority': own.certificate}
     assert_ends_with(jobs.actor(0, **wrong), jobs.address, 'TLS')
 
 

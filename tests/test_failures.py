@@ -260,9 +260,11 @@ def test_actors_wait_for_a_learner_that_comes_late_or_comes_back(jobs, request):
   learner = jobs.learner()
   wait_for_arrivals(jobs, learner, 'Even-v0')
   wait_for_arrivals(jobs, learner, 'Odd-v0')
-  # They have said once what they wait for: a token, and then whoever has it.
+  # They have said once what they wait for: a token, and then, if it has not
+  # come meanwhile, whoever has made it.
   assert even.output.count('Waiting for') == 1
-  assert even.output.count('waits for the learner') == 1
+  said = even.output.count('waits for the learner')
+  assert said <= 1
   assert even.output.count('A toy begins.') == ENDLESS['envs_per_actor']
   learner.wait_for(lambda: len(checkpoints(jobs.logdir)) >= 2)
   learner.send(signal.SIGKILL)
@@ -276,7 +278,7 @@ def test_actors_wait_for_a_learner_that_comes_late_or_comes_back(jobs, request):
   results = [job.finish() for job in (learner, even, odd)]
   assert [result.status for result in results] == [0, 0, 0], results
   assert 'Training is over' in results[1].output
-  assert even.output.count('waits for the learner') == 2
+  assert even.output.count('waits for the learner') == said + 1
   # Where the learner evaluates the agent, its state of their episodes is lost.
   begun = 2 if request.node.callspec.params['jobs'] == 'learner' else 1
   toys = begun * ENDLESS['envs_per_actor']
