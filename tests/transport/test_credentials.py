@@ -224,7 +224,9 @@ class TestReadingAToken:
     ):
       load(cluster_token_file=str(path))
 
-  @pytest.mark.parametrize('data', [b'\xff\xfe', 'ü'.encode(), bytes(range(128, 256))])
+  @pytest.mark.parametrize(
+    'data', [b'\xff\xfe', 'ü'.encode(), bytes(range(128, 256))]
+  )
   def test_bytes_that_are_no_text_are_refused(self, path, data):
     write(path, data + b'\x80')
     with pytest.raises(
