@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import threading
 from typing import Any
@@ -15,6 +16,8 @@ class Loop:
   """A thread for all proxies; a context manager."""
 
   def __enter__(self) -> asyncio.AbstractEventLoop:
+    # Of each write to a connection that was cut.
+    logging.getLogger('asyncio').setLevel(logging.ERROR)
     self._loop = asyncio.new_event_loop()
     self._thread = threading.Thread(target=self._loop.run_forever)
     self._thread.start()

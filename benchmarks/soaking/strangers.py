@@ -69,7 +69,8 @@ class Strangers:
     """Initialises; connects to nobody yet."""
     self._learner = learner
     self._open: list[socket.socket] = []
-    self._sessions: list[int] = []
+    self._ghosts: dict[int, int] = {}  # Sessions, by task.
+    self._dead: list[int] = []
     self._tls = None
     if learner.own.authority:
       self._tls = ssl.create_default_context(
@@ -133,9 +134,9 @@ class Strangers:
 
   def replay(self, rng: random.Random) -> None:
     """Goes on with the session of an actor that is dead."""
-    if not self._sessions:
+    if not self._dead:
       return self.garbage_calls(rng)
-    session = rng.choice(self._sessions[-_MOST_SESSIONS:])
+    session = rng.choice(self._dead[-_MOST_SESSIONS:])
     method = rng.choice(METHODS[1:])
     request = protocol.VERSIONED.pack(session, 0) + rng.randbytes(100)
     if method in ('begin', 'failed'):
@@ -154,7 +155,9 @@ class Strangers:
       if self._learner.inference == 'learner':
         for request in self._impossible_steps(client, session):
           self._must_refuse(client, 'step', request)
-      self._sessions.append(session)
+      # The one before is dead for certain; this one will be.
+      self._dead += filter(None, [self._ghosts.get(task)])
+      self._ghosts[task] = session
     except (rpc.Unreachable, rpc.Again):
       pass  # The learner is not there.
     finally:
@@ -213,7 +216,9 @@ class Strangers:
       return
     else:
       said = answer
-    raise Accepted(f'{method} of {request[:300]!r} was answered: {said!r}')
+    raise Accepted(
+      f'{method} of {request[:300]!r} was answered: {str(said)[:300]}'
+    )
 
   def _register(self, client: rpc.Client, task: int) -> int:
     """Returns the session of an actor that leaves all options open."""
