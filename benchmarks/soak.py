@@ -233,7 +233,9 @@ class Soak:
     """Waits until all actors' episodes arrive."""
     self._note('waits until all have recovered')
     deadline = time.monotonic() + 2 * self._settings.deadline
-    while self._attacks or self._faults.last() or not self.cluster.recovered():
+    while (
+      self._attacks or self._faults.are_left() or not self.cluster.recovered()
+    ):
       if time.monotonic() > deadline:
         raise cluster_lib.Violation(
           f'not all have recovered: {self.cluster.seats}'

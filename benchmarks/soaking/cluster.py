@@ -34,6 +34,7 @@ _MOST_GROWTH, _MOST_THREADS, _MOST_FILES = 400 * 2**20, 150, 400
 _ENDED_STRANGE = 'takes connections but does not answer as a learner does'
 _REPLACED = 'has taken its place'
 _CONNECTED = 'is connected'
+_STARTS = 'starts of the learner'
 
 Start = Callable[[Sequence[str], dict[str, str], Any], Any]
 
@@ -110,11 +111,13 @@ class Pending:
     kind: of it.
     since: when it ended.
     least: number of the oldest process whose episodes show that it is over.
+    start: of the learner, the first that has to have taken them.
   """
 
   kind: str
   since: float
   least: int = 0
+  start: int = 0
 
 
 @dataclasses.dataclass
@@ -278,7 +281,7 @@ class Cluster:
     self.learner = self._launch('learner', _LEARNER, flags)
     self.memory.append([])
     self._memory_at = 0.0
-    self.counts['starts of the learner'] += 1
+    self.counts[_STARTS] += 1
 
   def start_actor(self, seat: Seat) -> Process:
     """Starts one more for a task."""
@@ -289,24 +292,25 @@ class Cluster:
     self.counts['starts of actors'] += 1
     return process
 
-  def touch(self, seat: Seat, kind: str, least: int = 0, later=0.0) -> None:
+  def touch(self, seat: Seat, kind: str, later=0.0, **least: int) -> None:
     """Has the recovery of a seat awaited.
 
     Args:
       seat: it is.
       kind: of the fault.
-      least: see Pending.
       later: seconds until the fault ends.
+      **least: see Pending.
     """
-    seat.touched = max(seat.touched, time.monotonic() + later)
+    since = time.monotonic() + later
+    seat.touched = max(seat.touched, since)
     if all(pending.kind != kind for pending in seat.pending):
-      since = time.monotonic() + later
-      seat.pending.append(Pending(kind, since, least))
+      seat.pending.append(Pending(kind, since, **least))
 
-  def touch_all(self, kind: str, later: float = 0.0) -> None:
-    """The same for all."""
+  def touch_all(self, kind: str, later: float = 0.0, restarts=False) -> None:
+    """The same for all, also where the learner is to start again."""
+    start = self.counts[_STARTS] + restarts
     for seat in self.seats:
-      self.touch(seat, kind, later=later)
+      self.touch(seat, kind, later, start=start)
 
   def next_number(self) -> int:
     """Returns the number of the process that is started next."""
@@ -482,7 +486,7 @@ class Cluster:
     if self.over or seat.processes or now < seat.restart_at:
       return
     if seat.holds is None or seat.holds.done():
-      self.touch(seat, 'start of an actor', self.next_number())
+      self.touch(seat, 'start of an actor', least=self.next_number())
       self.start_actor(seat)
 
   def _check_end(self, process: Process, status: int) -> None:
@@ -520,7 +524,11 @@ class Cluster:
     if process > self._numbers:
       raise Violation(f'an episode of process {process} that never was')
     for pending in list(seat.pending):
-      if process >= pending.least and now > pending.since:
+      if (
+        process >= pending.least
+        and self.counts[_STARTS] >= pending.start
+        and now > pending.since
+      ):
         self.recoveries[pending.kind].append(now - pending.since)
         seat.pending.remove(pending)
 

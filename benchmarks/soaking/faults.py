@@ -90,7 +90,7 @@ class Faults:
       del kinds['full disk']
     return kinds
 
-  def last(self) -> bool:
+  def are_left(self) -> bool:
     """Whether some have yet to end."""
     return bool(self._due)
 
@@ -161,7 +161,7 @@ class Faults:
       rival = self._cluster.start_actor(seat)
       rival.rivals = True
       return f'{said} and {rival.number}'
-    self._cluster.touch(seat, kind, least)
+    self._cluster.touch(seat, kind, least=least)
     seat.restart_at = time.monotonic() + self._rng.uniform(0, 3)
     process.send(signal.SIGKILL if kind == 'kill an actor' else signal.SIGTERM)
     seat.holds = None
@@ -185,7 +185,7 @@ class Faults:
       return f'for {seconds:.1f} s'
     pause = self._rng.uniform(0, 3)
     self._cluster.learner_restart_at = time.monotonic() + pause
-    self._cluster.touch_all(kind)
+    self._cluster.touch_all(kind, restarts=True)
     if kind == 'full disk':
       assert self._disk is not None
       learner.ask(FULL_DISK)
