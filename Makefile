@@ -88,6 +88,10 @@ benchmark-distributed: setup ## Measures 1 to 8 actor processes beside one machi
 benchmark-service: setup ## Measures what it costs a learner to serve actors.
 	$(BIN)/python benchmarks/service.py $(ARGS)
 
+.PHONY: soak
+soak: setup ## Breaks a distributed training 10,000 times. ARGS='--faults=500'
+	$(BIN)/python benchmarks/soak.py $(ARGS)
+
 .PHONY: probe
 probe: setup ## Trains shortly on some levels. ARGS='--levels=pong -- --lstm'
 	$(BIN)/python benchmarks/probe.py $(ARGS)

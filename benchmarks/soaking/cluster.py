@@ -1,7 +1,6 @@
 """The processes of a soak, and all that must be true of them at any time."""
 
 import collections
-import csv
 import dataclasses
 import os
 import pathlib
@@ -9,15 +8,15 @@ import random
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psutil
 
-from benchmarks.soaking import worlds
+from benchmarks.soaking import processes, worlds
+from benchmarks.soaking.episodes import Episodes
+from benchmarks.soaking.processes import Process, Violation
 from benchmarks.soaking.proxy import Proxy
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -35,72 +34,6 @@ _ENDED_STRANGE = 'takes connections but does not answer as a learner does'
 _REPLACED = 'has taken its place'
 _CONNECTED = 'is connected'
 _STARTS = 'starts of the learner'
-
-Start = Callable[[Sequence[str], dict[str, str], Any], Any]
-
-
-class Violation(Exception):
-  """Something is not as it must be."""
-
-
-def start(command: Sequence[str], env: dict[str, str], output: Any) -> Any:
-  """Starts a Python program; returns a subprocess.Popen."""
-  return subprocess.Popen(
-    [sys.executable, *command],
-    env=env,
-    stdin=subprocess.DEVNULL,
-    stdout=output,
-    stderr=subprocess.STDOUT,
-  )
-
-
-class Process:
-  """One of experiment.py.
-
-  Attributes:
-    number: among all that were started.
-    path: of what it prints.
-    since: when it was started.
-    asked: the signal that is to end it; 0 as long as none was sent.
-    frozen: whether it is.
-    rivals: whether another has its task.
-    resumed: whether it has been looked at where it goes on.
-  """
-
-  def __init__(self, number: int, popen: Any, path: pathlib.Path):
-    self.number = number
-    self.path = path
-    self.since = time.monotonic()
-    self.asked = 0
-    self.asked_at = 0.0
-    self.frozen = False
-    self.rivals = False
-    self.resumed = False
-    self.popen = popen
-    self._said: set[str] = set()
-
-  def output(self) -> str:
-    return self.path.read_text(encoding='utf-8', errors='replace')
-
-  def has_said(self, text: str) -> bool:
-    """Whether it has printed a text."""
-    if text not in self._said and text in self.output():
-      self._said.add(text)
-    return text in self._said
-
-  def ask(self, what: int) -> None:
-    """Notes why it is to end."""
-    if not self.asked:
-      self.asked, self.asked_at = what, time.monotonic()
-
-  def send(self, number: int) -> None:
-    """Sends a signal; one that is frozen thaws for SIGTERM."""
-    if number in (signal.SIGKILL, signal.SIGTERM):
-      self.ask(number)
-    if number == signal.SIGTERM and self.frozen:
-      self.send(signal.SIGCONT)
-    self.frozen = number == signal.SIGSTOP
-    self.popen.send_signal(number)
 
 
 @dataclasses.dataclass
@@ -143,81 +76,6 @@ class Seat:
   holds: Any = None
 
 
-class Episodes:
-  """What was read of episodes.csv."""
-
-  def __init__(self, logdir: pathlib.Path, num_levels: int):
-    self._path = logdir / 'episodes.csv'
-    self._levels = {worlds.level_name(i): i for i in range(num_levels)}
-    self._rows: list[str] = []
-    self._inode = self._offset = 0
-    self._rest = ''
-    self.frames = 0
-
-  def __len__(self) -> int:
-    return len(self._rows)
-
-  def before(self, frames: int) -> int:
-    """Returns how many rows are of fewer frames."""
-    return sum(int(row.split(',')[0]) < frames for row in self._rows)
-
-  def read(self, least: int) -> Iterator[tuple[int, int]]:
-    """Yields level and process of each new row.
-
-    Args:
-      least: rows that must be left where the file was replaced.
-    """
-    try:
-      with open(self._path, encoding='utf-8') as file:
-        inode = os.fstat(file.fileno()).st_ino
-        replaced = inode != self._inode
-        if replaced:
-          self._inode, self._offset, self._rest = inode, 0, ''
-        file.seek(self._offset)
-        text = self._rest + file.read()
-        self._offset = file.tell()
-    except FileNotFoundError:
-      return
-    *lines, self._rest = text.split('\n')
-    if replaced and lines:
-      lines = self._compare(lines[1:], least)
-    elif replaced:
-      self._inode = 0  # Not even its header is there yet.
-    for line in lines:
-      yield self._take(line)
-
-  def _compare(self, lines: list[str], least: int) -> list[str]:
-    """Returns what is new in a file that has replaced another."""
-    kept = 0
-    for old, new in zip(self._rows, lines, strict=False):
-      if old != new:
-        break
-      kept += 1
-    if kept < least:
-      raise Violation(
-        f'{kept} of {len(self._rows)} episodes are left, at least {least} were '
-        f'before the checkpoint: {self._rows[kept : kept + 1]} became '
-        f'{lines[kept : kept + 1]}'
-      )
-    del self._rows[kept:]
-    self.frames = int(self._rows[-1].split(',')[0]) if self._rows else 0
-    return lines[kept:]
-
-  def _take(self, line: str) -> tuple[int, int]:
-    try:
-      ((frames, _, name, score, length, _),) = csv.reader([line])
-      level, process = self._levels[name], int(float(score))
-      if int(frames) < self.frames:
-        raise ValueError(f'frames run backwards, from {self.frames}')
-      if not worlds.is_possible(level, float(score), int(length)):
-        raise ValueError('no such episode')
-    except (ValueError, KeyError) as error:
-      raise Violation(f'episodes.csv has {line!r}: {error!r}') from error
-    self.frames = int(frames)
-    self._rows.append(line)
-    return level, process // worlds.GENERATION
-
-
 class Cluster:
   """A learner and its actors, started again as a supervisor would.
 
@@ -238,7 +96,7 @@ class Cluster:
     learner_flags: dict[str, Any],
     proxies: Sequence[Proxy],
     deadline: float,
-    start: Start = start,
+    start: processes.Start = processes.start,
   ):
     """Initialises; starts nothing.
 
@@ -335,16 +193,16 @@ class Cluster:
   def stop(self) -> None:
     """Asks all that run to end, the learner first."""
     self.over = True
-    for process in self.processes():
+    for process in self.running():
       process.send(signal.SIGTERM)
 
   def kill(self) -> None:
     """Ends everything at once."""
-    for process in self.processes():
+    for process in self.running():
       process.popen.kill()
       process.popen.wait()
 
-  def processes(self) -> list[Process]:
+  def running(self) -> list[Process]:
     """Returns all that have not been seen to end."""
     learner = [self.learner] if self.learner else []
     return learner + [one for seat in self.seats for one in seat.processes]
