@@ -63,6 +63,7 @@ class Seat:
     processes: that play it: one, or two for a while.
     restart_at: when it gets one if it has none.
     touched: when a fault last met it.
+    arrival: when an episode of it last came.
     pending: faults whose recovery is awaited.
     holds: what must be done before it gets a process.
   """
@@ -72,6 +73,7 @@ class Seat:
   processes: list[Process] = dataclasses.field(default_factory=list)
   restart_at: float = 0.0
   touched: float = 0.0
+  arrival: float = 0.0
   pending: list[Pending] = dataclasses.field(default_factory=list)
   holds: Any = None
 
@@ -127,7 +129,6 @@ class Cluster:
     self.saved = self._kept = 0
     self._read_bytes: dict[pathlib.Path, int] = {}
     self._memory_at = 0.0
-    self._arrival = time.monotonic()
 
   # What is done to it.
 
@@ -224,9 +225,8 @@ class Cluster:
       late = [p for p in seat.pending if now > p.since + self._deadline]
       if late and now > seat.touched + self._deadline:
         raise Violation(f'no episode of actor {seat.task} since {late[0]}')
-    touched = max(seat.touched for seat in self.seats)
-    if now > max(touched, self._arrival) + self._deadline:
-      raise Violation('no episode of any actor')
+      if now > max(seat.touched, seat.arrival) + self._deadline:
+        raise Violation(f'no episode of actor {seat.task}')
 
   def _read_episodes(self) -> None:
     for level, process in self.episodes.read(self._kept):
@@ -280,6 +280,8 @@ class Cluster:
     if not names:
       return
     newest = max(names, key=lambda path: int(path.name))
+    if int(newest.name) < self.saved:
+      raise Violation(f'{newest.name} is newest, but {self.saved} were saved')
     self.saved = int(newest.name)
     self._kept = self.episodes.before(self.saved)
     if learner.asked == signal.SIGTERM and self.saved < self.episodes.frames:
@@ -297,8 +299,9 @@ class Cluster:
       return
     learner.resumed = True
     match = re.search(r'Resuming at ([\d,]+) frames', learner.output())
-    if match and int(match[1].replace(',', '')) != self.saved:
-      raise Violation(f'{match[0]}, but {self.saved} were saved')
+    frames = int(match[1].replace(',', '')) if match else 0
+    if frames != self.saved:
+      raise Violation(f'{frames} frames are left, but {self.saved} were saved')
 
   def _measure(self, learner: Process, now: float) -> None:
     self._memory_at = now + 5
@@ -378,7 +381,7 @@ class Cluster:
         raise Violation(f'{path.name} has {text.decode(errors="replace")}')
 
   def _arrived(self, seat: Seat, process: int) -> None:
-    now = self._arrival = time.monotonic()
+    now = seat.arrival = time.monotonic()
     if process > self._numbers:
       raise Violation(f'an episode of process {process} that never was')
     for pending in list(seat.pending):

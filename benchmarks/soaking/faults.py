@@ -30,6 +30,8 @@ _OF_CONNECTIONS = {
   'truncate': 8,
   'half-close': 0.8,
   'stall': 4,
+  # Longer than a call to register waits, and than gRPC does for a sign of life.
+  'outage': 0.2,
   'throttle': 3,
   'flip': 4,
 }
@@ -128,8 +130,8 @@ class Faults:
     if kind == 'cut':
       later = self._rng.choice([0.0, 0.0, self._rng.uniform(0, 3)])
       seat.proxy.cut(later)
-    elif kind == 'stall':
-      later = self._rng.uniform(0, 4)
+    elif kind in ('stall', 'outage'):
+      later = self._rng.uniform(*((0, 4) if kind == 'stall' else (10, 45)))
       seat.proxy.stall(later)
     elif kind == 'throttle':
       later = self._rng.uniform(0, 4)
