@@ -251,7 +251,7 @@ class TestStrangers:
     own = credentials.Credentials('token')
     server = rpc.Server(f'localhost:{port}', {'register': handler}, own)
     try:
-      learner = strangers.Learner(port, own, 'actor')
+      learner = strangers.Learner(port, own, 'actor', num_actors=1)
       attacker = strangers.Strangers(learner)
       attacker._calls(None, 'token', b'', 'register')
     finally:

@@ -24,6 +24,7 @@ _OF_STRANGERS = {
   'wrong token': 6,
   'garbage calls': 14,
   'replay': 5,
+  'late registration': 2,
 }
 _OF_CONNECTIONS = {
   'cut': 8,

@@ -146,7 +146,9 @@ class Soak:
       settings.start,
     )
     stack.callback(self.cluster.kill)
-    learner = strangers.Learner(port, own, settings.inference)
+    learner = strangers.Learner(
+      port, own, settings.inference, settings.num_actors
+    )
     self._strangers = strangers.Strangers(learner)
     stack.callback(self._strangers.close)
     self._faults = faults.Faults(

@@ -51,11 +51,13 @@ class Learner(NamedTuple):
     port: on localhost.
     own: credentials of its actors.
     inference: see --inference.
+    num_actors: tasks are below it.
   """
 
   port: int
   own: credentials.Credentials
   inference: str
+  num_actors: int
 
   @property
   def address(self) -> str:
@@ -142,6 +144,16 @@ class Strangers:
     if method in ('begin', 'failed'):
       request = protocol.to_json(session=session, message='dead', columns=1)
     return self._calls(rng, self._learner.own.token, request, method)
+
+  def late_registration(self, rng: random.Random) -> None:
+    """Registers as a process that is dead by now; it must end no other."""
+    client = self._client(self._learner.own.token)
+    try:
+      self._register(client, rng.randrange(self._learner.num_actors))
+    except (rpc.Unreachable, rpc.Again):
+      pass  # The learner is not there.
+    finally:
+      client.close()
 
   def ghost(self, rng: random.Random, task: int) -> None:
     """Takes the place of a dead actor, and sends what no actor does."""

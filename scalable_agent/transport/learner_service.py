@@ -175,7 +175,7 @@ class LearnerService:
         f'actor {task} belongs to learner {task % self._num_learners}, not '
         f'{self._index}. Give all processes the same --learner_address.'
       )
-    actor = self._sessions.begin(task)
+    actor = self._sessions.register(task)
     return protocol.to_json(
       session=actor.session,
       frames=self._frames,
@@ -203,6 +203,7 @@ class LearnerService:
       if not isinstance(columns, int) or not 1 <= columns <= _MOST_COLUMNS:
         raise rpc.Refused(f'--envs_per_actor={columns} cannot be')
       self._begun(actor, columns)
+      self._sessions.begin(actor)
       actor.columns = columns
       logging.info(
         'Actor %d has joined%s.', actor.task, ' again' if actor.starts else ''

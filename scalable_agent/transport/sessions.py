@@ -56,8 +56,13 @@ class Sessions:
     """
     self._make_actor = make_actor
     self._clock = clock
-    self._actors: dict[int, Any] = {}  # By task.
+    self._actors: dict[int, Any] = {}  # Those that have begun, by task.
     self._by_session: dict[int, Any] = {}
+    # Those that have not, by session; the latest ones.
+    self._newcomers: collections.OrderedDict[int, Any] = (
+      collections.OrderedDict()
+    )
+    self._registrations: dict[int, int] = collections.defaultdict(int)
     # Tasks of processes whose place was taken, the latest ones.
     self._replaced: collections.OrderedDict[int, int] = (
       collections.OrderedDict()
@@ -65,26 +70,55 @@ class Sessions:
     self._lock = threading.Lock()  # Held for moments only.
 
   def __len__(self) -> int:
-    return len(self._actors)
+    return len(self._by_session)
 
   def __getitem__(self, task: int) -> Any:
     return self._actors[task]
 
-  def begin(self, task: int) -> Any:
-    """Returns the Actor of a process that takes the place of any before it."""
+  def register(self, task: int) -> Any:
+    """Returns the Actor of a process that is about to begin."""
     with self._lock:
       session = secrets.randbits(63)
-      previous = self._actors.get(task)
-      starts = previous.starts + 1 if previous else 0
-      actor = self._make_actor(task, session, starts)
+      actor = self._make_actor(task, session, self._registrations[task])
+      self._registrations[task] += 1
       actor.seen = self._clock()
-      self._actors[task] = self._by_session[session] = actor
+      self._newcomers[session] = self._by_session[session] = actor
+      if len(self._newcomers) > _REMEMBERED:
+        self._forget(next(iter(self._newcomers)))
+    return actor
+
+  def begin(self, actor: Any) -> None:
+    """Has an actor take the place of any process before it.
+
+    Not when it registers: that may come late, of a process that was killed or
+    has lost its patience, and must not end the one at work.
+
+    Args:
+      actor: that calls.
+
+    Raises:
+      rpc.Again: one that registered later has begun meanwhile.
+    """
+    with self._lock:
+      if actor.session not in self._by_session:
+        raise rpc.Again(protocol.UNKNOWN)
+      previous = self._actors.get(actor.task)
+      if previous is actor:
+        return
+      self._actors[actor.task] = actor
+      for session, other in list(self._newcomers.items()):
+        if other.task == actor.task and other.starts < actor.starts:
+          self._forget(session)
+      del self._newcomers[actor.session]
       if previous:
         del self._by_session[previous.session]
-        self._replaced[previous.session] = task
+        self._replaced[previous.session] = actor.task
         if len(self._replaced) > _REMEMBERED:
           self._replaced.popitem(last=False)
-    return actor
+
+  def _forget(self, session: int) -> None:
+    """Has a newcomer register again, should it still come."""
+    del self._newcomers[session], self._by_session[session]
 
   @contextlib.contextmanager
   def call(self, session: Any) -> Iterator[Any]:
@@ -144,7 +178,7 @@ class Sessions:
       return sum(a.columns > 0 and self._is_heard_of(a) for a in self._all())
 
   def _all(self):
-    return self._actors.values()
+    return self._by_session.values()
 
   def _is_heard_of(self, actor: Actor) -> bool:
     return actor.calling.locked() or self._clock() - actor.seen < _SILENCE

@@ -779,7 +779,7 @@ class TestReportFailure:
     make_link().report_failure('it broke')
     assert learner.service.gauges()['actors/failures'] == 0
 
-  def test_never_raises(self, learner, flaky, make_link):
+  def test_never_raises(self, learner, flaky, make_link, actor):
     link = make_link()
     link.register()
     learner.restart()
@@ -789,7 +789,9 @@ class TestReportFailure:
     flaky.failing['failed'] = 'before'
     other.report_failure('lost')
     replaced = make_link()
-    replaced.register()
-    make_link().register()
+    another = make_link()
+    for one in (replaced, another):
+      one.register()
+      begin(one, actor)
     replaced.report_failure('another one has its place')
     assert learner.service.gauges()['actors/failures'] == 0

@@ -177,10 +177,14 @@ class TestRegister:
   ):
     monkeypatch.setattr(sessions, '_REMEMBERED', 10)
     for _ in range(300):
-      make_actor().register()
+      make_actor().start()
     known = service._sessions
-    assert len(known) == len(known._by_session) == 1
+    assert len(known) == 1
     assert len(known._replaced) == 10
+    # Those that never begin.
+    for _ in range(300):
+      make_actor().register()
+    assert len(known) == 11
 
 
 class TestBegin:
@@ -472,7 +476,7 @@ class TestSessions:
     monkeypatch.setattr(sessions, '_REMEMBERED', 3)
     actors = [make_actor(i % 2) for i in range(6)]
     for actor in actors:
-      actor.register()
+      actor.start()
     # Four were replaced, of both tasks.
     with pytest.raises(rpc.Again, match=protocol.UNKNOWN):
       actors[0].weights()
