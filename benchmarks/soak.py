@@ -12,6 +12,7 @@ what the processes printed. Full disks need root, for a small file system.
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 from typing import Any
@@ -69,6 +70,8 @@ def _parts() -> list[run.Settings]:
 
 
 def main(_: Any) -> None:
+  # So that all that it has started ends with it.
+  signal.signal(signal.SIGTERM, signal.default_int_handler)
   folder = pathlib.Path(_FOLDER.value or tempfile.mkdtemp(prefix='soak'))
   summaries = []
   for i, settings in enumerate(_parts()):
@@ -81,6 +84,8 @@ def main(_: Any) -> None:
     except (processes.Violation, strangers.Accepted) as error:
       print(f'\n{soak.summary()}\n\nsoak.py: {str(error)[-5000:]}')
       sys.exit(1)
+    except KeyboardInterrupt:
+      sys.exit(f'\n{soak.summary()}\n\nsoak.py: stopped')
     summaries.append(soak.summary())
   print('\n\n'.join(['', *summaries]))
   if not _FOLDER.value:
