@@ -35,20 +35,25 @@ class GradientQueue(queues.ClosableQueue):
     """
     super().__init__(capacity)
     self._waiting: collections.deque[Computed] = collections.deque()
+    self._num_put = self._num_got = 0
 
   def __len__(self) -> int:
     with self._condition:
       return len(self._waiting)
 
   def put(self, computed: Computed) -> None:
-    """Adds gradients once there is room; raises queues.Closed."""
+    """Adds gradients, and waits until there is room; raises queues.Closed.
+
+    They may be applied at once: in the order in which they came.
+    """
     with self._condition:
-      self._condition.wait_for(
-        lambda: self._closed or len(self._waiting) < self._capacity
-      )
       self._check_open()
       self._waiting.append(computed)
       self._condition.notify_all()
+      self._num_put += 1
+      last = self._num_put - self._capacity
+      self._condition.wait_for(lambda: self._closed or self._num_got >= last)
+      self._check_open()
 
   def get(self) -> Computed:
     """Returns the oldest gradients; blocks until there are some.
@@ -60,5 +65,6 @@ class GradientQueue(queues.ClosableQueue):
       self._note_fill(len(self._waiting))
       self._condition.wait_for(lambda: self._closed or self._waiting)
       self._check_open()
+      self._num_got += 1
       self._condition.notify_all()
       return self._waiting.popleft()

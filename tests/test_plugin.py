@@ -95,7 +95,7 @@ def test_help_shows_them_in_their_place():
     'agent steps. Default: 4. Only with levels of counting.'
   ) in text
   assert 'Only with --algorithm=onestep.' in text
-  assert 'No effect on a distributed run, in which each actor' in text
+  assert 'No effect with --inference=actor.' in text
   assert '|onestep Member of the actor-critic family.' in text
   assert 'counting: up and down.' in text
 

@@ -47,6 +47,11 @@ class Cluster(NamedTuple):
     """Where this learner listens."""
     return self.listen_address or self.learner_address
 
+  @property
+  def listen_source(self) -> str:
+    """Option or environment variable that told where this learner listens."""
+    return '--listen_address' if self.listen_address else self.source
+
   def check_place(self, encrypted: bool) -> None:
     """Raises ValueError if this learner cannot listen where it has to.
 
@@ -55,8 +60,7 @@ class Cluster(NamedTuple):
     Args:
       encrypted: whether it uses TLS.
     """
-    source = '--listen_address' if self.listen_address else self.source
-    addresses.check_free(self.listens_at, source)
+    addresses.check_free(self.listens_at, self.listen_source)
     addresses.warn_of_reach(self.listens_at, encrypted)
     if len(self.learners) > 1:
       logging.warning(
@@ -96,6 +100,8 @@ def resolve(
   config = _fill_in(config, placement, given)
   own = config.cluster
   source = placement.source
+  if source == '--job_name':
+    source = '--learner_address'  # Of which it has the default.
   if len(placement.learners) != own.num_learners:
     raise ValueError(
       f'{source}: {len(placement.learners)} address(es) for --num_learners='

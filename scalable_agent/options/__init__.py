@@ -16,7 +16,7 @@ from scalable_agent.options.agent import AgentOptions
 from scalable_agent.options.batching import BatchingOptions
 from scalable_agent.options.catalog import Catalog
 from scalable_agent.options.checks import check_given, check_suite, validate
-from scalable_agent.options.cluster import ClusterOptions, InferenceOptions
+from scalable_agent.options.cluster import ClusterOptions
 from scalable_agent.options.config import Config
 from scalable_agent.options.declaration import (
   Line,
@@ -81,7 +81,6 @@ __all__ = (
   'GA3CLossOptions',
   'GA3COptimizerOptions',
   'GA3CReportOptions',
-  'InferenceOptions',
   'LengthOptions',
   'Line',
   'LossOptions',

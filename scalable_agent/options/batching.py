@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from scalable_agent.options.declaration import option
+from scalable_agent.options.declaration import Part, option
 
 _IDLE: dict[str, Any] = {
   'idle_with': {'num_actors': (0,), 'inference': ('actor',)},
@@ -17,6 +17,16 @@ _IDLE_WITHOUT: dict[str, Any] = {
 class BatchingOptions:
   """Dynamic batching."""
 
+  inference: str = option(
+    'auto',
+    'Who evaluates the agent in a distributed run: actor = each actor process, '
+    'with weights that it fetches before each unroll; learner = the learner, '
+    'behind the dynamic batcher, for actors that are environments only. auto = '
+    'learner where it has a GPU. Actors follow what their learner has.',
+    choices=('auto', 'actor', 'learner'),
+    part=Part.ACTING,
+    idle_with={'task': (-1,)},
+  )
   batcher: str = option(
     'auto',
     'Dynamic batcher: op = the C++ operations, python = the fallback, auto = '

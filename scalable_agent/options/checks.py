@@ -91,14 +91,16 @@ def _validate_combinations(config: Config) -> None:
   algorithm.check(config)
   if config.cluster.is_distributed:
     _validate_distributed(config)
-    return
+    if config.batching.inference != 'learner':
+      return
   actors = config.actors
   has_batcher = config.catalog.has_effect('batcher', algorithm.name)
   if not has_batcher or config.batching.batcher == 'none':
     return
   # The other options mean nothing without several actors.
   if actors.num_actors and actors.envs_per_actor is not None:
-    _validate_inference(config, actors.num_actors * actors.envs_per_actor)
+    num_actors = actors.num_actors // config.cluster.num_learners
+    _validate_inference(config, num_actors * actors.envs_per_actor)
 
 
 def _validate_distributed(config: Config) -> None:

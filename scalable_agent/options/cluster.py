@@ -139,24 +139,31 @@ class ClusterOptions:
         f'--tls_certificate={self.tls_certificate} and --tls_key='
         f'{self.tls_key} belong together. Give both, or neither.'
       )
+    self._check_tls()
+
+  def _check_tls(self) -> None:
+    """Refuses half of it: what is sent would not be encrypted."""
+    several = self.num_learners > 1
+    if self.job_name == 'actor':
+      for name in ('tls_certificate', 'tls_name'):
+        if getattr(self, name) and not self.tls_authority:
+          raise ValueError(
+            f'--{name}={getattr(self, name)} is of no use to an actor without '
+            '--tls_authority, by which it knows learners. Give that, too.'
+          )
+    elif self.tls_authority and not self.tls_certificate:
+      raise ValueError(
+        f'--tls_authority={self.tls_authority} is of no use to a learner '
+        'without --tls_certificate and --tls_key of its own. Give them, too.'
+      )
+    elif self.tls_certificate and not self.tls_authority and several:
+      raise ValueError(
+        f'--tls_certificate={self.tls_certificate} with --num_learners='
+        f'{self.num_learners} needs --tls_authority, by which learners know '
+        'each other; actors then need certificates, too.'
+      )
 
   @property
   def is_distributed(self) -> bool:
     """Whether options say that other processes take part; TF_CONFIG apart."""
     return self.task >= 0 or self.learner_address == 'slurm'
-
-
-@dataclasses.dataclass(frozen=True)
-class InferenceOptions:
-  """A distributed run."""
-
-  inference: str = option(
-    'auto',
-    'Who evaluates the agent: actor = each actor process, with weights that it '
-    'fetches before each unroll; learner = the learner, behind the dynamic '
-    'batcher, for actors that are environments only. auto = learner where it '
-    'has a GPU. Actors follow what their learner has.',
-    choices=('auto', 'actor', 'learner'),
-    part=Part.ACTING,
-    idle_with=_ALONE,
-  )

@@ -106,6 +106,7 @@ def act(
     try:
       welcome = link.register()
       config = config.replace(**welcome.options)
+      options.validate(config)
       _work(work, Job(config, levels, cluster, link))
     except learner_link.Over:
       reason = 'Training is over.'

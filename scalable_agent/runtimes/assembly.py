@@ -76,7 +76,7 @@ def resolve_machine(config: options.Config) -> options.Config:
     'precision': precision,
     'jit_compile': compiled,
   }
-  if config.of(options.InferenceOptions).inference == 'auto':
+  if config.cluster.task >= 0 and config.batching.inference == 'auto':
     values['inference'] = 'learner' if gpu else 'actor'
   return config.replace(**values)
 

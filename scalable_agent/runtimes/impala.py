@@ -11,7 +11,6 @@ from scalable_agent.options import (
   BatchOptions,
   ClusterOptions,
   Config,
-  InferenceOptions,
   VTraceOptions,
   systems,
 )
@@ -43,7 +42,6 @@ class Impala(Algorithm):
     BatchingOptions,
     VTraceOptions,
     ClusterOptions,
-    InferenceOptions,
   )
   presets = _PRESETS
 

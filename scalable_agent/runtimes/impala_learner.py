@@ -6,6 +6,7 @@ actors that are environments only: their calls meet in the dynamic batcher.
 
 import functools
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -85,6 +86,7 @@ class Run(learner_process.LearnerProcess):
         for it, or unrolls do not fit into messages.
       LostLearner: see there.
     """
+    self._seeds = policies.Seeds(config.run.seed)
     self._policy: policies.Batched | policies.Direct | None = None
     super().__init__(config, levels, cluster, own, strategy)
     # Only learner 0 needs the folder.
@@ -92,6 +94,10 @@ class Run(learner_process.LearnerProcess):
       self._learner.broadcast()
     except _LOSSES as error:
       raise self._lost('Nothing was learned yet.', error) from error
+    # Other draws after each start; those of learners differ.
+    words = [config.run.seed, cluster.task, self.frames()]
+    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+    self._seeds.set_state(policies.Seeds(seed).get_state())
 
   def _make_queue(self) -> unroll_queue.UnrollQueue:
     return unroll_queue.UnrollQueue(
@@ -107,7 +113,7 @@ class Run(learner_process.LearnerProcess):
       'queue': self._queue,
       'record_unroll': self._record_unroll,
     }
-    if self._config.of(options.InferenceOptions).inference == 'actor':
+    if self._config.batching.inference == 'actor':
       layout = assembly.make_layout(self._config, self.spec, agent)
       layout.check_size(self._config.actors.envs_per_actor)
       return unroll_service.UnrollService(layout=layout, **arguments)
@@ -115,20 +121,23 @@ class Run(learner_process.LearnerProcess):
     return step_service.StepService(
       layout=step_codec.Layout(self.spec),
       make_unroller=functools.partial(self._make_unroller, agent),
-      most_columns=self._config.batching.inference_maximum_batch_size,
+      most_columns=self._most_rows(),
       **arguments,
     )
 
+  def _most_rows(self) -> int:
+    """Returns how many rows of one actor the policy takes."""
+    if isinstance(self._policy, policies.Direct):
+      return sys.maxsize
+    return self._config.batching.inference_maximum_batch_size
+
   def _make_policy(self, agent: networks.Agent) -> Any:
-    # Other draws after each start; those of learners differ.
-    run = self._config.run
-    words = [run.seed, self._cluster.task, self.frames()]
-    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
-    seeds = policies.Seeds(seed)
     if self._config.batching.batcher == 'none':
-      return policies.Direct(policies.make_step(agent, seeds))
+      return policies.Direct(policies.make_step(agent, self._seeds))
     assembly.check_batcher(self._config)
-    return assembly.make_batched_policy(self._config, self.spec, agent, seeds)
+    return assembly.make_batched_policy(
+      self._config, self.spec, agent, self._seeds
+    )
 
   def _make_unroller(
     self, agent: networks.Agent, columns: int, level: int
@@ -160,11 +169,15 @@ class Run(learner_process.LearnerProcess):
     policy = self._policy
     if not isinstance(policy, policies.Batched):
       return
-    group.on_stop(policy.close)
     for index in range(self._config.batching.inference_threads):
       group.start(
         f'inference_{index}', functools.partial(policy.serve, group.fail)
       )
+
+  def _close(self) -> None:
+    super()._close()
+    if isinstance(self._policy, policies.Batched):
+      self._policy.close()
 
   def _publish(self) -> None:
     if self._policy is None:

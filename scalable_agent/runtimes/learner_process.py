@@ -170,7 +170,7 @@ class LearnerProcess:
         self._cluster.listens_at,
         self._service.handlers(),
         self._own,
-        self._cluster.source,
+        self._cluster.listen_source,
         # An actor that comes back may have a call that waits still.
         most_calls=2 * self._service.num_expected + _SPARE_CALLS,
       )
@@ -184,14 +184,16 @@ class LearnerProcess:
       if self._training.done():
         self._dismiss(everybody=idle)
     finally:
-      self._queue.close()
+      # Calls that wait would keep this process from ending.
+      self._close()
       server.stop()
 
   def _train(self) -> None:
+    acts = self._service.inference == 'learner'
     print(
-      f'Learner {self._cluster.task} listens at '
-      f'{self._cluster.listens_at} for '
-      f'{self._service.num_expected} actors.',
+      f'Learner {self._cluster.task} listens at {self._cluster.listens_at} for '
+      f'{self._service.num_expected} actors'
+      f'{" that are environments only" if acts else ""}.',
       flush=True,
     )
     try:
@@ -207,8 +209,8 @@ class LearnerProcess:
   def _run_threads(self) -> None:
     with self._group as group:
       group.on_stop(self._close)
-      group.start('learner', lambda: self._learn_until_done(group))
       self._start_others(group)
+      group.start('learner', lambda: self._learn_until_done(group))
       actors = patience.Patience(
         self._config.cluster.actor_timeout, self._service.silence
       )
@@ -219,7 +221,7 @@ class LearnerProcess:
           self._queue.close()
 
   def _close(self) -> None:
-    """Has actors hear that training is over, or that this learner stops."""
+    """Wakes calls that wait: training is over, or this learner stops."""
     if self._training.done():
       self._service.finish()
     self._queue.close()

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Sequence
 
-from scalable_agent import environments
+from scalable_agent import environments, options
 from scalable_agent.options import Config
 
 
@@ -60,4 +60,8 @@ def resolve(
   load_tensorflow()
   from scalable_agent.runtimes import assembly
 
-  return assembly.resolve(config, levels, given)
+  config = assembly.resolve(config, levels, given)
+  # What stood for something else may mean more, or less.
+  options.validate(config)
+  options.check_given(config, given)
+  return config

@@ -25,6 +25,8 @@ _TOKEN_BYTES = 32
 _MOST_BYTES = 4096
 # Seconds between two looks for a token that another process makes.
 _RETRY = 0.2
+# Seconds that learner 0 usually needs to make it.
+_QUIET = 6.0
 _METADATA_KEY = 'authorization'
 _SCHEME = 'Bearer '
 
@@ -45,6 +47,9 @@ class Credentials(NamedTuple):
   key: bytes = b''
   authority: bytes = b''
   name: str = ''
+
+  def __repr__(self) -> str:
+    return 'Credentials(...)'  # Nothing of them belongs into a log.
 
   def metadata(self) -> Sequence[tuple[str, str]]:
     """Returns what goes with every call."""
@@ -178,17 +183,18 @@ def _make_token(path: str) -> None:
 
 
 def _await_token(path: str, timeout: float) -> str:
-  deadline = time.monotonic() + timeout
+  start = time.monotonic()
   pause = threading.Event()
   told = False
   while not os.path.exists(path):
-    if time.monotonic() > deadline:
+    waited = time.monotonic() - start
+    if waited > timeout:
       raise TimeoutError(
         f'--cluster_token_file={path} was not there within '
         f'--reconnect_timeout={timeout:g} seconds. Learner 0 makes it; where '
         'its file system is not shared, copy it from there.'
       )
-    if not told:
+    if not told and waited > _QUIET:
       told = True
       print(
         f'Waiting for --cluster_token_file={path}, which learner 0 makes.',

@@ -287,22 +287,50 @@ class LearnerLink:
         if time.monotonic() > deadline:
           raise LinkError(
             f'no learner at --learner_address={self._address} for '
-            f'--reconnect_timeout={self._reconnect_timeout:g} seconds: {error}'
+            f'--reconnect_timeout={self._reconnect_timeout:g} seconds: '
+            f'{self._reason(error)}. Start it, or correct the address.'
           ) from error
         if not waiting:
           waiting = True
           print(
             f'Actor {self._task} waits for the learner at {self._address} '
-            f'({error}).',
+            f'({self._reason(error)}).',
             flush=True,
           )
       self._pause()
+    if first:
+      self._take_over(welcome.options)
+    elif welcome.inference != self.welcome.inference:
+      raise LinkError(
+        f'the learner at {self._address} has --inference={welcome.inference} '
+        f'now, and had {self.welcome.inference}. Start this actor again.'
+      )
     self._session, self.welcome = session, welcome
     print(
       f'Actor {self._task} is connected to the learner at {self._address}.',
       flush=True,
     )
     return welcome
+
+  def _take_over(self, options: Mapping[str, Any]) -> None:
+    """Has what was left to the learner be as it says, also later."""
+    for name, value in options.items():
+      if self._options.get(name) != protocol.AUTO:
+        raise LinkError(
+          f'the learner at {self._address} wants --{name}={value}, which this '
+          'actor has not left to it. Is it another program?'
+        )
+      if isinstance(value, str) and ':' in value:
+        # The name of a module: whoever starts this process decides what it
+        # imports.
+        raise LinkError(
+          f'the learner at {self._address} has --{name}={value}. Start this '
+          'actor with the same.'
+        )
+    self._options.update(options)
+
+  def _reason(self, error: Exception) -> str:
+    return str(error).removeprefix(f'{self._address}: ')
 
   def _refused(self, refused: rpc.Refused) -> LinkError:
     return LinkError(

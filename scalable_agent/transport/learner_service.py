@@ -176,6 +176,7 @@ class LearnerService:
         f'{self._index}. Give all processes the same --learner_address.'
       )
     actor = self._sessions.register(task)
+    self._check_going_on(actor)
     return protocol.to_json(
       session=actor.session,
       frames=self._frames,
@@ -187,6 +188,7 @@ class LearnerService:
   def _begin(self, request: bytes) -> bytes:
     values = _parse(request)
     with self._sessions.call(values.get('session')) as actor:
+      self._check_going_on(actor)
       differences = (
         protocol.difference(
           self._layout.describe(), values.get('layout'), f'{self.cargo}s'

@@ -2,8 +2,8 @@
 
 ```
 actor                                 learner
-register   who I am, my options  ---> refused, or a session
-begin      my arrays and weights ---> refused, or welcome
+register   who I am, my options  ---> refused, or welcome
+begin      my arrays and weights ---> refused, or not
 weights    the version I have    ---> newer ones, if any         <-- before each
 unroll     all of it             ---> taken, once there is room      unroll
 gradients  those of an unroll    ---> the same                  <-- instead
@@ -22,6 +22,9 @@ from typing import Any
 
 # Of the messages; the version of the package is compared, too.
 VERSION = 2
+
+# Bytes of a control message: parsed, it takes many times as much memory.
+_MAX_CONTROL = 2**20
 
 # Session of the actor.
 SESSION = struct.Struct('<Q')
@@ -59,6 +62,8 @@ def to_json(**values: Any) -> bytes:
 
 def from_json(message: bytes) -> dict[str, Any]:
   """Returns the values of a control message; ValueError if it is none."""
+  if len(message) > _MAX_CONTROL:
+    raise ValueError('too long')
   try:
     values = json.loads(message.decode())
   except RecursionError as error:

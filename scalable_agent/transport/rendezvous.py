@@ -52,7 +52,7 @@ def meet(
     host = _Host(cluster, options)
     handlers = {_MEET: host.answer, 'register': _not_yet}
     server = rpc.Server(
-      cluster.listens_at, handlers, credentials, cluster.source
+      cluster.listens_at, handlers, credentials, cluster.listen_source
     )
     try:
       host.gather(timeout)

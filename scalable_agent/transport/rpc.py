@@ -6,7 +6,7 @@ read of a call that does not show the token.
 """
 
 import contextlib
-import pathlib
+import os
 import resource
 import socket
 import ssl
@@ -32,6 +32,7 @@ _MAX_LOGGED = 100
 _MAX_REFUSAL = 2000
 # Descriptors that strangers leave to checkpoints and reports.
 _SPARE_DESCRIPTORS = 256
+_MAX_DESCRIPTORS = 2**16
 # Calls at a time of one connection.
 _MAX_CALLS = 16
 # Seconds after which a peer that is silent is asked for a sign, and for it.
@@ -55,13 +56,14 @@ _SERVER_OPTIONS = (
   # Of strangers: connections that say nothing.
   ('grpc.server_handshake_timeout_ms', 10_000),
   ('grpc.max_connection_idle_ms', 60_000),
-  # Clients ask for signs as often.
-  ('grpc.http2.min_recv_ping_interval_without_data_ms', _KEEPALIVE * 500),
+  # Clients ask for signs of life, also in calls that last.
+  ('grpc.http2.min_ping_interval_without_data_ms', _KEEPALIVE * 500),
 )
 _CLIENT_OPTIONS = (
   *_BOTH_ENDS,
   # A connection of its own, and of each attempt: no delays of earlier ones.
   ('grpc.use_local_subchannel_pool', 1),
+  ('grpc.http2.max_pings_without_data', 0),
   # Refusals are longer than gRPC's default.
   ('grpc.max_metadata_size', 16 * _MAX_REFUSAL),
 )
@@ -121,6 +123,10 @@ _STRANGE = (
   'handshake failed',
   'verification check failed',  # Of the name in a certificate.
 )
+# What gRPC says where more calls come than `most_calls`, strangers' among them;
+# seconds until a client tries again.
+_BUSY = 'Concurrent RPC limit exceeded'
+_BUSY_SECONDS = 0.05
 _NO_TOKEN = grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -130,7 +136,8 @@ class Server:
   Handlers may wait, each in a thread of its own.
 
   Attributes:
-    refusals: number of calls that were not answered as asked.
+    refusals: number of calls that were not answered as asked, those without
+      the token apart.
   """
 
   def __init__(
@@ -156,6 +163,7 @@ class Server:
       ValueError: this process cannot listen there.
     """
     self.refusals = 0
+    self._turned_away = 0
     self._credentials = credentials
     self._lock = threading.Lock()
     self._threads = futures.ThreadPoolExecutor(most_calls, 'rpc')
@@ -185,6 +193,8 @@ class Server:
     # Says why not, which gRPC does not.
     addresses.check_free(address, source)
     secret = self._credentials.of_server()
+    # Of a socket in the file system, for which only its owner may have rights.
+    mask = os.umask(0o177) if addresses.is_unix(address) else None
     try:
       if secret is None:
         self._server.add_insecure_port(address)
@@ -194,9 +204,9 @@ class Server:
       raise ValueError(
         f'{source}: cannot listen at {address}: {error}'
       ) from error
-    if addresses.is_unix(address):
-      path = pathlib.Path(address.partition(':')[2])
-      path.chmod(0o600)
+    finally:
+      if mask is not None:
+        os.umask(mask)
 
   def stop(self, grace: float = 1.0) -> None:
     """Takes no more calls, and waits for those under way.
@@ -227,7 +237,11 @@ class Server:
   def _turn_away(self, request: Any, context: grpc.ServicerContext) -> bytes:
     """Answers one without the token: no more than that."""
     del request  # Not read.
-    self._note(f'A call without the token of this run, from {context.peer()}.')
+    # Apart from those of actors, which strangers must not keep out of the log.
+    with self._lock:
+      self._turned_away += 1
+      count = self._turned_away
+    _log(f'A call without the token of the run, from {context.peer()}.', count)
     context.abort(_NO_TOKEN, '')
     raise AssertionError
 
@@ -235,10 +249,15 @@ class Server:
     with self._lock:
       self.refusals += 1
       count = self.refusals
-    if count <= _MAX_LOGGED:
-      logging.warning('%s', printable(entry))
-    if count == _MAX_LOGGED:
-      logging.warning('Further refusals are counted, not logged.')
+    _log(entry, count)
+
+
+def _log(entry: str, count: int) -> None:
+  """Logs the first refusals of a kind."""
+  if count <= _MAX_LOGGED:
+    logging.warning('%s', printable(entry))
+  if count == _MAX_LOGGED:
+    logging.warning('Further refusals of this kind are not logged.')
 
 
 class _Doorman(grpc.ServerInterceptor):
@@ -262,9 +281,11 @@ def _bounded_connections() -> list[tuple[str, int]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
   soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
   if soft == resource.RLIM_INFINITY:
-    return []
+    soft = _MAX_DESCRIPTORS
   most = max(soft - _SPARE_DESCRIPTORS, _SPARE_DESCRIPTORS)
-  return [('grpc.max_allowed_incoming_connections', min(most, 2**31 - 1))]
+  return [
+    ('grpc.max_allowed_incoming_connections', min(most, _MAX_DESCRIPTORS))
+  ]
 
 
 def printable(text: str) -> str:
@@ -297,6 +318,7 @@ class Client:
     self._encrypts = bool(credentials.authority)
     self._metadata = credentials.metadata()
     self._closed = False
+    self._pause = threading.Event()
     options: list[tuple[str, Any]] = [
       *_CLIENT_OPTIONS,
       ('grpc.enable_http_proxy', int(proxy)),
@@ -334,20 +356,28 @@ class Client:
       )
     if method not in self._methods:
       self._methods[method] = self._channel.unary_unary(f'/{_SERVICE}/{method}')
-    try:
-      return self._methods[method](
-        request, timeout=timeout, metadata=self._metadata
-      )
-    except ValueError as error:  # Of a channel that is closed.
-      raise Closed from error
-    except grpc.RpcError as error:
-      if self._closed:
-        raise Closed from error
-      raise self._meaning(error.code(), error.details() or '') from error
+    while True:
+      try:
+        return self._methods[method](
+          request, timeout=timeout, metadata=self._metadata
+        )
+      except (ValueError, grpc.RpcError) as error:
+        if self._closed:
+          raise Closed from error
+        if isinstance(error, ValueError):
+          raise
+        text = error.details() or ''
+        if error.code() != grpc.StatusCode.RESOURCE_EXHAUSTED or (
+          _BUSY not in text
+        ):
+          raise self._meaning(error.code(), text) from error
+      # Nothing of the call was read.
+      self._pause.wait(_BUSY_SECONDS)
 
   def close(self) -> None:
     """Has the call under way, and all later ones, raise Closed."""
     self._closed = True
+    self._pause.set()
     self._channel.close()
 
   def _meaning(self, code: grpc.StatusCode, text: str) -> Exception:

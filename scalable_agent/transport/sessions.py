@@ -156,12 +156,12 @@ class Sessions:
     """Whether those that were heard of lately know that training is over.
 
     Args:
-      least: number of actors that must have come.
+      least: number of actors that must have registered.
     """
     with self._lock:
       # Those that have not begun yet would wait for this learner in vain, too.
       told = all(a.told or not self._is_heard_of(a) for a in self._all())
-      return told and len(self._actors) >= least
+      return told and len(self._registrations) >= least
 
   def silence(self) -> float:
     """Returns seconds since any actor was heard of; infinite if none was."""

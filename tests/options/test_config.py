@@ -327,6 +327,25 @@ class TestClusterOptions:
         {'tls_key': '/a', 'tls_authority': '/b'},
         r'^--tls_certificate= and --tls_key=/a belong together',
       ),
+      # Nothing would be encrypted.
+      ({'tls_authority': '/a'}, r'^--tls_authority=/a is of no use to a learn'),
+      (
+        {'tls_certificate': '/a', 'tls_key': '/b', 'job_name': 'actor'},
+        r'^--tls_certificate=/a is of no use to an actor without --tls_auth',
+      ),
+      (
+        {'tls_name': 'a', 'job_name': 'actor'},
+        r'^--tls_name=a is of no use to an actor without --tls_authority',
+      ),
+      (
+        {
+          'tls_certificate': '/a',
+          'tls_key': '/b',
+          'num_learners': 2,
+          'learner_address': 'a:1,b:1',
+        },
+        r'^--tls_certificate=/a with --num_learners=2 needs --tls_authority',
+      ),
     ],
   )
   def test_what_contradicts_itself_is_refused(self, values, message):
@@ -339,7 +358,7 @@ class TestClusterOptions:
       {},
       {'insecure_loopback': True},
       {'cluster_token_file': '/a'},
-      {'tls_authority': '/a'},
+      {'tls_authority': '/a', 'job_name': 'actor', 'num_actors': 1},
       {'tls_certificate': '/a', 'tls_key': '/b'},
       {'tls_certificate': '/a', 'tls_key': '/b', 'tls_authority': '/c'},
     ],

@@ -63,10 +63,10 @@ def test_it_works_with_what_was_left_to_its_learner(learner):
 
 def test_at_the_end_of_training_it_says_what_it_has_done(learner, capsys):
   service, address = learner
-  service.finish()
 
   def work(job):
     job.link.cargo = 'things'
+    service.finish()
     job.link.update_weights()
 
   act(address, work, precision='auto')

@@ -393,8 +393,13 @@ def test_who_evaluates_the_agent_follows_the_devices(
   monkeypatch.setattr(
     tf.config, 'list_physical_devices', lambda kind: [1][:gpu]
   )
-  config = assembly.resolve_machine(make_config(inference=given))
-  assert config.of(options.InferenceOptions).inference == expected
+  config = assembly.resolve_machine(make_config(inference=given, task=0))
+  assert config.batching.inference == expected
+
+
+def test_on_a_single_machine_nobody_else_evaluates_it():
+  config = assembly.resolve_machine(make_config())
+  assert config.batching.inference == 'auto'
 
 
 def test_xla_compiles_no_update_of_several_devices():

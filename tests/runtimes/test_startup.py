@@ -16,6 +16,7 @@ from scalable_agent.runtimes import (
   impala_actor,
   startup,
 )
+from scalable_agent.runtimes.algorithm import Ended
 from scalable_agent.transport import learner_link
 from tests.configs import make_config, resolve
 from tests.processes import environment_variables
@@ -195,5 +196,5 @@ def test_an_actor_that_acts_resolves_what_its_learner_left(threads):
   config = resolve(config, levels[0].suite)
   link = types.SimpleNamespace(welcome=learner_link.Welcome(0, 0, 'actor', {}))
   job = actor_process.Job(config, levels, Cluster('actor'), link)
-  with pytest.raises(ValueError, match=r'^--nonormalise_pixels has no effect'):
+  with pytest.raises(Ended, match=r'^--nonormalise_pixels has no effect'):
     impala_actor.work(job)

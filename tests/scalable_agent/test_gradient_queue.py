@@ -63,23 +63,26 @@ def test_put_blocks_at_capacity_until_get_makes_room(capacity):
     in_thread(queue.put, make_computed(version)).result(DEADLINE_S)
   blocked = put_in_thread(queue, capacity)
   assert not blocked.done()
-  # Unlike an unroll, it does not count before there is room for it.
-  assert len(queue) == capacity
+  # It may be applied at once.
+  assert len(queue) == capacity + 1
   assert queue.get().policy_version == 0
   blocked.result(DEADLINE_S)
   versions = [queue.get().policy_version for _ in range(capacity)]
   assert versions == list(range(1, capacity + 1))
 
 
-def test_each_get_lets_one_of_those_that_wait_in():
+def test_each_get_lets_the_one_go_that_has_waited_longest():
   queue = Queue(1)
   queue.put(make_computed(0))
-  blocked = [put_in_thread(queue, version) for version in (1, 2)]
-  for done in (1, 2):
-    queue.get()
-    wait_until(lambda: len(queue) == 1)
-    wait_until(lambda done=done: sum(b.done() for b in blocked) == done)
-  queue.get()
+  blocked = []
+  for version in (1, 2, 3):
+    blocked.append(put_in_thread(queue, version))
+    wait_until(lambda version=version: len(queue) == version + 1)
+  for index in range(3):
+    assert queue.get().policy_version == index
+    blocked[index].result(DEADLINE_S)
+    assert not any(one.done() for one in blocked[index + 1 :])
+  assert queue.get().policy_version == 3
   assert len(queue) == 0
 
 

@@ -186,7 +186,8 @@ class TestTaken:
 class TestRoom:
   def test_is_waited_for(self, actor, queue, data):
     sent = fill(actor, data)
-    assert len(queue) == CAPACITY
+    assert not sent.done()
+    assert len(queue) == CAPACITY + 1
     queue.get()
     assert sent.result(DEADLINE_S) == b''
     assert len(queue) == CAPACITY

@@ -642,21 +642,31 @@ class TestAllTold:
     self, make_service, make_actor, everybody
   ):
     service = make_service(num_actors=1)
-    service.finish()
     actor = make_actor(of=service)
     actor.register()
+    service.finish()
     assert not service.all_told(everybody)
-    actor.begin()
-    assert not service.all_told(everybody)
-    self._hear(actor)
+    with pytest.raises(rpc.Over):
+      actor.begin()
+    assert service.all_told(everybody)
+
+  @pytest.mark.parametrize('everybody', [False, True])
+  def test_those_that_come_later_hear_it_at_once(
+    self, make_service, make_actor, everybody
+  ):
+    service = make_service(num_actors=1)
+    service.finish()
+    assert service.all_told(everybody) != everybody
+    with pytest.raises(rpc.Over):
+      make_actor(of=service).register()
     assert service.all_told(everybody)
 
   def test_a_process_that_takes_a_place_has_to_hear_it_itself(
     self, service, make_actor
   ):
-    service.finish()
-    self._hear(make_actor().start())
+    make_actor().start()
     second = make_actor().start()
+    service.finish()
     assert not service.all_told(everybody=False)
     self._hear(second)
     assert service.all_told(everybody=False)
@@ -676,7 +686,8 @@ class TestAllTold:
     service.finish()
     for task in (1, 3):
       assert not service.all_told(everybody=True)
-      self._hear(make_actor(task, service).start())
+      with pytest.raises(rpc.Over):
+        make_actor(task, service).register()
     assert service.all_told(everybody=True)
 
   def test_nobody_is_soon_told(self, service):

@@ -298,7 +298,7 @@ class TestRefusals:
     assert refusals
     assert failures
     assert len(refusals) + len(failures) == rpc._MAX_LOGGED
-    assert log.count('Further refusals are counted, not logged.') == 1
+    assert log.count('Further refusals of this kind are not logged.') == 1
 
 
 class TestHandlersThatWait:
@@ -313,23 +313,45 @@ class TestHandlersThatWait:
       for call in calls:
         assert call.result(DEADLINE_S) == b''
 
-  def test_beyond_the_most_calls_others_have_to_try_again(self, gate, connect):
+  def test_beyond_the_most_calls_others_wait_for_their_turn(
+    self, gate, connect
+  ):
     handlers = Handlers().as_dict() | {'wait': gate}
     with serving(handlers, most_calls=2) as (_, address):
       calls = [in_thread(connect(address).call, 'wait') for _ in range(2)]
       wait_until(lambda: gate.waiting == 2)
-      with pytest.raises(rpc.Unreachable) as error:
-        connect(address).call('echo', b'', SECONDS)
-      assert not error.value.strange
+      third = in_thread(connect(address).call, 'echo', b'x')
+      hasty = connect(address)
+      closed = in_thread(hasty.call, 'echo', b'x')
+      hasty.close()
+      with pytest.raises(rpc.Closed):
+        closed.result(DEADLINE_S)
+      assert not third.done()
       gate.open()
       for call in calls:
         call.result(DEADLINE_S)
-      wait_until(lambda: self._is_answered(connect(address)))
+      assert third.result(DEADLINE_S) == b'x'
 
-  def _is_answered(self, client):
-    with contextlib.suppress(rpc.Unreachable):
-      return client.call('echo', b'x', SECONDS) == b'x'
-    return False
+  def test_who_has_no_token_keeps_nobody_from_a_turn(self, connect):
+    with serving(Handlers().as_dict(), credentials=RUN, most_calls=2) as (
+      _,
+      address,
+    ):
+      stop = threading.Event()
+
+      def knock():
+        client = connect(address)
+        while not stop.is_set():
+          with pytest.raises(rpc.Refused):
+            client.call('echo')
+
+      strangers_ = [in_thread(knock) for _ in range(4)]
+      client = connect(address, RUN)
+      for i in range(50):
+        assert client.call('echo', bytes([i])) == bytes([i])
+      stop.set()
+      for stranger in strangers_:
+        stranger.result(DEADLINE_S)
 
 
 class TestTimeout:
@@ -549,7 +571,8 @@ class TestToken:
     ):
       client.call('note', b'x')
     assert handlers.calls == []
-    assert server.refusals == 1
+    # Those of actors are counted apart.
+    assert server.refusals == 0
     assert_answers(address, RUN)
 
   @pytest.mark.parametrize(

@@ -100,8 +100,8 @@ def test_one_that_has_not_begun_is_told_too(known, clock):
   assert not known.all_told(0)
   assert known.running() == 0
   newcomer.told = True
-  assert known.all_told(1)
-  assert not known.all_told(2)
+  assert known.all_told(2)
+  assert not known.all_told(3)
   late = known.register(1)
   assert not late.told
   assert not known.all_told(0)
