@@ -4,6 +4,7 @@ It needs no optimizer, no TensorBoard and no folder; what it does once the
 learner has taken it is an algorithm's to say, and TensorFlow for that to load.
 """
 
+import _thread
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +103,13 @@ def act(
     config.cluster.cluster_proxy,
   )
   start = time.monotonic()
-  with interruption.Interruption(stopping.set) as interrupted:
+
+  def stop():
+    # Its lock may be the main thread's, which is in this handler and would wait
+    # for itself.
+    _thread.start_new_thread(stopping.set, ())
+
+  with interruption.Interruption(stop) as interrupted:
     try:
       welcome = link.register()
       config = config.replace(**welcome.options)

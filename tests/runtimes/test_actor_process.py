@@ -126,3 +126,18 @@ def test_a_signal_ends_a_call_that_lasts(number, capsys):
     server.stop(0)
   sent.result(DEADLINE_S)
   assert f'Stopped by {number.name}.' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_may_come_while_it_begins_to_wait(learner, capsys, number):
+  _, address = learner
+
+  def work(job):
+    stopping = job.link._stopping
+    with stopping._cond:  # As `Event.wait` has it for a moment.
+      os.kill(os.getpid(), number)
+    assert stopping.wait(DEADLINE_S)
+    job.link.update_weights()
+
+  act(address, work, precision='auto')
+  assert f'Stopped by {number.name}.' in capsys.readouterr().out
