@@ -17,6 +17,7 @@ PACKAGES = ('dynamic_batching', 'scalable_agent')
 DISTRIBUTIONS = {
   'absl': 'absl-py',
   'PIL': 'pillow',
+  'grpc': 'grpcio',
   'sonnet': 'dm-sonnet',
   'tree': 'dm-tree',
 }
