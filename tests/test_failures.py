@@ -467,7 +467,7 @@ class TestMismatches:
     line = self.last_line(jobs.actor(0, cluster_token_file=wrong))
     assert 'does not show the token of the run' in line
     assert '--cluster_token_file' in line
-    assert 'A call without the token of this run' in jobs.running.output
+    assert 'A call without the token of the run' in jobs.running.output
 
   def test_an_actor_without_a_token_is_refused(self, jobs):
     line = self.last_line(jobs.actor(0, insecure_loopback=True))
@@ -485,7 +485,6 @@ class TestMismatches:
     line = self.last_line(actor)
     assert f'{path} was not there within --reconnect_timeout=1 seconds' in line
     assert 'copy it from there' in line
-    assert actor.output.count(f'Waiting for --cluster_token_file={path}') == 1
 
   def test_a_learner_that_others_can_reach_needs_a_token(self, jobs):
     options = {'listen_address': '0.0.0.0:8000', 'insecure_loopback': True}

@@ -26,6 +26,7 @@ def path(tmp_path):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
   monkeypatch.setattr(credentials, '_RETRY', 0.005)
+  monkeypatch.setattr(credentials, '_QUIET', 0.0)
 
 
 def load(makes_token=False, **options):
