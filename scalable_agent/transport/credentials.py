@@ -23,6 +23,7 @@ _NAME = 'cluster_token'
 # Bytes of a new token, and of the longest file that can be one.
 _TOKEN_BYTES = 32
 _MOST_BYTES = 4096
+_EXAMPLE = 'one line of ASCII, such as of: openssl rand -hex 32'
 # Seconds between two looks for a token that another process makes.
 _RETRY = 0.2
 # Seconds that learner 0 usually needs to make it.
@@ -212,7 +213,8 @@ def _read_token(path: str) -> str:
   except (OSError, UnicodeError) as error:
     raise ValueError(
       f'--cluster_token_file={path} cannot be read: '
-      f'{getattr(error, "strerror", None) or "it is no text"}.'
+      f'{getattr(error, "strerror", None) or "it is no text"}. Name a file '
+      f'with {_EXAMPLE}'
     ) from error
   if mode & 0o077:
     raise ValueError(
@@ -222,7 +224,6 @@ def _read_token(path: str) -> str:
   token = text.strip()
   if not token or len(text) > _MOST_BYTES or not token.isprintable():
     raise ValueError(
-      f'--cluster_token_file={path} holds no token. Give it one line, such as '
-      'of: openssl rand -hex 32'
+      f'--cluster_token_file={path} holds no token. Give it {_EXAMPLE}'
     )
   return token
