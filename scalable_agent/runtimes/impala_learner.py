@@ -50,11 +50,20 @@ _LOSSES = (
   tf.errors.CancelledError,
   tf.errors.DeadlineExceededError,
 )
+# In the line that says why.
+_WHY = 'aborted by: '
 
 
 def _ending(group: threads.ThreadGroup) -> agreement.Step:
   """Returns what to tell the other learners once the queue is closed."""
   return agreement.Step.FAIL if group.failing else agreement.Step.STOP
+
+
+def _reason_of(error: tf.errors.OpError) -> str:
+  """Returns a line of TensorFlow's message, which tells where before why."""
+  lines = error.message.splitlines()
+  why = [line for line in lines if _WHY in line]
+  return (why or lines or [type(error).__name__])[0]
 
 
 class LostLearner(algorithm.Ended):
@@ -248,10 +257,9 @@ class Run(learner_process.LearnerProcess):
     group.stop()
 
   def _lost(self, saved: str, error: tf.errors.OpError) -> LostLearner:
-    reason = (error.message.splitlines() or [type(error).__name__])[0]
     return LostLearner(
       f'learner {self._cluster.task} has lost another learner. {saved} End all '
-      f'learners, then start them again to go on. ({reason})'
+      f'learners, then start them again to go on. ({_reason_of(error)})'
     )
 
   def _save_without_peers(self) -> str:
