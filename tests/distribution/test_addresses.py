@@ -124,6 +124,14 @@ class TestCheckFree:
     addresses.check_free(f'127.0.0.1:{port}')
     addresses.check_free(f'localhost:{port}')
 
+  def test_ipv6_stands_in_brackets(self, monkeypatch):
+    bound = []
+    monkeypatch.setattr(addresses, '_bind', lambda *place: bound.append(place))
+    addresses.check_free('[::1]:8000')
+    ((family, _, place),) = bound
+    assert family == socket.AF_INET6
+    assert place[:2] == ('::1', 8000)
+
   @pytest.mark.parametrize('host', ['127.0.0.1', 'localhost', '0.0.0.0'])
   def test_a_port_in_use_is_refused_even_if_it_could_be_shared(
     self, listener, host
