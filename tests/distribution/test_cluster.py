@@ -544,6 +544,21 @@ class TestCheckPlace:
       cluster.check_place(encrypted=False)
 
   @pytest.mark.parametrize('encrypted', [False, True])
+  def test_whoever_others_may_reach_is_warned_of_it(
+    self, log, monkeypatch, encrypted
+  ):
+    warned = []
+    monkeypatch.setattr(
+      addresses, 'warn_of_reach', lambda *place: warned.append(place)
+    )
+    place = free_address()
+    _, cluster = resolve(
+      task=0, learner_address='192.0.2.1:8000', listen_address=place
+    )
+    cluster.check_place(encrypted)
+    assert warned == [(place, encrypted)]
+
+  @pytest.mark.parametrize('encrypted', [False, True])
   def test_several_learners_are_told_of_the_port_that_is_open_to_all(
     self, log, encrypted
   ):

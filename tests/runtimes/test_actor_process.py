@@ -76,6 +76,24 @@ def test_at_the_end_of_training_it_says_what_it_has_done(learner, capsys):
   )
 
 
+@pytest.mark.parametrize('asked', [False, True])
+def test_it_takes_a_proxy_only_if_asked_to(learner, monkeypatch, asked):
+  _, address = learner
+  proxies = []
+  make = rpc.Client
+
+  def noted(address, credentials, proxy):
+    proxies.append(proxy)
+    return make(address, credentials)
+
+  def end(job):
+    raise learner_link.Over  # Else it works for ever.
+
+  monkeypatch.setattr(rpc, 'Client', noted)
+  act(address, end, precision='auto', cluster_proxy=asked)
+  assert set(proxies) == {asked}
+
+
 def test_its_learner_hears_why_it_fails(learner):
   service, address = learner
 

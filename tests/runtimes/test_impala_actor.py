@@ -34,6 +34,23 @@ def _late(monkeypatch):
   monkeypatch.setattr(assembly, 'use_threads', lambda config: None)
 
 
+@pytest.fixture
+def worked_with(monkeypatch):
+  """Environments that were made, and those of them that were closed."""
+  made, closed = [], []
+  make = worlds.make_environment
+
+  def noted(*arguments, **options):
+    environment = make(*arguments, **options)
+    made.append(environment)
+    close = environment.close
+    environment.close = lambda: (closed.append(environment), close())
+    return environment
+
+  monkeypatch.setattr(worlds, 'make_environment', noted)
+  return made, closed
+
+
 def make_job(link, task=0, **options):
   levels = environments.parse_levels('catch')
   config = resolve(make_config(**(OPTIONS | options)), levels[0].suite)
@@ -104,6 +121,25 @@ class TestWithAnAgent:
     with pytest.raises(learner_link.Over):
       impala_actor.work(make_job(link, network='auto'))
     assert link.sent
+
+  def test_the_environment_is_closed(self, worked_with):
+    made, closed = worked_with
+    with pytest.raises(learner_link.Over):
+      impala_actor.work(make_job(WeightsLink()))
+    # `startup.resolve` may make one to look at.
+    assert made
+    assert closed == made
+
+  def test_gpus_are_left_to_learners(self, monkeypatch):
+    hidden = []
+    monkeypatch.setattr(
+      tf.config,
+      'set_visible_devices',
+      lambda *arguments: hidden.append(arguments),
+    )
+    with pytest.raises(learner_link.Over):
+      impala_actor.work(make_job(WeightsLink()))
+    assert hidden == [([], 'GPU')]
 
 
 class StepsLink:
@@ -184,18 +220,8 @@ class TestWithout:
     assert len({first.observation.tobytes() for first in firsts}) > 1
 
   @pytest.mark.parametrize('fails', ['over', 'lost'])
-  def test_environments_are_closed(self, monkeypatch, fails):
-    made, closed = [], []
-    make = worlds.make_environment
-
-    def noted(*arguments, **options):
-      environment = make(*arguments, **options)
-      made.append(environment)
-      close = environment.close
-      environment.close = lambda: (closed.append(environment), close())
-      return environment
-
-    monkeypatch.setattr(worlds, 'make_environment', noted)
+  def test_environments_are_closed(self, worked_with, fails):
+    made, closed = worked_with
     self.work(StepsLink(lost_at=(2,) if fails == 'lost' else ()))
     assert len(made) == (2 if fails == 'lost' else 1)
     assert closed == made

@@ -775,6 +775,11 @@ class TestReportFailure:
       link.report_failure(message)
       assert learner.service.gauges()['actors/failures'] == count + 1
 
+  def test_however_long_it_is(self, link, learner, monkeypatch):
+    monkeypatch.setattr(rpc, 'MAX_BYTES', 2 * learner_link._MAX_FAILURE)
+    link.report_failure('x' * rpc.MAX_BYTES)
+    assert learner.service.gauges()['actors/failures'] == 1
+
   def test_is_silent_without_a_session(self, make_link, learner):
     make_link().report_failure('it broke')
     assert learner.service.gauges()['actors/failures'] == 0

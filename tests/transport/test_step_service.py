@@ -183,6 +183,17 @@ class TestUnrolls:
       assert queue.get().level.tolist() == [level] * COLUMNS
     assert learner.made == [(COLUMNS, level) for level in (0, 1, 1, 0)]
 
+  def test_of_actors_are_mixed_in_batches(self, one, layout, make_actor):
+    queue = unroll_queue.UnrollQueue(2, CAPACITY)
+    learner = Learner(one, queue, layout, num_actors=4, deal=range(4))
+    for task in 1, 3:
+      environment = Environment(make_actor(task, learner).start(), layout)
+      # The last one asks what to do after the unroll was put.
+      for _ in range(LENGTH + 1):
+        environment.step()
+    for _ in range(COLUMNS):
+      assert queue.get().level.tolist() == [1, 3]
+
   def test_of_actors_do_not_touch_each_other(self, one, layout, make_actor):
     """Each has a state of its own, whatever the order of their calls."""
     queue = unroll_queue.UnrollQueue(COLUMNS, 100)
