@@ -353,6 +353,22 @@ class TestHandlersThatWait:
       for stranger in strangers_:
         stranger.result(DEADLINE_S)
 
+  def test_of_one_connection_some_at_a_time_are_answered(self, gate, connect):
+    handlers = Handlers().as_dict() | {'wait': gate}
+    with (
+      serving(handlers, most_calls=64) as (_, address),
+      grpc.insecure_channel(address) as channel,
+    ):
+      channel.unary_unary(ECHO)(b'')  # It knows the server's bounds now.
+      wait = channel.unary_unary('/scalable_agent.Learner/wait')
+      calls = [wait.future(b'') for _ in range(2 * rpc._MAX_CALLS)]
+      wait_until(lambda: gate.waiting == rpc._MAX_CALLS)
+      # Others are answered, and meanwhile it gets no more.
+      assert_answers(address)
+      assert gate.waiting == rpc._MAX_CALLS
+      assert not any(call.done() for call in calls)
+      gate.open()
+
 
 class TestTimeout:
   @pytest.mark.parametrize('seconds', [0.0, 0.2])
