@@ -14,10 +14,11 @@ from scalable_agent.runtimes import (
   a3c_actor,
   a3c_learner,
   actor_process,
+  algorithm,
   learner_process,
   training,
 )
-from scalable_agent.transport import credentials, learner_link
+from scalable_agent.transport import credentials, learner_link, rpc
 from tests import differentiating, runs
 from tests.configs import make_config
 from tests.runs import NEVER, episodes, newest_checkpoint, saved_state
@@ -58,6 +59,23 @@ def make_learner(logdir, **options):
   return a3c_learner.Run(
     config, levels, make_cluster('learner'), credentials.NONE
   )
+
+
+def test_it_listens_where_and_to_whom_it_is_told(tmp_path, monkeypatch):
+  own = credentials.Credentials(token='a secret')
+  config, levels = runs.prepare(tmp_path, **OPTIONS)
+  cluster = make_cluster('learner')._replace(listen_address='0.0.0.0:80')
+  asked = []
+
+  def refuse(address, handlers, credentials, source, most_calls):
+    asked.append((address, credentials))
+    raise ValueError(f'{source}: cannot listen')
+
+  monkeypatch.setattr(rpc, 'Server', refuse)
+  run = a3c_learner.Run(config, levels, cluster, own)
+  with pytest.raises(algorithm.Ended, match=r'^--listen_address: cannot'):
+    run.train()
+  assert asked == [('0.0.0.0:80', own)]
 
 
 class Actors:

@@ -329,13 +329,18 @@ class TestLate:
         meet(places, 1)
 
 
-def test_a_port_that_is_taken_is_named():
+@pytest.mark.parametrize('option', ['learner_address', 'listen_address'])
+def test_a_port_that_is_taken_is_named(option):
   places = make_places(2)
-  server = rpc.Server(places[0], {})
+  elsewhere = ''
+  if option == 'listen_address':
+    elsewhere, places[0] = places[0], f'192.0.2.1:{free_port()}'
+  taken = elsewhere or places[0]
+  server = rpc.Server(taken, {})
   try:
     with pytest.raises(
-      ValueError, match=rf'^--learner_address: cannot listen at {places[0]}: '
+      ValueError, match=rf'^--{option}: cannot listen at {taken}: '
     ):
-      meet(places, 0)
+      meet(places, 0, listen_address=elsewhere)
   finally:
     server.stop(0)
