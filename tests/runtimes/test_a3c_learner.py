@@ -78,6 +78,34 @@ def test_it_listens_where_and_to_whom_it_is_told(tmp_path, monkeypatch):
   assert asked == [('0.0.0.0:80', own)]
 
 
+@pytest.mark.parametrize('task', [0, 1])
+@pytest.mark.parametrize('certificate', [b'', b'PEM'])
+def test_before_it_is_made_the_secret_and_the_place_are_there(
+  tmp_path, monkeypatch, task, certificate
+):
+  """Only learner 0 makes a secret: with two, nobody could come in."""
+  own = credentials.Credentials(certificate=certificate)
+  config, levels = runs.prepare(tmp_path, **OPTIONS)
+  steps = []
+
+  def load(config, makes_token):
+    steps.append(makes_token)
+    return own
+
+  def make_run(given):
+    assert given is own
+    raise ValueError('made')
+
+  monkeypatch.setattr(credentials, 'load', load)
+  monkeypatch.setattr(
+    Cluster, 'check_place', lambda self, encrypted: steps.append(encrypted)
+  )
+  cluster = make_cluster('learner', task)
+  with pytest.raises(ValueError, match='made'):
+    learner_process.prepare(config, levels, cluster, set(), make_run)
+  assert steps == [task == 0, bool(certificate)]
+
+
 class Actors:
   """Actors in threads, as processes have them.
 
