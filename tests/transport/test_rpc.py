@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging as std_logging
 import os
+import resource
 import socket
 import stat
 import subprocess
@@ -456,6 +457,34 @@ class TestStop:
     with serving() as (server, _):
       server.stop()
       server.stop()
+
+
+@pytest.mark.parametrize(
+  ('limit', 'most'),
+  [
+    (1024, 1024 - 256),
+    (300, 256),
+    (2**40, 2**16),
+    (resource.RLIM_INFINITY, 2**16 - 256),
+  ],
+)
+def test_connections_leave_descriptors_to_what_is_saved(
+  monkeypatch, limit, most
+):
+  raised, taken = [], {}
+  make = grpc.server
+
+  def noted(*arguments, options, **others):
+    taken.update(options)
+    return make(*arguments, options=options, **others)
+
+  monkeypatch.setattr(grpc, 'server', noted)
+  monkeypatch.setattr(resource, 'getrlimit', lambda kind: (limit, limit))
+  monkeypatch.setattr(resource, 'setrlimit', lambda *args: raised.append(args))
+  with serving():
+    pass
+  assert taken.get('grpc.max_allowed_incoming_connections') == most
+  assert raised == [(resource.RLIMIT_NOFILE, (limit, limit))]
 
 
 class TestBind:
