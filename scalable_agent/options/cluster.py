@@ -143,6 +143,8 @@ class ClusterOptions:
 
   def _check_tls(self) -> None:
     """Refuses half of it: what is sent would not be encrypted."""
+    if self.learner_address == 'slurm' and self.task < 0:
+      return  # Slurm says later whether this is a learner.
     several = self.num_learners > 1
     if self.job_name == 'actor':
       for name in ('tls_certificate', 'tls_name'):

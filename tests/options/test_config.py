@@ -366,6 +366,16 @@ class TestClusterOptions:
   def test_what_does_not_passes(self, values):
     options_lib.validate(make_config(task=0, **values))
 
+  def test_as_long_as_slurm_has_not_said_who_one_is_either_half_passes(self):
+    for values in (
+      {'tls_authority': '/a'},
+      {'tls_certificate': '/a', 'tls_key': '/b', 'num_learners': 2},
+    ):
+      config = make_config(learner_address='slurm', **values)
+      options_lib.validate(config)
+      with pytest.raises(ValueError, match=r'of no use|needs --tls_auth'):
+        options_lib.validate(config.replace(task=0))
+
   def test_no_secret_and_no_place_is_compared_or_has_to_be_the_same(self):
     config = resolve(make_config(task=0), 'catch')
     for name in OF_A_CLUSTER:
