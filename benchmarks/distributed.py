@@ -343,7 +343,7 @@ def _print(summary: dict) -> None:
       for values in settings.values()
     ]
     rows.add_row(title, *cells)
-  console.Console(width=130).print(rows)
+  console.Console(width=160).print(rows)
   single = settings['single machine']['steps_per_second']
   for inference in _INFERENCE.value:
     of = {n: settings[_name(inference, int(n))] for n in _ACTORS.value}

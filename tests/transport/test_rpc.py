@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging as std_logging
 import os
+import platform
 import resource
 import socket
 import stat
@@ -369,6 +370,28 @@ class TestHandlersThatWait:
       assert gate.waiting == rpc._MAX_CALLS
       assert not any(call.done() for call in calls)
       gate.open()
+
+
+@pytest.mark.skipif(
+  platform.libc_ver()[0] != 'glibc', reason='of malloc of glibc'
+)
+def test_memory_of_messages_is_that_of_those_before(connect):
+  size = 6 * 2**20
+  with serving() as (_, address):
+    client = connect(address)
+
+    def exchange():
+      # As an actor does, which packs each.
+      return client.call('echo', b''.join([b'header', bytes(size)]))
+
+    for _ in range(10):
+      exchange()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+      assert len(exchange()) == len(b'header') + size
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+  # Otherwise each page of each copy, of which there are several.
+  assert faults / 20 < size / resource.getpagesize()
 
 
 class TestTimeout:
