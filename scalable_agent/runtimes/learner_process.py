@@ -234,8 +234,7 @@ class LearnerProcess:
 
   def _dismiss(self, everybody: bool) -> None:
     """Tells the actors that training is over, and waits for them to hear it."""
-    self._service.finish()
-    self._queue.close()
+    self._close()
     deadline = time.monotonic() + (_FAREWELL_TO_ALL if everybody else _FAREWELL)
     while not self._service.all_told(everybody) and not self._stopped:
       if time.monotonic() > deadline:

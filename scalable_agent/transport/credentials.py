@@ -103,6 +103,10 @@ def load(config: Config, makes_token: bool) -> Credentials:
     TimeoutError: nobody has made a token in --reconnect_timeout seconds.
   """
   own = config.cluster
+  certificate, key, authority = (
+    _read(getattr(own, option), option)
+    for option in ('tls_certificate', 'tls_key', 'tls_authority')
+  )
   _check_pem(own)
   token = ''
   if not own.insecure_loopback:
@@ -110,13 +114,7 @@ def load(config: Config, makes_token: bool) -> Credentials:
     if makes_token:
       _make_token(path)
     token = _await_token(path, own.reconnect_timeout)
-  return Credentials(
-    token,
-    _read(own.tls_certificate, 'tls_certificate'),
-    _read(own.tls_key, 'tls_key'),
-    _read(own.tls_authority, 'tls_authority'),
-    own.tls_name,
-  )
+  return Credentials(token, certificate, key, authority, own.tls_name)
 
 
 def _read(path: str, option: str) -> bytes:
@@ -134,12 +132,6 @@ def _read(path: str, option: str) -> bytes:
 def _check_pem(own: ClusterOptions) -> None:
   """gRPC would only say, and only in its own log, that a handshake failed."""
   context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-  for option, path in (
-    ('tls_certificate', own.tls_certificate),
-    ('tls_key', own.tls_key),
-    ('tls_authority', own.tls_authority),
-  ):
-    _read(path, option)
   try:
     if own.tls_authority:
       context.load_verify_locations(own.tls_authority)

@@ -26,8 +26,8 @@ _RETRY = 1.0
 _MAX_FAILURE = 10_000
 
 
-class Over(Exception):
-  """The learner says that training is over."""
+# The learner says that training is over.
+Over = rpc.Over
 
 
 class Stopped(Exception):
@@ -153,7 +153,7 @@ class LearnerLink:
 
     def attempt():
       header = protocol.VERSIONED.pack(self._session, self._version)
-      self._client.call(method, write(header))
+      self._call(method, write(header))
       self.sent += 1
 
     return self._attempt(attempt)
@@ -169,7 +169,7 @@ class LearnerLink:
 
     def attempt():
       header = protocol.SESSION.pack(self._session)
-      answers.append(self._client.call(method, write(header)))
+      answers.append(self._call(method, write(header)))
       self.sent += 1
 
     return answers[0] if self._attempt(attempt) else None
@@ -187,19 +187,37 @@ class LearnerLink:
     except (rpc.Unreachable, rpc.Refused, rpc.Again, rpc.Closed) as error:
       logging.warning('The learner could not be told: %s', error)
 
-  # One attempt each; they raise what `rpc.Client.call` does.
+  # One attempt each; they raise what `_call` does.
 
   def _begin(self) -> None:
     message = protocol.to_json(session=self._session, **self._begin_message)
-    self._client.call('begin', message)
+    self._call('begin', message)
 
   def _fetch_weights(self) -> None:
     request = protocol.VERSIONED.pack(self._session, self._version)
-    answer = self._client.call('weights', request)
+    answer = self._call('weights', request)
     (version,) = protocol.WEIGHTS_ANSWER.unpack_from(answer)
     if version != self._version:
       weights.assign(self._variables, answer, protocol.WEIGHTS_ANSWER.size)
       self._version = version
+
+  def _call(
+    self, method: str, request: bytes, timeout: float | None = None
+  ) -> bytes:
+    """Returns an answer; see `rpc.Client.call`, which may be tried again.
+
+    Raises:
+      rpc.Unreachable, rpc.Again: a new link is needed.
+      Over, Stopped, LinkError: none is any more.
+    """
+    try:
+      return self._client.call(method, request, timeout)
+    except rpc.Closed:
+      raise Stopped from None
+    except rpc.Refused as refused:
+      raise LinkError(
+        f'the learner at {self._address} refuses actor {self._task}: {refused}'
+      ) from refused
 
   # Persistence.
 
@@ -228,12 +246,6 @@ class LearnerLink:
       logging.warning('Lost the learner: %s', error)
     except rpc.Again as reason:
       logging.warning('The learner says: %s. Registering again.', reason)
-    except rpc.Over:
-      raise Over from None
-    except rpc.Closed:
-      raise Stopped from None
-    except rpc.Refused as refused:
-      raise self._refused(refused) from refused
     else:
       return True
     self._pause()
@@ -267,15 +279,9 @@ class LearnerLink:
       if self._stopping.is_set():
         raise Stopped
       try:
-        answer = self._client.call('register', request, _FIRST_TIMEOUT)
+        answer = self._call('register', request, _FIRST_TIMEOUT)
         session, welcome = _read_welcome(answer)
         break
-      except rpc.Closed:
-        raise Stopped from None
-      except rpc.Over:
-        raise Over from None
-      except rpc.Refused as refused:
-        raise self._refused(refused) from refused
       except (rpc.Unreachable, rpc.Again) as error:
         if first and getattr(error, 'strange', False):
           raise LinkError(
@@ -331,11 +337,6 @@ class LearnerLink:
 
   def _reason(self, error: Exception) -> str:
     return str(error).removeprefix(f'{self._address}: ')
-
-  def _refused(self, refused: rpc.Refused) -> LinkError:
-    return LinkError(
-      f'the learner at {self._address} refuses actor {self._task}: {refused}'
-    )
 
 
 def _read_welcome(answer: bytes) -> tuple[int, Welcome]:

@@ -13,8 +13,6 @@ from scalable_agent.transport import protocol, rpc
 
 # Seconds without a word after which an actor does not count as running.
 _SILENCE = 30.0
-
-
 # Processes whose place was taken, and that are told so.
 _REMEMBERED = 4096
 
@@ -71,9 +69,6 @@ class Sessions:
 
   def __len__(self) -> int:
     return len(self._by_session)
-
-  def __getitem__(self, task: int) -> Any:
-    return self._actors[task]
 
   def register(self, task: int) -> Any:
     """Returns the Actor of a process that is about to begin."""
