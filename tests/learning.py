@@ -1,7 +1,11 @@
 """A learner's service for the unrolls of `tests.acting`, and actors by hand."""
 
+import contextlib
 import json
+import threading
 from typing import Any
+
+import numpy as np
 
 import scalable_agent
 from scalable_agent import unroll_queue
@@ -11,6 +15,8 @@ from scalable_agent.transport import (
   unroll_service,
   weights,
 )
+from tests.ports import free_port
+from tests.waiting import DEADLINE_S
 
 OPTIONS = {'level_name': 'clockwork', 'unroll_length': 2, 'lstm': False}
 
@@ -23,6 +29,42 @@ class Clock:
 
   def __call__(self) -> float:
     return self.now
+
+
+class Counted:
+  """Four zeros that tell how often they were asked for.
+
+  Attributes:
+    count: times so far.
+  """
+
+  shape, dtype = (4,), np.dtype(np.float32)
+
+  def __init__(self):
+    self.count = 0
+
+  def __array__(self, dtype=None, copy=None):
+    self.count += 1
+    return np.zeros(self.shape, self.dtype)
+
+
+@contextlib.contextmanager
+def slow_learner():
+  """A learner that does not answer; yields its address, and whether asked."""
+  asked, release = threading.Event(), threading.Event()
+
+  def register(request):
+    asked.set()
+    release.wait(DEADLINE_S)
+    return b''
+
+  address = f'127.0.0.1:{free_port()}'
+  server = rpc.Server(address, {'register': register})
+  try:
+    yield address, asked
+  finally:
+    release.set()
+    server.stop(0)
 
 
 def make_service(

@@ -16,6 +16,20 @@ from tests import programs
 ROOT = programs.ROOT
 DEADLINE_S = 120
 
+# Options of a run that takes seconds, and of one that does not end.
+SMALL = {
+  'level_name': 'catch',
+  'num_actors': 2,
+  'envs_per_actor': 4,
+  'batch_size': 4,
+  'unroll_length': 10,
+  'total_environment_frames': 2000,
+}
+ENDLESS = {
+  'total_environment_frames': 1e9,
+  'learning_rate_schedule': 'constant',
+}
+
 
 @dataclasses.dataclass
 class Result:

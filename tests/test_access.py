@@ -4,24 +4,13 @@ import signal
 
 import pytest
 
+from tests import processes
 from tests.certificates import Authority
 from tests.ports import free_address, free_port
-from tests.processes import Jobs, checkpoints, episodes
+from tests.processes import SMALL, Jobs, checkpoints, episodes
 from tests.waiting import wait_until
 
-SMALL = {
-  'level_name': 'catch',
-  'num_actors': 2,
-  'envs_per_actor': 4,
-  'batch_size': 4,
-  'unroll_length': 10,
-  'total_environment_frames': 2000,
-}
-ENDLESS = {
-  'total_environment_frames': 1e9,
-  'learning_rate_schedule': 'constant',
-  'save_checkpoint_secs': 0.5,
-}
+ENDLESS = processes.ENDLESS | {'save_checkpoint_secs': 0.5}
 
 
 def assert_ends_with(job, *parts):

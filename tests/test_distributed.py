@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests import processes
 from tests.ports import free_address, free_addresses
 from tests.processes import (
   DEADLINE_S,
@@ -23,19 +24,8 @@ from tests.processes import (
   wait_for,
 )
 
-SMALL = {
-  'level_name': 'catch',
-  'num_actors': 2,
-  'envs_per_actor': 4,
-  'batch_size': 4,
-  'unroll_length': 10,
-  'total_environment_frames': 4000,
-}
-ENDLESS = {
-  'total_environment_frames': 1e9,
-  'learning_rate_schedule': 'constant',
-  'save_checkpoint_secs': 0.5,
-}
+SMALL = processes.SMALL | {'total_environment_frames': 4000}
+ENDLESS = processes.ENDLESS | {'save_checkpoint_secs': 0.5}
 # A proxy that there is not: whoever asked it would reach nobody.
 NOWHERE = dict.fromkeys(
   ('grpc_proxy', 'http_proxy', 'https_proxy'), 'http://127.0.0.1:9'

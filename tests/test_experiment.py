@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from tests.processes import (
+  ENDLESS,
+  SMALL,
   checkpoints,
   environment_variables,
   episodes,
@@ -18,19 +20,7 @@ from tests.processes import (
   wait_for,
 )
 
-SMALL = {
-  'level_name': 'catch',
-  'num_actors': 2,
-  'envs_per_actor': 4,
-  'batch_size': 4,
-  'unroll_length': 10,
-  'total_environment_frames': 2000,
-}
 SERIAL = SMALL | {'num_actors': 0}
-ENDLESS = {
-  'total_environment_frames': 1e9,
-  'learning_rate_schedule': 'constant',
-}
 
 
 @pytest.fixture(scope='module')

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from benchmarks.soaking import faults
 from tests import claims
 from tests.certificates import Authority
 from tests.ports import free_address
@@ -303,17 +304,6 @@ def small_disk(tmp_path):
   subprocess.run(['umount', '--lazy', str(path)], check=True)
 
 
-def fill(disk):
-  """Returns a file that leaves not a byte of a file system."""
-  ballast = disk / 'ballast'
-  with open(ballast, 'wb', buffering=0) as file:
-    for size in (2**20, 2**12, 1):
-      with contextlib.suppress(OSError):
-        while True:
-          file.write(bytes(size))
-  return ballast
-
-
 def test_a_full_disk_ends_the_learner_with_its_cause_and_no_actor(
   jobs, small_disk
 ):
@@ -322,7 +312,7 @@ def test_a_full_disk_ends_the_learner_with_its_cause_and_no_actor(
   learner = jobs.learner(**never)
   even, odd = jobs.actor(0), jobs.actor(1)
   wait_for_arrivals(jobs, learner, 'Even-v0')
-  ballast = fill(small_disk)
+  ballast = faults.fill(small_disk)
   result = learner.finish()
   assert result.status == 1
   assert 'Traceback' not in result.output

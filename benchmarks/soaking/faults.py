@@ -192,7 +192,7 @@ class Faults:
     if kind == 'full disk':
       assert self._disk is not None
       learner.ask(FULL_DISK)
-      ballast = _fill(self._disk)
+      ballast = fill(self._disk)
       self._free_after(learner, ballast)
     else:
       learner.send(
@@ -208,7 +208,7 @@ class Faults:
       ballast.unlink()
 
 
-def _fill(disk: pathlib.Path) -> pathlib.Path:
+def fill(disk: pathlib.Path) -> pathlib.Path:
   """Returns a file that leaves not a byte of a file system."""
   ballast = disk / 'ballast'
   with open(ballast, 'wb', buffering=0) as file:

@@ -108,13 +108,12 @@ _CODES = {
   Again: grpc.StatusCode.ABORTED,
 }
 _ANSWERS = {code: kind for kind, code in _CODES.items()}
+_OTHER_NAME = 'Hostname Verification Check failed'
 # What gRPC says, by a part of it, of those that are not there yet, or that are
 # not trusted.
 _USUAL = {
   'CERTIFICATE_VERIFY_FAILED': 'its certificate is of another TLS authority',
-  'Hostname Verification Check failed': (
-    'its TLS certificate is for another name'
-  ),
+  _OTHER_NAME: 'its TLS certificate is for another name',
   'WRONG_VERSION_NUMBER': 'the other side does not use TLS, and this one does',
   'Connection refused': 'nobody listens there',
   'No such file or directory': 'nobody listens there',
@@ -125,7 +124,7 @@ _USUAL = {
 _STRANGE = (
   'Failed parsing HTTP/2',
   'handshake failed',
-  'verification check failed',  # Of the name in a certificate.
+  _OTHER_NAME,
 )
 # What gRPC says where more calls come than `most_calls`, strangers' among them;
 # seconds until a client tries again.

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 
 import pytest
 
@@ -121,28 +120,15 @@ def test_one_that_is_refused_does_no_work(learner, own, options, message):
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_call_that_lasts(number, capsys):
-  asked = threading.Event()
-  release = threading.Event()
+  with learning.slow_learner() as (address, asked):
 
-  def wait(request):
-    asked.set()
-    release.wait(DEADLINE_S)
-    return b''
+    def send_signal():
+      assert asked.wait(DEADLINE_S)
+      os.kill(os.getpid(), number)
 
-  place = f'127.0.0.1:{free_port()}'
-  server = rpc.Server(place, {'register': wait})
-
-  def send_signal():
-    assert asked.wait(DEADLINE_S)
-    os.kill(os.getpid(), number)
-
-  sent = in_thread(send_signal)
-  try:
-    act(place, lambda job: None)
-  finally:
-    release.set()
-    server.stop(0)
-  sent.result(DEADLINE_S)
+    sent = in_thread(send_signal)
+    act(address, lambda job: None)
+    sent.result(DEADLINE_S)
   assert f'Stopped by {number.name}.' in capsys.readouterr().out
 
 

@@ -684,25 +684,12 @@ class TestStopping:
       registered.result(DEADLINE_S)
 
   def test_ends_the_first_call(self, make_link, stopping):
-    asked = threading.Event()
-    release = threading.Event()
-
-    def register(request):
-      asked.set()
-      release.wait(DEADLINE_S)
-      return b''
-
-    address = f'127.0.0.1:{free_port()}'
-    server = rpc.Server(address, {'register': register})
-    try:
+    with learning.slow_learner() as (address, asked):
       registered = in_thread(make_link(address).register)
       assert asked.wait(DEADLINE_S)
       stopping.set()
       with pytest.raises(learner_link.Stopped):
         registered.result(DEADLINE_S)
-    finally:
-      release.set()
-      server.stop(0)
 
   def test_ends_the_wait_for_room(self, link, learner, actor, stopping):
     for unroll in actor.unrolls(CAPACITY):

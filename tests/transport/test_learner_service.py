@@ -291,15 +291,7 @@ class TestWeights:
     assert actor.weights() == (3, self._bytes(3))
 
   def test_are_serialised_once_for_all_actors(self, service, make_actor):
-    class Counted:
-      shape, dtype = (4,), np.dtype(np.float32)
-      count = 0
-
-      def __array__(self, dtype=None, copy=None):
-        self.count += 1
-        return np.zeros([4], np.float32)
-
-    counted = [Counted() for _ in range(2)]
+    counted = [learning.Counted() for _ in range(2)]
     for version, value in enumerate(counted):
       service.publish(weights.Snapshot(10 + version, [value]), 0)
       for task in range(6):

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from scalable_agent.transport import weights
+from tests import learning
 from tests.waiting import DEADLINE_S, in_thread
 
 
@@ -77,17 +78,9 @@ class TestPacked:
     assert weights.Packed().of(snapshot) == (0, one.tobytes())
 
   def test_of_many_threads_one_packs(self):
-    class Counted:
-      shape, dtype = (4,), np.dtype(np.float32)
-      count = 0
-
-      def __array__(self, dtype=None, copy=None):
-        self.count += 1
-        return np.zeros([4], np.float32)
-
     packed = weights.Packed()
     for version in range(3):
-      value = Counted()
+      value = learning.Counted()
       snapshot = weights.Snapshot(version, [value])
       futures = [in_thread(packed.of, snapshot) for _ in range(8)]
       for future in futures:
