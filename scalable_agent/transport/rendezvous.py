@@ -26,6 +26,8 @@ _ANSWER_SECONDS = 1.0
 _LEASE_SECONDS = 4.0
 _QUIET_SECONDS = 1.0
 _RETRY_SECONDS = 0.2
+# Seconds between two looks at signals.
+_LOOK_SECONDS = 0.1
 _TIMEOUT_SECONDS = 8.0
 
 
@@ -90,7 +92,8 @@ class _Host:
         if now >= told_at and missing:
           print(f'Waiting for {missing}.', flush=True)
           told_at = deadline
-        self._condition.wait(min(deadline, max(told_at, now + 0.1)) - now)
+        # Not for long: a signal that comes just before it does not end it.
+        self._condition.wait(_LOOK_SECONDS)
 
   def answer(self, request: bytes) -> bytes:
     """Answers another learner whether to go; see `rpc.Server`."""

@@ -303,7 +303,7 @@ def _keep_memory() -> None:
   with contextlib.suppress(OSError, AttributeError):
     library = ctypes.CDLL(None)
     library.mallopt(_M_MMAP_THRESHOLD, 2**25)
-    library.mallopt(_M_TRIM_THRESHOLD, 2**26)
+    library.mallopt(_M_TRIM_THRESHOLD, 2**25)
 
 
 def printable(text: str) -> str:
